@@ -1,0 +1,105 @@
+//! What the datapath counts, and the name of every reason to drop.
+
+macro_rules! named {
+    ($(#[$meta:meta])* $type:ident { $($(#[$doc:meta])* $variant:ident = $number:literal $name:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u32)]
+        pub enum $type { $($(#[$doc])* $variant = $number,)* }
+
+        impl $type {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name in counters, logs and documents.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+/// Places in the `COUNTERS` array.
+pub const COUNTERS: u32 = 64;
+
+named! {
+    /// Why a packet was dropped: also the index of its counter.
+    DropReason {
+        /// Shorter than its headers say, or a bad version, length or header length.
+        Malformed = 0 "malformed",
+        /// A container sent a frame with an 802.1Q tag.
+        VlanTag = 1 "vlan-tag",
+        /// A container sent from a MAC address that is not its own.
+        SpoofedMac = 2 "spoofed-mac",
+        /// A container sent from an IP address that is not its own.
+        SpoofedAddress = 3 "spoofed-address",
+        /// An ARP or ND message that claims what is not the sender's, or answers what nobody asked.
+        SpoofedNeighbour = 4 "spoofed-neighbour",
+        /// Neither IPv4 nor ARP, or an IP protocol that cannot be translated.
+        UnsupportedProtocol = 5 "unsupported-protocol",
+        /// Source routing or another refused IP option.
+        IpOption = 6 "ip-option",
+        /// A fragment that would have to be translated.
+        Fragment = 7 "fragment",
+        /// Broadcast or multicast from a container.
+        Multicast = 8 "multicast",
+        /// A destination that is no machine: loopback, reserved, unspecified.
+        Martian = 9 "martian",
+        /// No endpoint has the address.
+        NoEndpoint = 10 "no-endpoint",
+        /// The device is not an endpoint's, or its endpoint is gone.
+        UnknownDevice = 11 "unknown-device",
+        /// No route, or a blackhole, unreachable or prohibit route.
+        NoRoute = 12 "no-route",
+        /// The route leaves by a device without our program or without an address.
+        NoUplink = 13 "no-uplink",
+        /// Another network: not reachable.
+        Isolated = 14 "isolated",
+        /// The network has no way out.
+        NoMasquerade = 15 "no-masquerade",
+        /// Every NAT port towards this destination is in use.
+        NoPort = 16 "no-port",
+        /// The flow table is full.
+        TableFull = 17 "table-full",
+        /// A packet the host forwarded: containers are reached by publishes alone.
+        Forwarded = 18 "forwarded",
+        /// A TCP packet of a connection that ended when its endpoint or rule went away.
+        StaleFlow = 19 "stale-flow",
+        /// A RST, or a reply of echo, that belongs to no flow.
+        NoFlow = 20 "no-flow",
+        /// An ICMP error from a container that belongs to no flow we translate.
+        IcmpError = 21 "icmp-error",
+        /// Time to live exceeded at the gateway.
+        TtlExceeded = 22 "ttl-exceeded",
+        /// Larger than the way out takes.
+        TooBig = 23 "too-big",
+        /// A kernel helper refused; a defect of netbpf or a lack of memory.
+        Internal = 24 "internal",
+    }
+}
+
+named! {
+    /// What else is counted.
+    Event {
+        /// Packets of known flows.
+        Hit = 32 "hit",
+        /// Flows made.
+        FlowMade = 33 "flow-made",
+        /// Half-open flows that made room for newer ones.
+        FlowEvicted = 34 "flow-evicted",
+        /// Flows deleted by the collector.
+        FlowCollected = 35 "flow-collected",
+        /// Flows that were decided again because what they rest on had changed.
+        FlowRedecided = 36 "flow-redecided",
+        /// ARP requests answered.
+        ArpAnswered = 37 "arp-answered",
+        /// ICMP errors made.
+        IcmpMade = 38 "icmp-made",
+        /// TCP resets made.
+        ResetMade = 39 "reset-made",
+        /// Packets of an uplink or of the host that were none of ours.
+        Passed = 40 "passed",
+        /// Swaps of a flow's word that another CPU won.
+        SwapLost = 41 "swap-lost",
+    }
+}

@@ -1,0 +1,99 @@
+//! Endpoints (the network ends of containers), networks and uplinks.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::wire::{Address, Mac, V4Addr, V6Addr};
+
+/// Places in the `ENDPOINTS` array, a power of two.
+///
+/// The host-side device of the endpoint in slot `s` has an ifindex that is `s` modulo this number,
+/// so that a packet finds its endpoint by an array read; the agent chooses ifindexes accordingly.
+/// Slot 0 is never used.
+pub const ENDPOINT_SLOTS: u32 = 4096;
+
+/// A container's end of a network. All zero: a free slot.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Endpoint {
+    /// Never 0 in use, and never the same twice for one slot: what flows check before they deliver.
+    pub generation: u32,
+    /// The host-side device; its number modulo [`ENDPOINT_SLOTS`] is the slot.
+    pub ifindex: u32,
+    /// IPv4 address; zero for none.
+    pub v4: V4Addr,
+    /// IPv6 address; zero for none.
+    pub v6: V6Addr,
+    /// MAC address of the container's end.
+    pub mac: Mac,
+    /// Index into `NETWORKS`.
+    pub network: u16,
+    /// None defined yet.
+    pub flags: u32,
+}
+
+/// One family's part of a network. A zero mask: the network does not have the family.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
+pub struct Subnet<A> {
+    /// First address of the subnet.
+    pub address: A,
+    /// Its netmask.
+    pub mask: A,
+    /// The gateway's address, which is the host's on netbpf0.
+    pub gateway: A,
+}
+
+impl<A: Address> Subnet<A> {
+    /// Whether the address lies in the subnet.
+    #[inline(always)]
+    pub fn contains(&self, address: A) -> bool {
+        self.mask != A::default() && address.and(self.mask) == self.address
+    }
+}
+
+/// Places in the `NETWORKS` array. Number 0 is never used.
+pub const NETWORKS: u32 = 256;
+
+/// A network.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Network {
+    /// IPv4 part.
+    pub v4: Subnet<V4Addr>,
+    /// IPv6 part.
+    pub v6: Subnet<V6Addr>,
+    /// [`NetworkFlags`].
+    pub flags: u32,
+    /// MTU of the containers' devices, in bytes.
+    pub mtu: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Bits of [`Network::flags`].
+pub struct NetworkFlags;
+
+impl NetworkFlags {
+    /// Containers reach the world under the uplink's address.
+    pub const MASQUERADE: u32 = 1 << 0;
+}
+
+/// A device to the world.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Uplink {
+    /// The address masqueraded IPv4 packets leave with; zero: the device has none.
+    pub v4: V4Addr,
+    /// The same for IPv6.
+    pub v6: V6Addr,
+    /// [`UplinkFlags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Uplink::flags`].
+pub struct UplinkFlags;
+
+impl UplinkFlags {
+    /// Our program is attached to it: replies will be understood.
+    pub const ATTACHED: u32 = 1 << 0;
+}

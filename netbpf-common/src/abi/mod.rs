@@ -1,0 +1,140 @@
+//! What crosses the line between kernel and agent: the layout of every map, and the names.
+//!
+//! Every struct is `repr(C)`, free of padding and of the same layout for BPF and for the host; the
+//! test at the end of this file fixes the sizes. A change of any layout raises [`ABI_VERSION`].
+
+mod config;
+mod counter;
+mod endpoint;
+mod flow;
+mod pod;
+mod publish;
+
+pub use config::{Config, TIMEOUTS, Timeout};
+pub use counter::{COUNTERS, DropReason, Event};
+pub use endpoint::{ENDPOINT_SLOTS, Endpoint, NETWORKS, Network, NetworkFlags, Subnet, Uplink, UplinkFlags};
+pub use flow::{Flow, FlowKey, Life, NextHop, RingSlot, Scope, Stamp, TargetKind, Word};
+pub use publish::{
+    GENERATIONS, KEPT_WORDS, PORT_TABLE, PORTS, PublishKey, PublishedPort, RULES, Rule, Transport, VIRTUALS, generation,
+};
+
+/// Raised by every change of a layout below. An agent finds it in [`Config`] of a pinned instance.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps, as pinned under the instance's bpffs directory.
+pub mod map {
+    /// One [`Config`](super::Config).
+    pub const CONFIG: &str = "CONFIG";
+    /// Array of [`Endpoint`](super::Endpoint) by slot.
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// Array of [`Network`](super::Network) by number.
+    pub const NETWORKS: &str = "NETWORKS";
+    /// Hash: IPv4 address of an endpoint to its slot (u32).
+    pub const ADDRESSES_V4: &str = "ADDRESSES_V4";
+    /// Hash: IPv4 address of the host to its virtual index (u32, 0 for none).
+    pub const LOCALS_V4: &str = "LOCALS_V4";
+    /// Array: virtual index to the IPv4 address of the host it stands for.
+    pub const VIRTUALS_V4: &str = "VIRTUALS_V4";
+    /// Hash: ifindex (u32) to [`Uplink`](super::Uplink).
+    pub const UPLINKS: &str = "UPLINKS";
+    /// Array of u32: generations of publish rules and epochs, see [`generation`](super::generation).
+    pub const GENERATIONS: &str = "GENERATIONS";
+    /// Array of [`Rule`](super::Rule) by rule number; 0 is unused.
+    pub const RULES: &str = "RULES";
+    /// Array of [`PublishedPort`](super::PublishedPort) by transport and port.
+    pub const PORTS: &str = "PORTS";
+    /// Hash: [`PublishKey`](super::PublishKey) to rule number (u32).
+    pub const PUBLISHED_V4: &str = "PUBLISHED_V4";
+    /// Bitmap of ports outside the NAT range that a flow has kept; written by BPF.
+    pub const KEPT_PORTS: &str = "KEPT_PORTS";
+    /// Hash: [`FlowKey`](super::FlowKey) to [`Flow`](super::Flow), two entries per flow.
+    pub const FLOWS_V4: &str = "FLOWS_V4";
+    /// Per-CPU array of [`RingSlot`](super::RingSlot): half-open flows, oldest first.
+    pub const RING_V4: &str = "RING_V4";
+    /// Per-CPU counter of flows made (u64): the position in the ring, and the flow ids.
+    pub const RING_HEAD: &str = "RING_HEAD";
+    /// Per-CPU array of u64 by [`DropReason`](super::DropReason) and [`Event`](super::Event).
+    pub const COUNTERS: &str = "COUNTERS";
+
+    /// Every map that is pinned: the state that outlives an agent.
+    pub const ALL: [&str; 16] = [
+        CONFIG,
+        ENDPOINTS,
+        NETWORKS,
+        ADDRESSES_V4,
+        LOCALS_V4,
+        VIRTUALS_V4,
+        UPLINKS,
+        GENERATIONS,
+        RULES,
+        PORTS,
+        PUBLISHED_V4,
+        KEPT_PORTS,
+        FLOWS_V4,
+        RING_V4,
+        RING_HEAD,
+        COUNTERS,
+    ];
+}
+
+/// Names of the programs in the object.
+pub mod program {
+    /// TC ingress of each endpoint's host-side veth: all that a container sends.
+    pub const EGRESS: &str = "egress";
+    /// TC ingress of each uplink: all that comes from outside. Devices with an Ethernet header.
+    pub const UPLINK: &str = "uplink";
+    /// TC egress of netbpf0: all that the host sends to containers.
+    pub const HOST: &str = "host";
+    /// Run by the agent with BPF_PROG_TEST_RUN: takes flow keys, deletes what has expired.
+    pub const COLLECT: &str = "collect";
+    /// cgroup/connect4.
+    pub const CONNECT4: &str = "connect4";
+    /// cgroup/connect6, for v4-mapped addresses.
+    pub const CONNECT6: &str = "connect6";
+    /// cgroup/sendmsg4.
+    pub const SENDMSG4: &str = "sendmsg4";
+    /// cgroup/sendmsg6.
+    pub const SENDMSG6: &str = "sendmsg6";
+    /// cgroup/recvmsg4.
+    pub const RECVMSG4: &str = "recvmsg4";
+    /// cgroup/recvmsg6.
+    pub const RECVMSG6: &str = "recvmsg6";
+    /// cgroup/getpeername4.
+    pub const GETPEERNAME4: &str = "getpeername4";
+    /// cgroup/getpeername6.
+    pub const GETPEERNAME6: &str = "getpeername6";
+    /// cgroup/bind4.
+    pub const BIND4: &str = "bind4";
+    /// cgroup/bind6.
+    pub const BIND6: &str = "bind6";
+
+    /// The socket hooks, attached to the instance's cgroup.
+    pub const SOCKET: [&str; 10] =
+        [CONNECT4, CONNECT6, SENDMSG4, SENDMSG6, RECVMSG4, RECVMSG6, GETPEERNAME4, GETPEERNAME6, BIND4, BIND6];
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::{align_of, size_of};
+
+    use super::*;
+    use crate::wire::{V4Addr, V6Addr};
+
+    #[test]
+    fn the_layouts_are_those_of_abi_version_1() {
+        assert_eq!(size_of::<Config>(), 120);
+        assert_eq!(size_of::<Endpoint>(), 40);
+        assert_eq!(size_of::<Network>(), 72);
+        assert_eq!(size_of::<Uplink>(), 24);
+        assert_eq!(size_of::<Rule>(), 12);
+        assert_eq!(size_of::<PublishedPort>(), 8);
+        assert_eq!(size_of::<PublishKey<V4Addr>>(), 8);
+        assert_eq!(size_of::<PublishKey<V6Addr>>(), 20);
+        assert_eq!(size_of::<FlowKey<V4Addr>>(), 16);
+        assert_eq!(size_of::<FlowKey<V6Addr>>(), 40);
+        assert_eq!(size_of::<Flow<V4Addr>>(), 104);
+        assert_eq!(size_of::<Flow<V6Addr>>(), 128);
+        assert_eq!(size_of::<RingSlot<V4Addr>>(), 24);
+        assert_eq!(align_of::<Flow<V4Addr>>(), 8);
+    }
+}

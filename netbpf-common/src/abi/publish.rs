@@ -1,0 +1,126 @@
+//! Published ports: rules, and how a packet finds its rule.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Places in `RULES`. Rule 0 is none.
+pub const RULES: u32 = 1 << 17;
+
+/// Ports of one transport.
+pub const PORTS: u32 = 1 << 16;
+
+/// Places in the `PORTS` array: one per transport and port.
+pub const PORT_TABLE: u32 = 3 * PORTS;
+
+/// 64-bit words in `KEPT_PORTS`.
+pub const KEPT_WORDS: u32 = PORT_TABLE / 64;
+
+/// Places in `VIRTUALS_V4`: the addresses of a /24.
+pub const VIRTUALS: u32 = 256;
+
+/// Places in `GENERATIONS`: the epochs, then one per rule.
+pub const GENERATIONS: u32 = generation::FIRST_RULE + RULES;
+
+/// Indexes into `GENERATIONS`.
+pub mod generation {
+    /// Never changes: owner of flows that rest on their endpoints alone.
+    pub const ALWAYS: u32 = 0;
+    /// Changes with every publish and unpublish: owner of flows to the host that no rule claimed.
+    pub const PUBLISH_EPOCH: u32 = 1;
+    /// Changes with every route, uplink and uplink address: owner of flows to the world.
+    pub const ROUTE_EPOCH: u32 = 2;
+    /// Rule `r` has its generation at `FIRST_RULE + r`.
+    pub const FIRST_RULE: u32 = 16;
+}
+
+/// Transports that have ports.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Transport {
+    /// RFC 9293.
+    Tcp = 0,
+    /// RFC 768.
+    Udp = 1,
+    /// RFC 9260.
+    Sctp = 2,
+}
+
+impl Transport {
+    /// By IP protocol number.
+    #[inline(always)]
+    pub const fn from_protocol(proto: u8) -> Option<Self> {
+        match proto {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+
+    /// IP protocol number.
+    pub const fn protocol(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// Index of the port (host order) in the `PORTS` array and in the `KEPT_PORTS` bitmap.
+    #[inline(always)]
+    pub const fn port_index(self, port: u16) -> u32 {
+        self as u32 * PORTS + port as u32
+    }
+}
+
+/// What a port is published as. All zero: not at all.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct PublishedPort {
+    /// Rule for every address of the host; 0 for none.
+    pub wildcard: u32,
+    /// Number of publishes of this port on single addresses: is a look into `PUBLISHED_V4` worth it?
+    pub specific: u32,
+}
+
+/// Key of a publish on one address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[repr(C)]
+pub struct PublishKey<A> {
+    /// Address of the host.
+    pub address: A,
+    /// Port of the host, in host order.
+    pub port: u16,
+    /// IP protocol number.
+    pub proto: u8,
+    zero: u8,
+}
+
+impl<A> PublishKey<A> {
+    /// A key.
+    #[inline(always)]
+    pub const fn new(address: A, transport: Transport, port: u16) -> Self {
+        Self { address, port, proto: transport.protocol(), zero: 0 }
+    }
+}
+
+/// A publish: a range of host ports led to a range of container ports of equal length.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Rule {
+    /// Slot of the endpoint.
+    pub endpoint: u32,
+    /// Generation of the endpoint that the rule was made for.
+    pub generation: u32,
+    /// First host port, in host order.
+    pub host_port: u16,
+    /// The container port it is led to, in host order; the following ports follow.
+    pub container_port: u16,
+}
+
+impl Rule {
+    /// The container port (host order) for a host port (host order) of the range.
+    #[inline(always)]
+    pub const fn container_port_for(&self, host_port: u16) -> u16 {
+        self.container_port.wrapping_add(host_port.wrapping_sub(self.host_port))
+    }
+}
