@@ -28,6 +28,8 @@ pub mod generation {
     pub const PUBLISH_EPOCH: u32 = 1;
     /// Changes with every route, uplink and uplink address: owner of flows to the world.
     pub const ROUTE_EPOCH: u32 = 2;
+    /// The last endpoint generation given out. Pinned with the map, so it never goes back.
+    pub const LAST_ENDPOINT: u32 = 3;
     /// Rule `r` has its generation at `FIRST_RULE + r`.
     pub const FIRST_RULE: u32 = 16;
 }

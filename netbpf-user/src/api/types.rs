@@ -1,0 +1,204 @@
+//! The words of the API: what goes over the socket, and what `--json` prints.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `POST /v1/containers`: what `create`, `run` and `attach` ask for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CreateRequest {
+    /// Name; one is made when absent.
+    pub name: Option<String>,
+    /// Hostname; the name when absent.
+    pub hostname: Option<String>,
+    /// IPv4 address; one of the pool when absent.
+    #[schema(value_type = Option<String>)]
+    pub ip: Option<Ipv4Addr>,
+    /// MAC address as `02:42:ac:1e:00:05`; one derived from the address when absent.
+    pub mac_address: Option<String>,
+    /// Publishes in the form of SPEC (see `netbpf run --help`).
+    pub publish: Vec<String>,
+    /// Container ports (`80`, `53/udp`, `8000-8010`) to publish on free host ports.
+    pub publish_exposed: Vec<String>,
+    /// `attach`: the network namespace to take in, as a path. A new one is made when absent.
+    #[schema(value_type = Option<String>)]
+    pub netns: Option<PathBuf>,
+    /// `run`: forget the container when its process ends.
+    pub remove_on_exit: bool,
+}
+
+/// `POST /v1/containers/{name}/process`: the process that `run` has started in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessRequest {
+    /// Process id as the agent's PID namespace has it.
+    pub pid: u32,
+}
+
+/// `POST /v1/containers/{name}/publish` and `.../unpublish`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublishRequest {
+    /// Publishes in the form of SPEC.
+    pub publish: Vec<String>,
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// 64 hex digits.
+    pub id: String,
+    /// Its hostname.
+    pub hostname: String,
+    /// `created` (no process), `running` or `exited`.
+    pub status: String,
+    /// The process `run` started; 0 for none.
+    pub pid: u32,
+    /// Path of its network namespace, for `nsenter --net=`.
+    pub netns: String,
+    /// Network.
+    pub network: String,
+    /// IPv4 address.
+    #[schema(value_type = String)]
+    pub ip: Ipv4Addr,
+    /// Prefix length of the IPv4 subnet.
+    pub prefix_len: u8,
+    /// IPv6 address.
+    #[schema(value_type = Option<String>)]
+    pub ip6: Option<Ipv6Addr>,
+    /// MAC address of its end.
+    pub mac: String,
+    /// IPv4 gateway.
+    #[schema(value_type = String)]
+    pub gateway: Ipv4Addr,
+    /// IPv6 gateway.
+    #[schema(value_type = Option<String>)]
+    pub gateway6: Option<Ipv6Addr>,
+    /// Name of the host-side device.
+    pub device: String,
+    /// MTU of its device, in bytes.
+    pub mtu: u32,
+    /// Published ports.
+    pub ports: Vec<PortMapping>,
+    /// Unix time of its creation, in seconds.
+    pub created: u64,
+}
+
+/// A publish as it is in force: `count` host ports led to as many container ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PortMapping {
+    /// Address of the host, `0.0.0.0` for all.
+    #[schema(value_type = String)]
+    pub host_ip: Ipv4Addr,
+    /// First host port.
+    pub host_port: u16,
+    /// First container port.
+    pub container_port: u16,
+    /// Number of ports.
+    pub count: u32,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// Version of the agent.
+    pub version: String,
+    /// Process id of the agent.
+    pub pid: u32,
+    /// Unix time since when the agent runs, in seconds.
+    pub since: u64,
+    /// Devices to the world.
+    pub uplinks: Vec<UplinkStatus>,
+    /// Programs and what they hang on.
+    pub programs: Vec<ProgramStatus>,
+    /// Maps and how full they are.
+    pub maps: Vec<MapStatus>,
+    /// Packets dropped, by reason; only reasons that occurred.
+    pub drops: BTreeMap<String, u64>,
+    /// What else the datapath counts.
+    pub events: BTreeMap<String, u64>,
+    /// What is not as desired, one line each; `status` exits 1 when there is any.
+    pub problems: Vec<String>,
+}
+
+/// A device to the world.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct UplinkStatus {
+    /// Name.
+    pub name: String,
+    /// ifindex.
+    pub ifindex: u32,
+    /// Address that masqueraded packets leave with.
+    #[schema(value_type = Option<String>)]
+    pub address: Option<Ipv4Addr>,
+}
+
+/// A program at one of its places.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProgramStatus {
+    /// Name.
+    pub name: String,
+    /// Device and direction, or cgroup.
+    pub attach_point: String,
+    /// Number of the BPF link; 0 where the kernel has none (clsact).
+    pub link_id: u32,
+    /// Number of the program.
+    pub program_id: u32,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MapStatus {
+    /// Name.
+    pub name: String,
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries it can hold.
+    pub max: u64,
+}
+
+/// One flow, both directions together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Flow {
+    /// `tcp`, `udp`, `icmp` or the protocol's number.
+    pub protocol: String,
+    /// `half`, `established`, `closing`, ...
+    pub state: String,
+    /// Who began, as it sent: address and port or echo identifier.
+    pub source: String,
+    /// To whom, as it was sent.
+    pub destination: String,
+    /// Who began, as the other side sees it.
+    pub translated_source: String,
+    /// Who answers, as it sees itself.
+    pub translated_destination: String,
+    /// Containers at its ends.
+    pub containers: Vec<String>,
+    /// Packets of the originator.
+    pub packets: u64,
+    /// Bytes of the originator from the IP header on.
+    pub bytes: u64,
+    /// Packets of the replies.
+    pub reply_packets: u64,
+    /// Bytes of the replies.
+    pub reply_bytes: u64,
+    /// Seconds since the last packet.
+    pub idle: u64,
+    /// Seconds until it is collected if nothing comes.
+    pub expires: u64,
+}
+
+/// Every refusal: one clear line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// What, why, what to do.
+    pub error: String,
+}
