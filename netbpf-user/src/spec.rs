@@ -1,0 +1,265 @@
+//! SPEC: what a user publishes, in Docker's words.
+//!
+//! `[HOST_IP:][HOST_PORT[-HOST_PORT]]:CONTAINER_PORT[-CONTAINER_PORT][/tcp|/udp|/sctp]`, or
+//! `CONTAINER_PORT` alone.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use netbpf_common::abi::Transport;
+
+/// One SPEC: a range of container ports and where the host offers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishSpec {
+    /// Address of the host; every address when absent.
+    pub host_ip: Option<Ipv4Addr>,
+    /// First and last host port; free ones are chosen when absent.
+    pub host_port: Option<(u16, u16)>,
+    /// First and last container port: as many as there are host ports.
+    pub container_port: (u16, u16),
+    /// Protocol of all of them.
+    pub transport: Transport,
+}
+
+impl PublishSpec {
+    /// Number of ports.
+    pub fn count(&self) -> u32 {
+        u32::from(self.container_port.1 - self.container_port.0) + 1
+    }
+
+    /// Parses what `-P` takes: container ports alone (`80`, `53/udp`, `8000-8010`), to be published on free host ports.
+    ///
+    /// # Errors
+    /// When the text is not that.
+    pub fn exposed(text: &str) -> Result<Self, SpecError> {
+        if text.contains(':') {
+            return Err(SpecError { spec: text.into(), reason: Reason::Host });
+        }
+        text.parse()
+    }
+}
+
+/// Name of a transport in SPEC, in listings and in the API.
+pub const fn transport_name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
+        Transport::Sctp => "sctp",
+    }
+}
+
+/// The transport of a name; upper case as well, as Docker takes it.
+pub fn transport_named(name: &str) -> Option<Transport> {
+    [Transport::Tcp, Transport::Udp, Transport::Sctp]
+        .into_iter()
+        .find(|&transport| name.eq_ignore_ascii_case(transport_name(transport)))
+}
+
+/// Why a text is not a SPEC.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("publish {spec:?}: {reason}")]
+pub struct SpecError {
+    spec: String,
+    reason: Reason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Reason {
+    #[error(
+        "nothing to publish; write it as [HOST_IP:][HOST_PORT]:CONTAINER_PORT[/tcp|/udp|/sctp], for example 8080:80"
+    )]
+    Empty,
+    #[error("the container port is missing; write it after the last colon, for example 8080:80")]
+    NoContainerPort,
+    #[error("{0} is an address, not a port; to choose a free port on it write {0}::PORT")]
+    NoHostPort(String),
+    #[error("{0:?} is not a port; a port is a number from 1 to 65535")]
+    Port(String),
+    #[error("the range {0}-{1} runs backwards; write the lower port first")]
+    Backwards(u16, u16),
+    #[error("{host} host ports for {container} container ports; make both ranges the same length")]
+    Lengths { host: u32, container: u32 },
+    #[error("unknown protocol {0:?}; use tcp, udp or sctp")]
+    Protocol(String),
+    #[error("{0:?} is not an IPv4 address of the host")]
+    Address(String),
+    #[error("IPv6 addresses cannot be published on yet; use an IPv4 address, or none for all")]
+    Ipv6,
+    #[error("a host address or port does not belong here; write container ports alone, for example 80 or 53/udp")]
+    Host,
+}
+
+impl FromStr for PublishSpec {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        parse(text).map_err(|reason| SpecError { spec: text.into(), reason })
+    }
+}
+
+fn parse(text: &str) -> Result<PublishSpec, Reason> {
+    if text.is_empty() {
+        return Err(Reason::Empty);
+    }
+    let (ports, transport) = match text.split_once('/') {
+        Some((ports, name)) => (ports, transport_named(name).ok_or_else(|| Reason::Protocol(name.into()))?),
+        None => (text, Transport::Tcp),
+    };
+    if ports.contains('[') || ports.matches(':').count() > 2 {
+        return Err(Reason::Ipv6);
+    }
+    let (host, container_port) = match ports.rsplit_once(':') {
+        Some((host, container)) => (Some(host), container),
+        None => (None, ports),
+    };
+    if container_port.is_empty() {
+        return Err(Reason::NoContainerPort);
+    }
+    let (host_ip, host_port) = match host {
+        None => (None, ""),
+        Some(host) => match host.split_once(':') {
+            Some((address, port)) => (Some(parse_address(address)?), port),
+            None => (None, host),
+        },
+    };
+    // An address without a second colon looks like a port that is none: say what is really wrong.
+    if host_ip.is_none() && host_port.parse::<Ipv4Addr>().is_ok() {
+        return Err(Reason::NoHostPort(host_port.into()));
+    }
+    let container_port = parse_range(container_port)?;
+    let host_port = if host_port.is_empty() { None } else { Some(parse_range(host_port)?) };
+    if let Some(host_port) = host_port
+        && length(host_port) != length(container_port)
+    {
+        return Err(Reason::Lengths { host: length(host_port), container: length(container_port) });
+    }
+    Ok(PublishSpec { host_ip, host_port, container_port, transport })
+}
+
+fn length((first, last): (u16, u16)) -> u32 {
+    u32::from(last - first) + 1
+}
+
+fn parse_address(text: &str) -> Result<Ipv4Addr, Reason> {
+    text.parse().map_err(|_| Reason::Address(text.into()))
+}
+
+fn parse_range(text: &str) -> Result<(u16, u16), Reason> {
+    let Some((first, last)) = text.split_once('-') else {
+        let port = parse_port(text)?;
+        return Ok((port, port));
+    };
+    let (first, last) = (parse_port(first)?, parse_port(last)?);
+    if first > last {
+        return Err(Reason::Backwards(first, last));
+    }
+    Ok((first, last))
+}
+
+fn parse_port(text: &str) -> Result<u16, Reason> {
+    // `u16::from_str` takes a plus sign.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(port) if port != 0 && digits => Ok(port),
+        _ => Err(Reason::Port(text.into())),
+    }
+}
+
+/// Writes the shortest form that parses back to the same.
+impl fmt::Display for PublishSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(address) = self.host_ip {
+            write!(f, "{address}:")?;
+        }
+        if let Some(range) = self.host_port {
+            write_range(f, range)?;
+        }
+        if self.host_ip.is_some() || self.host_port.is_some() {
+            f.write_str(":")?;
+        }
+        write_range(f, self.container_port)?;
+        match self.transport {
+            Transport::Tcp => Ok(()),
+            transport => write!(f, "/{}", transport_name(transport)),
+        }
+    }
+}
+
+fn write_range(f: &mut fmt::Formatter<'_>, (first, last): (u16, u16)) -> fmt::Result {
+    if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Case = (&'static str, Option<Ipv4Addr>, Option<(u16, u16)>, (u16, u16), Transport);
+
+    #[test]
+    fn every_form_is_understood_and_written_back() {
+        let address = Some(Ipv4Addr::new(10, 0, 0, 5));
+        let cases: &[Case] = &[
+            ("80", None, None, (80, 80), Transport::Tcp),
+            ("53/udp", None, None, (53, 53), Transport::Udp),
+            ("8000-8010", None, None, (8000, 8010), Transport::Tcp),
+            ("8080:80", None, Some((8080, 8080)), (80, 80), Transport::Tcp),
+            ("1-65535:1-65535/sctp", None, Some((1, 65535)), (1, 65535), Transport::Sctp),
+            ("8000-8010:9000-9010/udp", None, Some((8000, 8010)), (9000, 9010), Transport::Udp),
+            ("10.0.0.5::80", address, None, (80, 80), Transport::Tcp),
+            ("10.0.0.5:8080:80", address, Some((8080, 8080)), (80, 80), Transport::Tcp),
+            ("0.0.0.0:8080:80", Some(Ipv4Addr::UNSPECIFIED), Some((8080, 8080)), (80, 80), Transport::Tcp),
+        ];
+        for &(text, host_ip, host_port, container_port, transport) in cases {
+            let spec: PublishSpec = text.parse().unwrap();
+            assert_eq!(spec, PublishSpec { host_ip, host_port, container_port, transport }, "{text}");
+            assert_eq!(spec.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn longer_forms_mean_the_same() {
+        for (long, short) in [(":80", "80"), ("8080:80/tcp", "8080:80"), ("80-80", "80"), ("53/UDP", "53/udp")] {
+            assert_eq!(long.parse::<PublishSpec>().unwrap().to_string(), short);
+        }
+    }
+
+    #[test]
+    fn every_refusal_is_one_line_that_says_why() {
+        let cases = [
+            ("", "nothing to publish"),
+            (":", "container port is missing"),
+            ("8080:", "container port is missing"),
+            ("/udp", "container port is missing"),
+            ("0", "\"0\" is not a port"),
+            ("8080:0", "\"0\" is not a port"),
+            ("0:80", "\"0\" is not a port"),
+            ("65536:80", "\"65536\" is not a port"),
+            ("+80", "\"+80\" is not a port"),
+            ("8080:80 ", "\"80 \" is not a port"),
+            ("http:80", "\"http\" is not a port"),
+            ("80-", "\"\" is not a port"),
+            ("10.0.0.5:80", "10.0.0.5::PORT"),
+            ("8010-8000:80", "runs backwards"),
+            ("8000-8010:80", "11 host ports for 1 container ports"),
+            ("80/icmp", "unknown protocol \"icmp\""),
+            ("80/", "unknown protocol \"\""),
+            ("80/tcp/udp", "unknown protocol \"tcp/udp\""),
+            ("10.0.0:8080:80", "not an IPv4 address"),
+            (":8080:80", "not an IPv4 address"),
+            ("[::1]:8080:80", "IPv6"),
+            ("::1:8080:80", "IPv6"),
+        ];
+        for (text, expected) in cases {
+            let error = text.parse::<PublishSpec>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{text:?}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn exposed_ports_name_no_host() {
+        assert_eq!(PublishSpec::exposed("53/udp").unwrap().transport, Transport::Udp);
+        assert!(PublishSpec::exposed("8080:80").unwrap_err().to_string().contains("container ports alone"));
+    }
+}
