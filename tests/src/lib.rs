@@ -1,1 +1,10 @@
-//! x
+//! What the tests of netbpf stand on: packets as bytes, sockets in any namespace, traffic that
+//! checks itself.
+
+pub mod link;
+pub mod packet;
+pub mod ping;
+pub mod place;
+pub mod server;
+pub mod transfer;
+pub mod wait;

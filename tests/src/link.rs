@@ -1,0 +1,102 @@
+//! Raw frames on a device.
+
+use std::io::{self, Read, Write};
+use std::mem::size_of;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::net::if_::if_nametoindex;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::packet::Mac;
+use crate::place::Place;
+
+/// Every protocol, in network order, as AF_PACKET has it.
+const ALL: u16 = (libc::ETH_P_ALL as u16).to_be();
+
+/// Frames of one device, in and out.
+#[derive(Debug)]
+pub struct Link {
+    socket: Socket,
+    /// MAC address of the device.
+    pub mac: Mac,
+}
+
+impl Link {
+    /// Opens a device; what it carries from now on can be read.
+    ///
+    /// # Panics
+    /// When there is no such device.
+    #[track_caller]
+    pub fn open(place: &Place, device: &str) -> Self {
+        let socket = place.socket(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(ALL))));
+        let ifindex =
+            place.run(|| if_nametoindex(device)).unwrap_or_else(|error| panic!("no device {device}: {error}"));
+        socket.bind(&device_address(ifindex)).expect("the device is up");
+        let json = place.command("ip", &["-json", "link", "show", "dev", device]);
+        let links: serde_json::Value = serde_json::from_str(&json).expect("JSON of ip");
+        let mac = links[0]["address"].as_str().expect("an Ethernet device has an address");
+        Self { socket, mac: parse_mac(mac) }
+    }
+
+    /// Sends a frame as it is.
+    ///
+    /// # Panics
+    /// When the device does not take it.
+    #[track_caller]
+    pub fn send(&self, frame: &[u8]) {
+        (&self.socket).write_all(frame).expect("the device takes a frame");
+    }
+
+    /// Reads frames until one is what is wanted, or the time is over.
+    ///
+    /// # Panics
+    /// When the device goes away.
+    pub fn find<T>(&self, time: Duration, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + time;
+        let mut buffer = [0; 65_536];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            self.socket.set_read_timeout(Some(left)).expect("a timeout");
+            match (&self.socket).read(&mut buffer) {
+                Ok(length) => {
+                    if let Some(found) = wanted(&buffer[..length]) {
+                        return Some(found);
+                    }
+                }
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => panic!("cannot read frames: {error}"),
+            }
+        }
+    }
+}
+
+/// Reads `02:42:ac:1e:00:05`.
+///
+/// # Panics
+/// When it is no MAC address.
+#[track_caller]
+pub fn parse_mac(text: &str) -> Mac {
+    let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal")).collect();
+    bytes.try_into().expect("six bytes")
+}
+
+fn device_address(ifindex: u32) -> SockAddr {
+    let fill = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
+        let address = storage.cast::<libc::sockaddr_ll>();
+        // SAFETY: the storage is zeroed, and large and aligned enough for every kind of socket address.
+        unsafe {
+            (*address).sll_family = libc::AF_PACKET as libc::sa_family_t;
+            (*address).sll_protocol = ALL;
+            (*address).sll_ifindex = i32::try_from(ifindex).expect("the kernel counts devices in an int");
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        }
+        Ok(())
+    };
+    // SAFETY: `fill` writes a whole sockaddr_ll and its length.
+    let (_, address) = unsafe { SockAddr::try_init(fill) }.expect("`fill` does not fail");
+    address
+}

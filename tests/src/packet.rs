@@ -1,0 +1,176 @@
+//! Ethernet frames as bytes: the right ones and the wrong ones.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use etherparse::{
+    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, PacketBuilder, PacketBuilderStep, SlicedPacket,
+    TransportSlice, VlanId,
+};
+
+/// A MAC address.
+pub type Mac = [u8; 6];
+
+/// The MAC address of everybody.
+pub const BROADCAST: Mac = [0xff; 6];
+
+const TTL: u8 = 64;
+
+/// Sender and receiver of a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Ethernet {
+    /// Source address.
+    pub from: Mac,
+    /// Destination address.
+    pub to: Mac,
+}
+
+impl Ethernet {
+    fn builder(self) -> PacketBuilderStep<Ethernet2Header> {
+        PacketBuilder::ethernet2(self.from, self.to)
+    }
+
+    /// A UDP datagram.
+    pub fn udp(self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+        let ip = self.builder().ipv4(from.ip().octets(), to.ip().octets(), TTL);
+        let builder = ip.udp(from.port(), to.port());
+        let mut frame = Vec::with_capacity(builder.size(payload.len()));
+        builder.write(&mut frame, payload).expect("a Vec takes all, and the payload fits");
+        frame
+    }
+
+    /// A UDP datagram without checksum.
+    pub fn udp_without_checksum(self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+        let mut frame = self.udp(from, to, payload);
+        // The checksum is the last field of the UDP header (RFC 768).
+        let end = frame.len() - payload.len();
+        frame[end - 2..end].fill(0);
+        frame
+    }
+
+    /// A UDP datagram in a frame with an 802.1Q tag.
+    pub fn tagged_udp(self, vlan: u16, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+        let tag = VlanId::try_new(vlan).expect("a VLAN id has 12 bits");
+        let ip = self.builder().single_vlan(tag).ipv4(from.ip().octets(), to.ip().octets(), TTL);
+        let builder = ip.udp(from.port(), to.port());
+        let mut frame = Vec::with_capacity(builder.size(payload.len()));
+        builder.write(&mut frame, payload).expect("a Vec takes all, and the payload fits");
+        frame
+    }
+
+    /// A TCP SYN.
+    pub fn syn(self, from: SocketAddrV4, to: SocketAddrV4, sequence: u32) -> Vec<u8> {
+        let ip = self.builder().ipv4(from.ip().octets(), to.ip().octets(), TTL);
+        let builder = ip.tcp(from.port(), to.port(), sequence, 64_240).syn();
+        let mut frame = Vec::with_capacity(builder.size(0));
+        builder.write(&mut frame, &[]).expect("a Vec takes all");
+        frame
+    }
+
+    /// "Who has `target`? Tell `sender`."
+    pub fn arp_request(self, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+        self.arp(ArpOperation::REQUEST, self.from, sender, [0; 6], target)
+    }
+
+    /// "`sender` is at this frame's source address", said to `target`.
+    pub fn arp_reply(self, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+        self.arp(ArpOperation::REPLY, self.from, sender, self.to, target)
+    }
+
+    /// An ARP packet that says whatever it likes.
+    pub fn arp(
+        self,
+        operation: ArpOperation,
+        sender_mac: Mac,
+        sender: Ipv4Addr,
+        target_mac: Mac,
+        target: Ipv4Addr,
+    ) -> Vec<u8> {
+        let packet = ArpPacket::new(
+            ArpHardwareId::ETHERNET,
+            EtherType::IPV4,
+            operation,
+            &sender_mac,
+            &sender.octets(),
+            &target_mac,
+            &target.octets(),
+        );
+        let builder = self.builder().arp(packet.expect("addresses of equal lengths"));
+        let mut frame = Vec::with_capacity(builder.size());
+        builder.write(&mut frame).expect("a Vec takes all");
+        frame
+    }
+}
+
+/// A UDP datagram as it was read from the wire.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Datagram {
+    /// Source address and port.
+    pub from: SocketAddrV4,
+    /// Destination address and port.
+    pub to: SocketAddrV4,
+    /// Checksum as it stands in the header.
+    pub checksum: u16,
+    /// What it carries.
+    pub payload: Vec<u8>,
+}
+
+impl Datagram {
+    /// Reads a frame; nothing when it holds no UDP over IPv4.
+    pub fn parse(frame: &[u8]) -> Option<Self> {
+        let packet = SlicedPacket::from_ethernet(frame).ok()?;
+        let (source, destination) = ipv4_addresses(frame)?;
+        match packet.transport? {
+            TransportSlice::Udp(udp) => Some(Self {
+                from: SocketAddrV4::new(source, udp.source_port()),
+                to: SocketAddrV4::new(destination, udp.destination_port()),
+                checksum: udp.checksum(),
+                payload: udp.payload().to_vec(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Source and destination address of a frame that holds IPv4.
+pub fn ipv4_addresses(frame: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    let packet = SlicedPacket::from_ethernet(frame).ok()?;
+    let net = packet.net?;
+    let ip = net.ipv4_ref()?.header();
+    Some((ip.source_addr(), ip.destination_addr()))
+}
+
+/// Destination port and the flags SYN and RST of a frame that holds TCP over IPv4.
+pub fn tcp_flags(frame: &[u8]) -> Option<(u16, bool, bool)> {
+    match SlicedPacket::from_ethernet(frame).ok()?.transport? {
+        TransportSlice::Tcp(tcp) => Some((tcp.destination_port(), tcp.syn(), tcp.rst())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINK: Ethernet = Ethernet { from: [2, 0, 0, 0, 0, 1], to: [2, 0, 0, 0, 0, 2] };
+    const A: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 1), 5000);
+    const B: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 18, 0, 2), 53);
+
+    #[test]
+    fn a_datagram_reads_back_as_it_was_built() {
+        let read = Datagram::parse(&LINK.udp(A, B, b"hello")).expect("UDP");
+        assert_eq!((read.from, read.to, read.payload.as_slice()), (A, B, b"hello".as_slice()));
+        assert_ne!(read.checksum, 0);
+    }
+
+    #[test]
+    fn a_datagram_without_checksum_has_zero_there_and_keeps_its_payload() {
+        let read = Datagram::parse(&LINK.udp_without_checksum(A, B, b"hello")).expect("UDP");
+        assert_eq!((read.checksum, read.payload.as_slice()), (0, b"hello".as_slice()));
+    }
+
+    #[test]
+    fn a_tag_stands_before_the_ip_header() {
+        let frame = LINK.tagged_udp(77, A, B, b"hello");
+        assert_eq!(frame[12..18], [0x81, 0x00, 0, 77, 0x08, 0x00]);
+    }
+}

@@ -1,0 +1,206 @@
+//! Places where sockets are made: a network namespace, and for the host a cgroup as well.
+//!
+//! A socket stays in the namespace and the cgroup it was made in, so that a test can make sockets
+//! all over a rig and then use them from one thread.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::Mutex;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::wait::SOON;
+
+/// The word a socket maker sends when it stands where it should.
+pub const READY: &[u8; 5] = b"ready";
+
+/// A place in a rig.
+#[derive(Debug)]
+pub struct Place {
+    netns: PathBuf,
+    maker: Option<Mutex<Maker>>,
+}
+
+/// The child process that makes sockets in a cgroup: only whole processes can be moved into one.
+#[derive(Debug)]
+struct Maker {
+    process: Child,
+    requests: UnixStream,
+}
+
+impl Place {
+    /// A network namespace.
+    pub fn new(netns: impl Into<PathBuf>) -> Self {
+        Self { netns: netns.into(), maker: None }
+    }
+
+    /// A network namespace and a cgroup. `program` is the binary `socket-maker`.
+    ///
+    /// # Errors
+    /// When it cannot be started there.
+    pub fn with_cgroup(netns: impl Into<PathBuf>, cgroup: &Path, program: &Path) -> io::Result<Self> {
+        let mut place = Self::new(netns);
+        let (mut requests, theirs) = UnixStream::pair()?;
+        let process =
+            place.run(|| Command::new(program).arg(cgroup).stdin(std::os::fd::OwnedFd::from(theirs)).spawn())?;
+        let mut word = *READY;
+        requests.read_exact(&mut word)?;
+        place.maker = Some(Mutex::new(Maker { process, requests }));
+        Ok(place)
+    }
+
+    /// Path of the network namespace.
+    pub fn netns(&self) -> &Path {
+        &self.netns
+    }
+
+    /// Does something in the namespace. Processes started by it live there.
+    ///
+    /// # Panics
+    /// When the namespace cannot be entered.
+    pub fn run<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+        let enter = || {
+            let netns = File::open(&self.netns)
+                .unwrap_or_else(|error| panic!("cannot open namespace {}: {error}", self.netns.display()));
+            setns(netns, CloneFlags::CLONE_NEWNET)
+                .unwrap_or_else(|error| panic!("cannot enter namespace {}: {error}", self.netns.display()));
+            action()
+        };
+        // A thread of its own, because there is no way back that cannot fail.
+        thread::scope(|scope| match scope.spawn(enter).join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+
+    /// Runs a command to its end and gives what it wrote.
+    ///
+    /// # Panics
+    /// When it cannot be started or fails.
+    #[track_caller]
+    pub fn command(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self
+            .run(|| Command::new(program).args(arguments).output())
+            .unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {}: {errors}", arguments.join(" "));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Makes a socket here.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn socket(&self, domain: Domain, kind: Type, protocol: Option<Protocol>) -> Socket {
+        let made = match &self.maker {
+            None => self.run(|| Socket::new(domain, kind, protocol)),
+            Some(maker) => maker.lock().expect("no panic while asking").make(domain, kind, protocol),
+        };
+        made.unwrap_or_else(|error| panic!("no socket in {}: {error}", self.netns.display()))
+    }
+
+    /// A TCP listener; port 0 for a free one.
+    ///
+    /// # Errors
+    /// As bind(2) and listen(2).
+    pub fn listen(&self, address: SocketAddrV4) -> io::Result<TcpListener> {
+        let socket = self.socket(Domain::IPV4, Type::STREAM, None);
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(1024)?;
+        Ok(socket.into())
+    }
+
+    /// A TCP connection; reads and writes of it give up after [`SOON`].
+    ///
+    /// # Errors
+    /// As connect(2).
+    pub fn connect(&self, to: SocketAddrV4) -> io::Result<TcpStream> {
+        self.connect_from(0, to)
+    }
+
+    /// A TCP connection from this port; 0 for any. The port may be used again at once.
+    ///
+    /// # Errors
+    /// As bind(2) and connect(2).
+    pub fn connect_from(&self, port: u16, to: SocketAddrV4) -> io::Result<TcpStream> {
+        let socket = self.socket(Domain::IPV4, Type::STREAM, None);
+        if port != 0 {
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+        }
+        connected(socket, to.into())
+    }
+
+    /// A UDP socket that gives up reading after [`SOON`]; port 0 for a free one.
+    ///
+    /// # Errors
+    /// As bind(2).
+    pub fn udp(&self, address: SocketAddrV4) -> io::Result<UdpSocket> {
+        let socket = self.socket(Domain::IPV4, Type::DGRAM, None);
+        socket.bind(&address.into())?;
+        socket.set_read_timeout(Some(SOON))?;
+        Ok(socket.into())
+    }
+
+    /// A UDP socket on any address and port.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn any_udp(&self) -> UdpSocket {
+        self.udp(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).expect("a free UDP port")
+    }
+}
+
+/// Connects a socket of any family, with deadlines on the connection and on all that follows.
+///
+/// # Errors
+/// As connect(2).
+pub fn connected(socket: Socket, to: SocketAddr) -> io::Result<TcpStream> {
+    socket.connect_timeout(&to.into(), SOON)?;
+    socket.set_read_timeout(Some(SOON))?;
+    socket.set_write_timeout(Some(SOON))?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
+}
+
+impl Maker {
+    fn make(&mut self, domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
+        let request = [i32::from(domain), i32::from(kind), protocol.map_or(0, i32::from)];
+        self.requests.write_all(request.map(i32::to_le_bytes).as_flattened())?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let mut buffers = [io::IoSliceMut::new(&mut byte)];
+        recvmsg(&self.requests, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let rights = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+            _ => None,
+        });
+        rights.map(Socket::from).ok_or_else(|| io::Error::other("the socket maker has sent no socket"))
+    }
+}
+
+impl Drop for Maker {
+    fn drop(&mut self) {
+        // The end of its requests is what ends it; an error here means that it has ended already.
+        let _ = self.requests.shutdown(Shutdown::Both);
+        let _ = self.process.wait();
+    }
+}
+
+/// Moves the calling process into a cgroup.
+///
+/// # Errors
+/// As writing to its `cgroup.procs`.
+pub fn join_cgroup(cgroup: &Path) -> io::Result<()> {
+    fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())
+}
