@@ -82,7 +82,7 @@ fn build(workspace: &Path, object: &Path, target_dir: &Path) -> Result<(), Failu
     for line in said.lines() {
         println!("cargo::warning={line}");
     }
-    let built = ebpf::object(target_dir);
+    let built = target_dir.join(ebpf::TARGET).join("release").join(ebpf::PACKAGE);
     fs::copy(&built, object).map_err(|error| format!("cannot copy {}: {error}", built.display()))?;
     Ok(())
 }

@@ -65,10 +65,14 @@ impl Toolchain {
         ))
     }
 
-    /// A cargo command on the eBPF crate. Its target directory is its own, so that it does not wait
-    /// for the lock of the cargo that may have started us; debug, release and clippy share it.
+    /// `cargo build` or `cargo clippy` of the eBPF crate. Its target directory is its own, so that it
+    /// does not wait for the lock of the cargo that may have started us; debug and release share it.
     pub(crate) fn cargo(&self, subcommand: &str, workspace: &Path, target_dir: &Path) -> io::Result<Command> {
-        let mut command = Command::new(&self.compiler.cargo);
+        let mut command = match subcommand {
+            "build" => Command::new(&self.compiler.cargo),
+            // By path: cargo would look for it in the user's ~/.cargo/bin first, where it is rustup's.
+            _ => Command::new(self.compiler.cargo.with_file_name(format!("cargo-{subcommand}"))),
+        };
         for (name, _) in env::vars_os() {
             if name.to_str().is_some_and(describes_another_build) {
                 command.env_remove(name);
@@ -82,6 +86,7 @@ impl Toolchain {
             .args([subcommand, "--quiet", "--package", PACKAGE, "--release", "--target", TARGET, "--target-dir"])
             .arg(target_dir)
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+            .env("CARGO", &self.compiler.cargo)
             .env("RUSTC", &self.compiler.rustc)
             .env("RUSTC_BOOTSTRAP", "1")
             .env("LD_LIBRARY_PATH", llvm_alone(&self.compiler.llvm, target_dir)?);
@@ -90,11 +95,6 @@ impl Toolchain {
         }
         Ok(command)
     }
-}
-
-/// The object that `cargo build` leaves.
-pub(crate) fn object(target_dir: &Path) -> PathBuf {
-    target_dir.join(TARGET).join("release").join(PACKAGE)
 }
 
 /// Variables by which a cargo tells its children about the build it is at. What the user says about
@@ -131,6 +131,11 @@ fn llvm_alone(llvm: &Path, target_dir: &Path) -> io::Result<PathBuf> {
 }
 
 impl Compiler {
+    /// Whether it can also lint.
+    pub(crate) fn has_clippy(&self) -> bool {
+        self.cargo.with_file_name("cargo-clippy").exists()
+    }
+
     /// The first usable one: Debian's before any nightly, because it is one known version.
     pub(crate) fn find() -> Result<Self, String> {
         let mut reasons = Vec::new();

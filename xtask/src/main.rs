@@ -1,1 +1,94 @@
-fn main(){}
+//! The one door for developing netbpf: `cargo xtask VERB`.
+
+mod ci;
+mod command;
+mod ebpf;
+mod packages;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, Subcommand};
+
+use crate::command::{cargo, is_root, replace, run};
+
+/// Sets up, builds, tests and shows netbpf.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Find what building and testing needs, and install what is missing
+    Setup,
+    /// Build everything: the kernel programs, the netbpf binary, the tests' helpers
+    Build {
+        /// With optimisations
+        #[arg(long)]
+        release: bool,
+    },
+    /// Run the tests and say what ran
+    Test(test::Arguments),
+    /// Build netbpf and run its guided tour in a private rig of namespaces
+    Demo {
+        /// Arguments for `netbpf demo`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Nanoseconds per packet of each path
+    Bench {
+        /// Arguments for the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Everything a change must pass: format, clippy, documentation, all tests
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match dispatch(Arguments::parse().verb) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Setup => {
+            setup::setup()?;
+        }
+        Verb::Build { release } => {
+            setup::setup()?;
+            run(cargo().args(["build", "--bins"]).args(release.then_some("--release")))?;
+        }
+        Verb::Test(arguments) => {
+            setup::setup()?;
+            return Ok(test::test(arguments)?.print(Vec::new()));
+        }
+        Verb::Demo { arguments } => {
+            ensure!(is_root(), "the demo makes network namespaces and loads BPF programs: run it as root");
+            return become_program(&["--package", "netbpf-user"], ["demo".into()].into_iter().chain(arguments));
+        }
+        Verb::Bench { arguments } => {
+            ensure!(is_root(), "the benchmark runs BPF programs: run it as root");
+            return become_program(&["--package", "netbpf-tests", "--bin", "bench"], arguments);
+        }
+        Verb::Ci => return ci::ci(),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds a program with optimisations and becomes it.
+fn become_program(selection: &[&str], arguments: impl IntoIterator<Item = String>) -> Result<ExitCode> {
+    setup::setup()?;
+    run(cargo().args(["build", "--release"]).args(selection))?;
+    Err(replace(cargo().args(["run", "--quiet", "--release"]).args(selection).arg("--").args(arguments)))
+}

@@ -1,0 +1,58 @@
+//! Everything a change must pass.
+
+use std::{
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    command::{cargo, run, target_dir, workspace},
+    setup, test,
+};
+
+/// Runs every check, also after one has failed: one run tells all. The tests come last, and so does
+/// their sum.
+pub(crate) fn ci() -> Result<ExitCode> {
+    let toolchain = setup::setup()?;
+    let clippy_ebpf = toolchain
+        .cargo("clippy", workspace(), &target_dir().join("ebpf"))
+        .context("cannot prepare the target directory of the eBPF crate")?;
+    let checks = [
+        ("format", with(cargo(), &["fmt", "--all", "--check"])),
+        ("clippy", with(cargo(), &["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"])),
+        ("clippy of the kernel programs", with(clippy_ebpf, &["--", "-D", "warnings"])),
+        ("documentation", with(documentation(), &["doc", "--quiet", "--no-deps", "--document-private-items"])),
+    ];
+    let failed: Vec<_> = checks.into_iter().filter_map(|(name, command)| check(name, command)).collect();
+    match test::test(test::Arguments::default()) {
+        Ok(report) => Ok(report.print(failed)),
+        Err(error) if failed.is_empty() => Err(error),
+        Err(error) => Err(error.context(failed.join("; "))),
+    }
+}
+
+/// What is wrong, when the check fails.
+fn check(name: &str, mut command: Command) -> Option<String> {
+    println!("── {name}");
+    let started = Instant::now();
+    match run(&mut command) {
+        Ok(()) => {
+            println!("   passed in {:.1} s", started.elapsed().as_secs_f64());
+            None
+        }
+        Err(error) => Some(format!("{name}: {error:#}")),
+    }
+}
+
+fn documentation() -> Command {
+    let mut command = cargo();
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    command
+}
+
+fn with(mut command: Command, arguments: &[&str]) -> Command {
+    command.args(arguments);
+    command
+}
