@@ -3,8 +3,12 @@
 pub mod agent;
 pub mod api;
 pub mod config;
+mod datapath;
 pub mod error;
+mod ipam;
+mod net;
 pub mod spec;
+mod store;
 
 pub use config::Settings;
 pub use error::{Error, Result};

@@ -1,0 +1,35 @@
+//! `/v1/status` and `/v1/uninstall`: the instance itself.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use tokio::sync::Notify;
+
+use super::reply::{Refusal, complete};
+use super::types::{ErrorBody, Status};
+use crate::agent::Engine;
+
+/// What is attached, where, since when, how full.
+#[utoipa::path(get, path = "/v1/status", tag = "instance", responses((status = 200, body = Status)))]
+pub(super) async fn status(State(engine): State<Arc<Engine>>) -> Result<Json<Status>, Refusal> {
+    complete(async move { engine.status().await }).await.map(Json)
+}
+
+/// Removes every program, pin, device, address and file of the instance; the agent ends.
+#[utoipa::path(
+    post, path = "/v1/uninstall", tag = "instance",
+    responses(
+        (status = 204, description = "nothing is left; the agent ends"),
+        (status = 500, description = "something could not be removed", body = ErrorBody),
+    )
+)]
+pub(super) async fn uninstall(
+    State(engine): State<Arc<Engine>>,
+    Extension(stop): Extension<Arc<Notify>>,
+) -> Result<StatusCode, Refusal> {
+    complete(async move { engine.uninstall().await }).await?;
+    stop.notify_one();
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,115 @@
+//! The one door to the engine: HTTP and JSON on a unix socket.
+//!
+//! Each route is a thin translation to one call of [`Engine`]; the OpenAPI
+//! document at `/v1/openapi.json` is made from the same types.
+
+mod client;
+mod containers;
+mod flows;
+mod instance;
+mod peer;
+mod ports;
+mod reply;
+mod socket;
+pub mod types;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router, middleware};
+use tokio::sync::Notify;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+use utoipa::OpenApi;
+
+use crate::agent::Engine;
+use reply::Refusal;
+
+pub use client::{Client, ClientError};
+pub use socket::{Socket, SocketError};
+
+/// Enough for every port of every transport as a SPEC of its own.
+const BODY_LIMIT: usize = 8 << 20;
+
+/// A client that stops in the middle of its request does not keep a connection for ever.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "netbpf", description = "Container networks in eBPF: the API of the agent, on its unix socket."),
+    paths(
+        containers::list,
+        containers::create,
+        containers::inspect,
+        containers::remove,
+        containers::set_process,
+        ports::publish,
+        ports::unpublish,
+        flows::list,
+        instance::status,
+        instance::uninstall,
+    )
+)]
+struct Document;
+
+/// The OpenAPI document of the API.
+pub fn document() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+/// Answers requests until `stop` is notified, by the caller or by an uninstall.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn serve(socket: Socket, engine: Arc<Engine>, stop: Arc<Notify>) -> std::io::Result<()> {
+    let application = router(engine, stop.clone()).into_make_service_with_connect_info::<peer::Peer>();
+    let (listener, _remove_on_return) = socket.split();
+    axum::serve(listener, application).with_graceful_shutdown(async move { stop.notified().await }).await
+}
+
+fn router(engine: Arc<Engine>, stop: Arc<Notify>) -> Router {
+    Router::new()
+        .route("/v1/status", get(instance::status))
+        .route("/v1/uninstall", post(instance::uninstall))
+        .route("/v1/containers", get(containers::list).post(containers::create))
+        .route("/v1/containers/{name}", get(containers::inspect).delete(containers::remove))
+        .route("/v1/containers/{name}/process", post(containers::set_process))
+        .route("/v1/containers/{name}/publish", post(ports::publish))
+        .route("/v1/containers/{name}/unpublish", post(ports::unpublish))
+        .route("/v1/flows", get(flows::list))
+        .route("/v1/openapi.json", get(async || Json(document())))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+        .layer(middleware::from_fn(peer::admit))
+        .layer(Extension(stop))
+        .with_state(engine)
+}
+
+async fn unknown_route(request: Request) -> Refusal {
+    let line = format!("there is no {}; GET /v1/openapi.json lists what there is", request.uri().path());
+    Refusal::new(StatusCode::NOT_FOUND, line)
+}
+
+async fn unknown_method(request: Request) -> Refusal {
+    let line = format!("{} is not for {}; GET /v1/openapi.json lists what is", request.method(), request.uri().path());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_names_every_route_and_every_body() {
+        let document = serde_json::to_value(document()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        assert_eq!(paths.len(), 7, "{:?}", paths.keys());
+        for schema in ["CreateRequest", "Container", "PortMapping", "Status", "Flow", "ErrorBody"] {
+            assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
+        }
+    }
+}

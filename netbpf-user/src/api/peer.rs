@@ -1,0 +1,49 @@
+//! Who is at the other end of the socket.
+
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::serve::IncomingStream;
+use nix::unistd::{Gid, Uid};
+use procfs::process::Process;
+use tokio::net::UnixListener;
+use tokio::net::unix::UCred;
+
+use super::reply::Refusal;
+
+/// Credentials of the connecting process, as the kernel noted them at connect(2).
+#[derive(Clone, Copy)]
+pub(super) struct Peer(Option<UCred>);
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self(stream.io().peer_cred().ok())
+    }
+}
+
+/// Lets root, the agent's own user and the members of the socket's group in. The socket's mode says the same; this holds
+/// also for a socket whose mode was changed, or that was reached through a descriptor passed on.
+pub(super) async fn admit(
+    ConnectInfo(Peer(credentials)): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    let Some(credentials) = credentials else {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "the kernel does not say who is asking"));
+    };
+    let user = Uid::from_raw(credentials.uid());
+    if user.is_root() || user == Uid::effective() || in_group(&credentials, Gid::effective()) {
+        return Ok(next.run(request).await);
+    }
+    Err(Refusal::new(StatusCode::FORBIDDEN, format!("user {user} may not use netbpf; run it as root")))
+}
+
+fn in_group(credentials: &UCred, group: Gid) -> bool {
+    if credentials.gid() == group.as_raw() {
+        return true;
+    }
+    let status = credentials.pid().and_then(|pid| Process::new(pid).ok()).and_then(|process| process.status().ok());
+    status.is_some_and(|status| status.groups.contains(&group.as_raw()))
+}

@@ -1,0 +1,92 @@
+//! What every handler shares: how a call is made, how input is refused, how an error looks.
+
+use std::fmt::Display;
+use std::future::Future;
+
+use axum::Json;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::{StatusCode, request::Parts};
+use axum::response::{IntoResponse, Response};
+
+use super::types::ErrorBody;
+use crate::Error;
+
+/// A refusal: status and the one clear line.
+pub(super) struct Refusal {
+    status: StatusCode,
+    line: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, line: impl Into<String>) -> Self {
+        Self { status, line: line.into() }
+    }
+
+    /// An extractor's rejection under its own status.
+    fn rejected(rejection: impl IntoResponse + Display) -> Self {
+        // Some of serde's messages hold a piece of the input, which may hold newlines.
+        let line = rejection.to_string().replace('\n', " ");
+        Self { status: rejection.into_response().status(), line }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let status = match error {
+            Error::NotFound(_) => StatusCode::NOT_FOUND,
+            Error::Conflict(_) => StatusCode::CONFLICT,
+            Error::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Error::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Error::Exhausted(_) => StatusCode::INSUFFICIENT_STORAGE,
+            Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, line: error.to_string() }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(ErrorBody { error: self.line })).into_response()
+    }
+}
+
+/// Runs a call to its end even when the client goes away: a request that was begun is never left half done.
+pub(super) async fn complete<T: Send + 'static>(
+    call: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Refusal> {
+    match tokio::spawn(call).await {
+        Ok(result) => result.map_err(Refusal::from),
+        Err(error) => {
+            tracing::error!("a request died: {error}");
+            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the agent failed on this request; its log says where"))
+        }
+    }
+}
+
+/// A JSON body, whatever its content type says.
+pub(super) struct Body<T>(pub T);
+
+impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let bytes = axum::body::Bytes::from_request(request, state).await.map_err(Refusal::rejected)?;
+        Json::from_bytes(&bytes).map(|Json(value)| Self(value)).map_err(Refusal::rejected)
+    }
+}
+
+/// An extractor of the path or the query whose rejection is a [`Refusal`].
+pub(super) struct Checked<E>(pub E);
+
+impl<E, S> FromRequestParts<S> for Checked<E>
+where
+    E: FromRequestParts<S>,
+    E::Rejection: IntoResponse + Display,
+    S: Send + Sync,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        E::from_request_parts(parts, state).await.map(Self).map_err(Refusal::rejected)
+    }
+}
