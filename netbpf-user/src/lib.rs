@@ -7,6 +7,8 @@ mod datapath;
 pub mod error;
 mod ipam;
 mod net;
+pub mod process;
+pub mod rig;
 pub mod spec;
 mod store;
 

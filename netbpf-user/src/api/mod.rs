@@ -59,14 +59,24 @@ pub fn document() -> utoipa::openapi::OpenApi {
     Document::openapi()
 }
 
-/// Answers requests until `stop` is notified, by the caller or by an uninstall.
+/// Answers requests until `stop` is notified, by the caller or by an uninstall; then notifies `stopping`, and returns when
+/// the requests that were begun are answered.
 ///
 /// # Errors
 /// When the socket fails.
-pub async fn serve(socket: Socket, engine: Arc<Engine>, stop: Arc<Notify>) -> std::io::Result<()> {
+pub async fn serve(
+    socket: Socket,
+    engine: Arc<Engine>,
+    stop: Arc<Notify>,
+    stopping: Arc<Notify>,
+) -> std::io::Result<()> {
     let application = router(engine, stop.clone()).into_make_service_with_connect_info::<peer::Peer>();
     let (listener, _remove_on_return) = socket.split();
-    axum::serve(listener, application).with_graceful_shutdown(async move { stop.notified().await }).await
+    let stopped = async move {
+        stop.notified().await;
+        stopping.notify_one();
+    };
+    axum::serve(listener, application).with_graceful_shutdown(stopped).await
 }
 
 fn router(engine: Arc<Engine>, stop: Arc<Notify>) -> Router {
@@ -106,8 +116,18 @@ mod tests {
     #[test]
     fn the_document_names_every_route_and_every_body() {
         let document = serde_json::to_value(document()).unwrap();
-        let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 7, "{:?}", paths.keys());
+        let paths: Vec<_> = document["paths"].as_object().unwrap().keys().collect();
+        let expected = [
+            "/v1/containers",
+            "/v1/containers/{name}",
+            "/v1/containers/{name}/process",
+            "/v1/containers/{name}/publish",
+            "/v1/containers/{name}/unpublish",
+            "/v1/flows",
+            "/v1/status",
+            "/v1/uninstall",
+        ];
+        assert_eq!(paths, expected);
         for schema in ["CreateRequest", "Container", "PortMapping", "Status", "Flow", "ErrorBody"] {
             assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
         }

@@ -120,8 +120,14 @@ impl Entry {
             return Failure::underway("start", "no command was given");
         };
         let error = Command::new(program).args(arguments).exec();
-        let code = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
-        Failure { code, line: format!("cannot run {}: {error}", program.display()) }
+        match error.kind() {
+            ErrorKind::NotFound => {
+                let line =
+                    format!("cannot run {}: command not found; give its full path, or set PATH", program.display());
+                Failure { code: 127, line }
+            }
+            _ => Failure { code: 126, line: format!("cannot run {}: {error}", program.display()) },
+        }
     }
 
     fn enter_namespaces(&self) -> Result<(), Failure> {

@@ -1,0 +1,91 @@
+//! `netbpf agent`
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use netbpf_user::Settings;
+use netbpf_user::agent::Engine;
+use netbpf_user::api::{self, Socket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use super::settings::{SettingsFlags, UplinkFlags};
+
+/// How long requests that were begun may take when the agent is told to stop.
+const LAST_REQUESTS: Duration = Duration::from_secs(10);
+
+/// The daemon, in the foreground, for the network namespace it is started in
+///
+/// SIGTERM or SIGINT: stop managing, and leave the datapath running.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  netbpf agent
+  netbpf agent --config /etc/netbpf.toml --uplink eth0
+  netbpf agent --state-dir /tmp/a/state --run-dir /tmp/a/run --bpffs /sys/fs/bpf/a    a second instance")]
+pub(super) struct Agent {
+    #[command(flatten)]
+    settings: SettingsFlags,
+    #[command(flatten)]
+    uplinks: UplinkFlags,
+}
+
+impl Agent {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let mut settings = self.settings.settings()?;
+        self.uplinks.apply(&mut settings);
+        settings.validate()?;
+        tokio::runtime::Runtime::new().context("cannot start the agent")?.block_on(serve(settings))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let path = settings.socket();
+    Socket::check(&path)?;
+    let stop = Arc::new(Notify::new());
+    stop_on_signal(stop.clone())?;
+    let engine = Engine::start(settings).await?;
+    // Anybody can be told to stop from here on, so nothing may return before `shutdown`.
+    let served = listen(&path, engine.clone(), stop).await;
+    engine.shutdown().await;
+    served
+}
+
+async fn listen(path: &std::path::Path, engine: Arc<Engine>, stop: Arc<Notify>) -> anyhow::Result<()> {
+    let socket = Socket::bind(path)?;
+    tracing::info!("ready at {}", path.display());
+    // Without systemd there is nobody to tell.
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!("cannot tell systemd that the agent is ready: {error}");
+    }
+    let stopping = Arc::new(Notify::new());
+    let server = api::serve(socket, engine, stop, stopping.clone());
+    let overdue = async {
+        stopping.notified().await;
+        tokio::time::sleep(LAST_REQUESTS).await;
+    };
+    tokio::select! {
+        served = server => served.context("the socket failed"),
+        () = overdue => {
+            tracing::warn!("stopped while a request was open");
+            Ok(())
+        }
+    }
+}
+
+fn stop_on_signal(stop: Arc<Notify>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.notify_one();
+    });
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! The flags that `run`, `create` and `attach` share.
+
+use std::net::Ipv4Addr;
+
+use netbpf_user::api::types::CreateRequest;
+
+/// The network of a container.
+#[derive(clap::Args)]
+pub(super) struct NetworkFlags {
+    /// IPv4 address; a free one of the pool by default
+    #[arg(long, value_name = "A")]
+    ip: Option<Ipv4Addr>,
+    /// MAC address; derived from the IPv4 address by default
+    #[arg(long, value_name = "M")]
+    mac_address: Option<String>,
+    /// Publish: [HOST_IP:][HOST_PORT[-HOST_PORT]]:CONTAINER_PORT[-CONTAINER_PORT][/tcp|/udp|/sctp]; CONTAINER_PORT alone, or HOST_IP::CONTAINER_PORT, chooses a free host port
+    #[arg(short, long, value_name = "SPEC")]
+    publish: Vec<String>,
+    /// Publish container ports (80, 53/udp, 8000-8010) on free host ports
+    #[arg(short = 'P', long, value_name = "EXPOSED")]
+    publish_exposed: Vec<String>,
+}
+
+impl NetworkFlags {
+    pub(super) fn request(self) -> CreateRequest {
+        let Self { ip, mac_address, publish, publish_exposed } = self;
+        CreateRequest { ip, mac_address, publish, publish_exposed, ..Default::default() }
+    }
+}
+
+/// A container that is made.
+///
+/// `-h` is the hostname, as Docker has it, so that the verbs with these flags have `--help` alone.
+#[derive(clap::Args)]
+pub(super) struct ContainerFlags {
+    /// Name; one is made up by default
+    #[arg(long, value_name = "N")]
+    name: Option<String>,
+    /// Hostname; the name by default
+    #[arg(short = 'h', long, value_name = "H")]
+    hostname: Option<String>,
+    #[command(flatten)]
+    network: NetworkFlags,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+impl ContainerFlags {
+    pub(super) fn request(self) -> CreateRequest {
+        CreateRequest { name: self.name, hostname: self.hostname, ..self.network.request() }
+    }
+}

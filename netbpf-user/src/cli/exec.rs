@@ -1,0 +1,33 @@
+//! `netbpf exec`
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use netbpf_user::process::{self, Entry, Namespaces};
+
+use super::Global;
+
+/// Run a command in the namespaces of a container
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  netbpf exec web -- ss -ltn
+  netbpf exec box -- ping -c1 172.30.0.1")]
+pub(super) struct Exec {
+    /// The container
+    name: String,
+    /// The command and its arguments
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+impl Exec {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
+        let container = global.client()?.container(&self.name)?;
+        let namespaces = if container.status == "running" { Namespaces::Of(container.pid) } else { Namespaces::Host };
+        let entry = Entry { netns: container.netns.into(), namespaces, session: false, pipes: None };
+        Err(process::replace(&entry, &self.command)).context("cannot start a process")
+    }
+}

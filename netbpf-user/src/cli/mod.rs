@@ -1,0 +1,185 @@
+//! The command line: one file per verb. A verb translates words to a call, and the answer to words; it decides nothing.
+
+mod agent;
+mod attach;
+mod container;
+mod create;
+mod demo;
+mod exec;
+mod flows;
+mod inspect;
+mod output;
+mod port;
+mod ps;
+mod publish;
+mod rm;
+mod run;
+mod settings;
+mod status;
+mod uninstall;
+mod unpublish;
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{ArgAction, Parser, Subcommand};
+use netbpf_user::Settings;
+use netbpf_user::api::Client;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Container networks in eBPF: no bridge, no netfilter rule, no proxy process.
+#[derive(Parser)]
+#[command(name = "netbpf", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  netbpf agent &                                     start the daemon (as root)
+  netbpf run -d --name web -p 8080:80 -- nginx -g 'daemon off;'
+  netbpf ps                                          what runs, and where
+  netbpf demo                                        see it work in a private rig";
+
+/// Flags of every verb, before or after it.
+#[derive(clap::Args)]
+struct Global {
+    /// Socket of the agent [default: /run/netbpf/netbpf.sock]
+    #[arg(long, global = true, env = "NETBPF_SOCKET", value_name = "PATH", hide_env_values = true)]
+    socket: Option<PathBuf>,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    /// Log more; twice for still more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+impl Global {
+    fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| Settings::default().socket())
+    }
+
+    fn client(&self) -> anyhow::Result<Client> {
+        client(&self.socket())
+    }
+}
+
+fn client(socket: &Path) -> anyhow::Result<Client> {
+    Client::new(socket).context("cannot start the client")
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Agent(agent::Agent),
+    Uninstall(uninstall::Uninstall),
+    Run(run::Run),
+    Create(create::Create),
+    Attach(attach::Attach),
+    Exec(exec::Exec),
+    Ps(ps::Ps),
+    Inspect(inspect::Inspect),
+    Rm(rm::Rm),
+    Port(port::Port),
+    Publish(publish::Publish),
+    Unpublish(unpublish::Unpublish),
+    Status(status::Status),
+    Flows(flows::Flows),
+    Demo(demo::Demo),
+}
+
+/// Exit codes: 0 done, 1 refused or failed with one line on stderr, 2 usage (by clap).
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log(&arguments);
+    run(arguments).unwrap_or_else(|error| {
+        eprintln!("netbpf: {}", format!("{error:#}").replace('\n', " "));
+        ExitCode::FAILURE
+    })
+}
+
+fn run(Arguments { global, verb }: Arguments) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Agent(verb) => verb.run(),
+        Verb::Uninstall(verb) => verb.run(&global),
+        Verb::Run(verb) => verb.run(&global),
+        Verb::Create(verb) => verb.run(&global),
+        Verb::Attach(verb) => verb.run(&global),
+        Verb::Exec(verb) => verb.run(&global),
+        Verb::Ps(verb) => verb.run(&global),
+        Verb::Inspect(verb) => verb.run(&global),
+        Verb::Rm(verb) => verb.run(&global),
+        Verb::Port(verb) => verb.run(&global),
+        Verb::Publish(verb) => verb.run(&global),
+        Verb::Unpublish(verb) => verb.run(&global),
+        Verb::Status(verb) => verb.run(&global),
+        Verb::Flows(verb) => verb.run(&global),
+        Verb::Demo(verb) => verb.run(&global),
+    }
+}
+
+/// The agent tells of what it does; the other verbs keep quiet unless asked.
+fn log(arguments: &Arguments) {
+    let quiet = if matches!(arguments.verb, Verb::Agent(_)) { 1 } else { 0 };
+    let level = match quiet + arguments.global.verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("NETBPF_LOG").from_env_lossy();
+    let stderr = std::io::stderr;
+    let colours = stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(colours).with_target(false).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn globals_stand_before_or_after_the_verb() {
+        for line in ["netbpf --json --socket /s ps", "netbpf ps --json --socket /s", "netbpf --json ps --socket /s"] {
+            let arguments = parse(line).unwrap();
+            assert!(arguments.global.json, "{line}");
+            assert_eq!(arguments.global.socket(), Path::new("/s"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_command_is_the_commands() {
+        for line in ["netbpf run -h box -p 80 -- ls --json -p 1", "netbpf run -h box -p 80 ls --json -p 1"] {
+            let Arguments { global, verb: Verb::Run(run) } = parse(line).unwrap() else { panic!("{line}") };
+            assert!(!global.json);
+            assert_eq!(run.command(), ["ls", "--json", "-p", "1"]);
+        }
+        assert!(parse("netbpf run").is_err());
+        assert!(parse("netbpf exec box").is_err());
+    }
+
+    #[test]
+    fn attach_takes_one_namespace() {
+        assert!(parse("netbpf attach --name a --pid 1").is_ok());
+        assert!(parse("netbpf attach --name a --netns /n").is_ok());
+        assert!(parse("netbpf attach --name a").is_err());
+        assert!(parse("netbpf attach --name a --pid 1 --netns /n").is_err());
+        assert!(parse("netbpf attach --pid 1").is_err());
+    }
+}

@@ -1,0 +1,145 @@
+//! What verbs print: tables for people, JSON for programs.
+
+use std::io::{self, ErrorKind, Write as _};
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use comfy_table::{ContentArrangement, Table, presets};
+use netbpf_user::api::types::{Container, PortMapping};
+use serde::Serialize;
+
+use super::Global;
+
+/// Prints a line, or several. A reader that has seen enough (`| head`) is no error.
+pub(super) fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value as JSON.
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    print(serde_json::to_string_pretty(value)?)
+}
+
+/// A table with these headings.
+pub(super) fn table<const N: usize>(headings: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(headings);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    table
+}
+
+/// Prints a table without the blanks at the ends of its lines.
+pub(super) fn print_table(table: &Table) -> anyhow::Result<()> {
+    print(table.trim_fmt())
+}
+
+/// `0.0.0.0:8080->80/tcp`, as Docker writes it.
+pub(super) fn mapping(port: &PortMapping) -> String {
+    let (host, container) = (range(port.host_port, port.count), range(port.container_port, port.count));
+    format!("{}:{host}->{container}/{}", port.host_ip, port.protocol)
+}
+
+fn range(first: u16, count: u32) -> String {
+    match count {
+        0 | 1 => first.to_string(),
+        // The ports of a mapping are ports: their last one is one too.
+        _ => format!("{first}-{}", u32::from(first) + count - 1),
+    }
+}
+
+/// One line per port: `80/tcp -> 0.0.0.0:32768`.
+pub(super) fn single_ports(ports: &[PortMapping]) -> impl Iterator<Item = SinglePort> + '_ {
+    ports.iter().flat_map(|port| {
+        (0..port.count).map(|nth| SinglePort {
+            container_port: u32::from(port.container_port) + nth,
+            protocol: port.protocol.clone(),
+            host_ip: port.host_ip,
+            host_port: u32::from(port.host_port) + nth,
+        })
+    })
+}
+
+/// One published port.
+#[derive(Serialize)]
+pub(super) struct SinglePort {
+    pub(super) container_port: u32,
+    pub(super) protocol: String,
+    host_ip: Ipv4Addr,
+    host_port: u32,
+}
+
+impl std::fmt::Display for SinglePort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { container_port, protocol, host_ip, host_port } = self;
+        write!(f, "{container_port}/{protocol} -> {host_ip}:{host_port}")
+    }
+}
+
+/// Prints single ports.
+pub(super) fn single_port_list(global: &Global, ports: &[SinglePort]) -> anyhow::Result<()> {
+    if global.json {
+        return json(&ports);
+    }
+    ports.iter().try_for_each(print)
+}
+
+/// Prints mappings, one a line.
+pub(super) fn mappings(global: &Global, ports: &[PortMapping]) -> anyhow::Result<()> {
+    if global.json {
+        return json(&ports);
+    }
+    ports.iter().try_for_each(|port| print(mapping(port)))
+}
+
+/// Prints the container that was made: its name.
+pub(super) fn made(global: &Global, container: &Container) -> anyhow::Result<ExitCode> {
+    if global.json {
+        json(container)?
+    } else {
+        print(&container.name)?
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How long ago, in the largest unit that tells something.
+pub(super) fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Seconds since a Unix time.
+pub(super) fn seconds_since(unix: u64) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    now.as_secs().saturating_sub(unix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapping_is_written_as_docker_does() {
+        let mut port = PortMapping {
+            host_ip: Ipv4Addr::UNSPECIFIED,
+            host_port: 8080,
+            container_port: 80,
+            count: 1,
+            protocol: "tcp".into(),
+        };
+        assert_eq!(mapping(&port), "0.0.0.0:8080->80/tcp");
+        assert_eq!(single_ports(&[port.clone()]).next().unwrap().to_string(), "80/tcp -> 0.0.0.0:8080");
+        port.count = 3;
+        assert_eq!(mapping(&port), "0.0.0.0:8080-8082->80-82/tcp");
+        assert_eq!(single_ports(&[port]).last().unwrap().to_string(), "82/tcp -> 0.0.0.0:8082");
+    }
+}

@@ -1,0 +1,41 @@
+//! `netbpf ps`
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Global, output};
+
+/// List containers
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  netbpf ps
+  netbpf ps --json | jq -r '.[].ip'")]
+pub(super) struct Ps {}
+
+impl Ps {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
+        let containers = global.client()?.containers()?;
+        if global.json {
+            output::json(&containers)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut table = output::table(["NAME", "STATUS", "PID", "NETWORK", "IP", "AGE", "PORTS"]);
+        for container in containers {
+            let pid = if container.pid == 0 { "-".into() } else { container.pid.to_string() };
+            let ports: Vec<String> = container.ports.iter().map(output::mapping).collect();
+            table.add_row([
+                container.name,
+                container.status,
+                pid,
+                container.network,
+                container.ip.to_string(),
+                output::age(output::seconds_since(container.created)),
+                ports.join(", "),
+            ]);
+        }
+        output::print_table(&table)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

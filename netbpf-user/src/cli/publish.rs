@@ -1,0 +1,29 @@
+//! `netbpf publish`
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Global, output};
+
+/// Publish ports of a container, without restarting anything
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  netbpf publish web -p 8080:80
+  netbpf publish web -p 80 -p 127.0.0.1:5353:53/udp      80 on a free port: see what is printed
+  netbpf publish web -p 10000-19999:10000-19999")]
+pub(super) struct Publish {
+    /// The container
+    name: String,
+    /// [HOST_IP:][HOST_PORT[-HOST_PORT]]:CONTAINER_PORT[-CONTAINER_PORT][/tcp|/udp|/sctp], or CONTAINER_PORT alone
+    #[arg(short, long = "publish", value_name = "SPEC", required = true, num_args = 1..)]
+    specs: Vec<String>,
+}
+
+impl Publish {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
+        output::mappings(global, &global.client()?.publish(&self.name, &self.specs)?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

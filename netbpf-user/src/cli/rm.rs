@@ -1,0 +1,45 @@
+//! `netbpf rm`
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Global, output};
+
+/// Remove containers; prints their names
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  netbpf rm web
+  netbpf rm -f web db        also when their processes run")]
+pub(super) struct Rm {
+    /// Also running ones: their processes are killed
+    #[arg(short, long)]
+    force: bool,
+    /// The containers
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+impl Rm {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
+        let client = global.client()?;
+        let mut removed = Vec::new();
+        let mut failed = false;
+        // One that cannot be removed does not keep the others.
+        for name in &self.names {
+            match client.remove(name, self.force) {
+                Ok(()) if global.json => removed.push(name),
+                Ok(()) => output::print(name)?,
+                Err(error) => {
+                    eprintln!("netbpf: {error}");
+                    failed = true;
+                }
+            }
+        }
+        if global.json {
+            output::json(&removed)?;
+        }
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
