@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use etherparse::{
-    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, PacketBuilder, PacketBuilderStep, SlicedPacket,
-    TransportSlice, VlanId,
+    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, IpFragOffset, IpHeaders, IpNumber,
+    Ipv4Extensions, Ipv4Header, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice, VlanId,
 };
 
 /// A MAC address.
@@ -63,6 +63,38 @@ impl Ethernet {
         let builder = ip.tcp(from.port(), to.port(), sequence, 64_240).syn();
         let mut frame = Vec::with_capacity(builder.size(0));
         builder.write(&mut frame, &[]).expect("a Vec takes all");
+        frame
+    }
+
+    /// A TCP segment in the middle of a connection.
+    pub fn tcp_ack(self, from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
+        let ip = self.builder().ipv4(from.ip().octets(), to.ip().octets(), TTL);
+        let builder = ip.tcp(from.port(), to.port(), 1, 64_240).ack(1);
+        let mut frame = Vec::with_capacity(builder.size(0));
+        builder.write(&mut frame, &[]).expect("a Vec takes all");
+        frame
+    }
+
+    /// A packet of any IP protocol.
+    pub fn protocol(self, number: u8, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+        let header = Ipv4Header::new(0, TTL, IpNumber(number), from.octets(), to.octets());
+        self.ip(header.expect("an empty payload fits"), payload)
+    }
+
+    /// A middle fragment of a UDP datagram.
+    pub fn fragment(self, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+        let header = Ipv4Header::new(0, TTL, IpNumber::UDP, from.octets(), to.octets());
+        let mut header = header.expect("an empty payload fits");
+        (header.dont_fragment, header.more_fragments) = (false, true);
+        header.fragment_offset = IpFragOffset::try_new(185).expect("an offset has 13 bits");
+        self.ip(header, payload)
+    }
+
+    fn ip(self, header: Ipv4Header, payload: &[u8]) -> Vec<u8> {
+        let protocol = header.protocol;
+        let builder = self.builder().ip(IpHeaders::Ipv4(header, Ipv4Extensions::default()));
+        let mut frame = Vec::with_capacity(builder.size(payload.len()));
+        builder.write(&mut frame, protocol, payload).expect("a Vec takes all, and the payload fits");
         frame
     }
 

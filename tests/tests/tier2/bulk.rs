@@ -1,0 +1,66 @@
+//! A lot of data through every path, every byte checked, whoever computes the checksums.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use netbpf_tests::place::Place;
+use netbpf_tests::transfer::transfer;
+use netbpf_tests::wait::SOON;
+
+use crate::lab::{Lab, Offloads};
+
+const GIB: u64 = 1 << 30;
+
+/// Both ways over one connection: the second direction runs in the half that the first has left open.
+fn both_ways(from: &Place, to: SocketAddrV4, server: &Place, port: u16, bytes: u64) {
+    let listener = server.listen(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)).expect("listening");
+    let client = from.connect(to).unwrap_or_else(|error| panic!("{to}: {error}"));
+    let (server, _) = listener.accept().expect("a connection waits");
+    server.set_read_timeout(Some(SOON)).expect("a timeout");
+    server.set_write_timeout(Some(SOON)).expect("a timeout");
+    transfer(&client, &server, bytes).unwrap_or_else(|error| panic!("to {to}: {error}"));
+    transfer(&server, &client, bytes).unwrap_or_else(|error| panic!("back from {to}: {error}"));
+}
+
+fn all_arrives(offloads: Offloads, bytes: u64) {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let c2 = lab.container("c2", &[]);
+    lab.offloads(offloads);
+    let places = [&lab.ext, &lab.host, &c1.place, &c2.place];
+    both_ways(&lab.ext, lab.at_host(8080), &c1.place, 80, bytes);
+    both_ways(&c2.place, lab.at_ext(90), &lab.ext, 90, bytes);
+    both_ways(&c2.place, c1.at(80), &c1.place, 80, bytes / 8);
+    both_ways(&c2.place, lab.at_host(8080), &c1.place, 80, bytes / 8);
+    both_ways(&c1.place, lab.at_host(8080), &c1.place, 80, bytes / 8);
+    both_ways(&lab.host, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080), &c1.place, 80, bytes / 8);
+    both_ways(&c1.place, SocketAddrV4::new(lab.gateway(), 90), &lab.host, 90, bytes / 8);
+    for place in places {
+        assert_eq!(checksum_errors(place), 0, "{}", place.netns().display());
+    }
+}
+
+/// Segments that arrived with a wrong checksum.
+fn checksum_errors(place: &Place) -> u64 {
+    // Of the thread: /proc/net would show the namespace of the process.
+    let snmp = place.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).expect("readable");
+    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let names = lines.next().expect("a line of names").split(' ');
+    let values = lines.next().expect("a line of values").split(' ');
+    let (_, value) = names.zip(values).find(|(name, _)| *name == "InCsumErrors").expect("the kernel counts them");
+    value.parse().expect("a number")
+}
+
+#[test]
+fn a_gibibyte_each_way_arrives_with_all_offloads_on() {
+    all_arrives(Offloads::On, GIB);
+}
+
+#[test]
+fn it_arrives_when_the_kernel_computes_checksums_at_the_uplink_as_a_nic_would() {
+    all_arrives(Offloads::NoUplinkChecksum, GIB);
+}
+
+#[test]
+fn it_arrives_with_all_offloads_off() {
+    all_arrives(Offloads::Off, GIB / 4);
+}

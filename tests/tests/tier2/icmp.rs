@@ -1,0 +1,68 @@
+//! Pings, and the errors the host makes for its own programs.
+
+use std::io;
+
+use netbpf_tests::ping::Pinger;
+use netbpf_tests::wait::{SILENCE, SOON};
+
+use crate::lab::Lab;
+
+#[test]
+fn two_containers_that_ping_with_the_same_id_each_get_their_own_replies() {
+    let lab = Lab::new();
+    let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
+    let pings = [(Pinger::new(&c1.place, 7), b"one"), (Pinger::new(&c2.place, 7), b"two")];
+    for seq in 1..=5 {
+        for (ping, payload) in &pings {
+            ping.send(lab.ext_ip, seq, *payload).expect("sent");
+        }
+        for (ping, payload) in &pings {
+            assert_eq!(ping.reply(SOON), Some((lab.ext_ip, seq, payload.to_vec())));
+        }
+    }
+    for (ping, _) in &pings {
+        assert_eq!(ping.reply(SILENCE), None, "nothing of the other's");
+    }
+}
+
+#[test]
+fn pings_go_between_containers_host_and_outside() {
+    let lab = Lab::new();
+    let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
+    let pairs = [
+        (&c1.place, c2.ip),
+        (&c1.place, c1.ip),
+        (&c1.place, lab.gateway()),
+        (&c1.place, lab.host_ip),
+        (&c1.place, lab.ext_ip),
+        (&lab.host, c1.ip),
+        (&lab.host, lab.ext_ip),
+        (&lab.ext, lab.host_ip),
+    ];
+    for (from, to) in pairs {
+        let ping = Pinger::new(from, 9);
+        ping.send(to, 1, b"hello").expect("sent");
+        assert_eq!(ping.reply(SOON), Some((to, 1, b"hello".to_vec())), "{} to {to}", from.netns().display());
+    }
+}
+
+#[test]
+fn outside_cannot_ping_a_container_but_the_host_answers_for_itself() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &[]);
+    lab.ext.command("ip", &["route", "add", &lab.subnet(), "via", &lab.host_ip.to_string()]);
+    let ping = Pinger::new(&lab.ext, 9);
+    ping.send(c1.ip, 1, b"hello").expect("sent");
+    assert_eq!(ping.reply(SILENCE), None);
+    ping.send(lab.host_ip, 2, b"hello").expect("sent");
+    assert_eq!(ping.reply(SOON).map(|(from, seq, _)| (from, seq)), Some((lab.host_ip, 2)));
+}
+
+#[test]
+fn the_host_learns_at_once_that_no_container_has_an_address() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &[]);
+    lab.done(&["rm", "-f", &c1.name]);
+    let error = lab.host.connect(c1.at(80)).expect_err("nobody is there");
+    assert_eq!(error.kind(), io::ErrorKind::HostUnreachable, "{error}");
+}

@@ -1,0 +1,352 @@
+//! The rig as the tests see it: places, containers, and what the command line answers.
+
+mod footprint;
+mod namespace;
+mod program;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use netbpf_tests::link::{Link, parse_mac};
+use netbpf_tests::packet::Mac;
+use netbpf_tests::place::Place;
+use netbpf_tests::wait::until;
+use netbpf_user::api::types::{PortMapping, Status};
+use netbpf_user::rig::Rig;
+use serde_json::Value;
+
+pub(crate) use self::footprint::Footprint;
+pub(crate) use self::namespace::Namespace;
+pub(crate) use self::program::Outcome;
+pub(crate) use netbpf_user::rig::Offloads;
+
+/// Seconds after which a run of the program counts as hanging.
+const PATIENCE: &str = "60";
+
+/// What a host may have set before netbpf comes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sysctls {
+    pub(crate) ip_forward: u8,
+    pub(crate) rp_filter: u8,
+}
+
+/// A host with an agent, and a machine outside.
+pub(crate) struct Lab {
+    pub(crate) host: Place,
+    pub(crate) ext: Place,
+    pub(crate) host_ip: Ipv4Addr,
+    pub(crate) ext_ip: Ipv4Addr,
+    bare: Option<Footprint>,
+    prefix: String,
+    // Last: what the places hold ends before the rig does.
+    rig: Rig,
+}
+
+/// A container, and a place to make sockets in.
+pub(crate) struct Container {
+    pub(crate) name: String,
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) mac: String,
+    /// The device on the host's side.
+    pub(crate) device: String,
+    pub(crate) place: Place,
+}
+
+impl Container {
+    /// Its address with a port.
+    pub(crate) fn at(&self, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(self.ip, port)
+    }
+}
+
+/// What a user sees of an instance, by where it is seen.
+pub(crate) type Snapshot = BTreeMap<&'static str, String>;
+
+impl Lab {
+    /// A host as Linux comes: nothing is forwarded, and reverse paths are filtered.
+    pub(crate) fn new() -> Self {
+        Self::with(Sysctls { ip_forward: 0, rp_filter: 1 })
+    }
+
+    pub(crate) fn with(sysctls: Sysctls) -> Self {
+        // Names of namespaces are the machine's, not the rig's.
+        static LABS: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("t{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        todo!("{sysctls:?} {prefix}")
+    }
+
+    /// The footprint of the host before the agent came.
+    pub(crate) fn bare(&self) -> &Footprint {
+        self.bare.as_ref().expect("taken when the rig was made")
+    }
+
+    // Names and addresses.
+
+    pub(crate) fn name(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    pub(crate) fn at_host(&self, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(self.host_ip, port)
+    }
+
+    pub(crate) fn at_ext(&self, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(self.ext_ip, port)
+    }
+
+    pub(crate) fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::new(172, 30, 0, 1)
+    }
+
+    pub(crate) fn subnet(&self) -> String {
+        "172.30.0.0/16".into()
+    }
+
+    /// The host's address with its prefix length, as `ip` wants it.
+    pub(crate) fn host_cidr(&self) -> String {
+        format!("{}/24", self.host_ip)
+    }
+
+    /// The host's device to the outside machine.
+    pub(crate) fn uplink(&self) -> String {
+        self.rig.uplink().to_owned()
+    }
+
+    /// MAC address of the host on the wire to the outside machine.
+    pub(crate) fn host_mac(&self) -> Mac {
+        mac_of(&self.host, &self.uplink())
+    }
+
+    /// MAC address that a container finds its gateway at.
+    pub(crate) fn gateway_mac(&self, container: &Container) -> Mac {
+        let mac = mac_of(&self.host, &container.device);
+        assert_eq!(mac, mac_of(&self.host, "netbpf0"), "one gateway MAC for all");
+        mac
+    }
+
+    /// The outside machine's end of the wire.
+    pub(crate) fn ext_link(&self) -> Link {
+        Link::open(&self.ext, self.rig.ext_device())
+    }
+
+    /// A file name of the test's own.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        self.rig.directory().join(name)
+    }
+
+    // The command line.
+
+    /// Runs the program on the host.
+    pub(crate) fn netbpf(&self, arguments: &[&str]) -> Outcome {
+        self.host.run(|| Outcome::of(self.command(arguments)))
+    }
+
+    /// The same as another user.
+    pub(crate) fn netbpf_as(&self, user: u32, arguments: &[&str]) -> Outcome {
+        let mut command = self.command(arguments);
+        command.uid(user).gid(user);
+        self.host.run(|| Outcome::of(command))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["--signal=KILL", PATIENCE]).arg(program::netbpf());
+        command.env("NETBPF_SOCKET", self.rig.socket()).args(arguments);
+        command
+    }
+
+    /// Runs the program and gives what it prints.
+    #[track_caller]
+    pub(crate) fn done(&self, arguments: &[&str]) -> String {
+        let outcome = self.netbpf(arguments);
+        assert_eq!(outcome.code, Some(0), "netbpf {}: {}{}", arguments.join(" "), outcome.stdout, outcome.stderr);
+        outcome.stdout
+    }
+
+    /// Runs the program, which must refuse in one line and change nothing; gives the line.
+    #[track_caller]
+    pub(crate) fn refused(&self, arguments: &[&str]) -> String {
+        let what = format!("netbpf {}", arguments.join(" "));
+        let before = self.snapshot();
+        let line = self.netbpf(arguments).refusal(&what);
+        self.unchanged(&before, &what);
+        line
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let printed = self.done(arguments);
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{}: {error}: {printed}", arguments.join(" ")))
+    }
+
+    #[track_caller]
+    fn status(&self) -> Status {
+        // The exit code tells of problems, which are in the answer as well.
+        let outcome = self.netbpf(&["status", "--json"]);
+        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("status: {error}: {outcome:?}"))
+    }
+
+    /// What is not as desired.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.status().problems
+    }
+
+    /// Packets dropped for a reason.
+    pub(crate) fn drops(&self, reason: &str) -> u64 {
+        self.status().drops.get(reason).copied().unwrap_or(0)
+    }
+
+    /// How often something else has happened.
+    pub(crate) fn event(&self, name: &str) -> u64 {
+        self.status().events.get(name).copied().unwrap_or(0)
+    }
+
+    /// A container without process.
+    #[track_caller]
+    pub(crate) fn container(&self, name: &str, flags: &[&str]) -> Container {
+        let name = self.name(name);
+        self.done(&[&["create", "--name", &name][..], flags].concat());
+        self.find(&name)
+    }
+
+    /// A container by its full name.
+    #[track_caller]
+    pub(crate) fn find(&self, name: &str) -> Container {
+        let shown = self.json(&["inspect", name]);
+        let text = |key: &str| shown[key].as_str().unwrap_or_else(|| panic!("`{key}` is no text: {shown}")).to_owned();
+        Container {
+            name: text("name"),
+            ip: text("ip").parse().expect("an IPv4 address"),
+            mac: text("mac"),
+            device: text("device"),
+            place: Place::new(text("netns")),
+        }
+    }
+
+    /// Published ports of a container.
+    #[track_caller]
+    pub(crate) fn ports(&self, name: &str) -> Vec<PortMapping> {
+        serde_json::from_value(self.json(&["inspect", name])["ports"].clone()).expect("a list of publishes")
+    }
+
+    // What is there.
+
+    /// What must be equal before and after something that changes nothing.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let mut status = self.status();
+        // Traffic goes on.
+        status.drops.clear();
+        status.events.clear();
+        status.maps.retain(|map| !["FLOWS_V4", "RING_V4", "RING_HEAD", "COUNTERS"].contains(&map.name.as_str()));
+        // A restarted agent is another process, with programs of its own on the same links.
+        (status.pid, status.since) = (0, 0);
+        for program in &mut status.programs {
+            program.program_id = 0;
+        }
+        BTreeMap::from([
+            ("ps", self.done(&["ps", "--json"])),
+            ("status", serde_json::to_string_pretty(&status).expect("JSON")),
+            ("links", device_names(&self.host.command("ip", &["-json", "link", "show"])).join("\n")),
+            ("addresses", self.host.command("ip", &["-oneline", "-4", "address", "show"])),
+            ("routes", self.host.command("ip", &["-4", "route", "show", "table", "all"])),
+            ("namespaces", self.own_namespaces().join("\n")),
+        ])
+    }
+
+    /// Waits until all is as it was: devices of a removed namespace go a little later than the namespace.
+    #[track_caller]
+    pub(crate) fn unchanged(&self, before: &Snapshot, by: &str) {
+        let after = netbpf_tests::wait::poll(|| Some(self.snapshot()).filter(|after| after == before));
+        if after.is_none() {
+            for (view, now) in self.snapshot() {
+                assert_eq!(now, before[view], "{by} has changed `{view}`");
+            }
+        }
+    }
+
+    fn own_namespaces(&self) -> Vec<String> {
+        let entries = fs::read_dir("/run/netns").expect("the rig itself is there");
+        let names = entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned());
+        let mut own: Vec<String> = names.filter(|name| name.starts_with(&format!("{}-", self.prefix))).collect();
+        own.sort();
+        own
+    }
+
+    fn own_mounts(&self) -> Vec<String> {
+        let directory = self.rig.directory().display().to_string();
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("readable");
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        points
+            .filter(|point| point.starts_with(&directory) || point.contains(&self.prefix))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn attached_to_cgroup(&self) -> String {
+        let cgroup = self.rig.cgroup().to_str().expect("UTF-8");
+        self.host.command("bpftool", &["cgroup", "show", cgroup])
+    }
+
+    // The agent.
+
+    fn agent_pid(&self) -> u32 {
+        self.status().pid
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill_agent(&mut self) {
+        todo!()
+    }
+
+    /// `systemctl stop`.
+    pub(crate) fn stop_agent(&mut self) {
+        todo!()
+    }
+
+    pub(crate) fn start_agent(&mut self) {
+        todo!()
+    }
+
+    /// Waits until the agent's process has ended by itself.
+    pub(crate) fn agent_ends(&self) {
+        until("the agent has ended", || !Path::new(&format!("/proc/{}", 1)).exists());
+    }
+
+    /// Starts a second agent on the directories of the first.
+    pub(crate) fn second_agent(&self) -> Outcome {
+        todo!()
+    }
+
+    /// Starts an agent with directories of its own and these flags.
+    pub(crate) fn other_agent(&self, flags: &[&str]) -> Outcome {
+        todo!("{flags:?}")
+    }
+
+    pub(crate) fn uninstall_without_agent(&self) {
+        todo!()
+    }
+
+    pub(crate) fn offloads(&self, offloads: Offloads) {
+        todo!("{offloads:?}")
+    }
+}
+
+fn device_names(links: &str) -> Vec<String> {
+    let links: Value = serde_json::from_str(links).expect("JSON of ip");
+    let names =
+        links.as_array().expect("a list").iter().map(|link| link["ifname"].as_str().expect("a name").to_owned());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+fn mac_of(place: &Place, device: &str) -> Mac {
+    let shown = place.command("ip", &["-json", "link", "show", "dev", device]);
+    let shown: Value = serde_json::from_str(&shown).expect("JSON of ip");
+    parse_mac(shown[0]["address"].as_str().expect("an Ethernet device has an address"))
+}

@@ -1,0 +1,30 @@
+//! Network namespaces that are not netbpf's.
+
+use std::process::Command;
+
+/// A named network namespace, deleted when dropped.
+pub(crate) struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes one.
+    #[track_caller]
+    pub(crate) fn make(name: &str) -> Self {
+        assert!(netns("add", name), "cannot make namespace {name}");
+        Self { name: name.to_owned() }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // A panic here would hide the one that brought us here.
+        if !netns("delete", &self.name) {
+            eprintln!("namespace {} could not be deleted", self.name);
+        }
+    }
+}
+
+fn netns(verb: &str, name: &str) -> bool {
+    Command::new("ip").args(["netns", verb, name]).status().is_ok_and(|status| status.success())
+}

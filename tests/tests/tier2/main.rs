@@ -1,0 +1,22 @@
+//! Tier 2: what a user can observe, over real namespaces, devices and sockets. Needs root.
+//!
+//! Every test stands in a rig of its own: an outside machine, a host with its own agent, and
+//! containers. Names of tests are sentences about behaviour.
+
+mod basics;
+mod bulk;
+mod hairpin;
+mod hostile;
+mod icmp;
+mod lab;
+mod lifecycle;
+mod masquerade;
+mod process;
+mod publish;
+mod refusals;
+mod restart;
+mod sockets;
+mod tcp;
+mod udp;
+mod uninstall;
+mod uplinks;

@@ -1,0 +1,236 @@
+//! Publishing ports: what is served, what conflicts, what ends.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use netbpf_tests::link::Link;
+use netbpf_tests::packet::{Ethernet, tcp_flags};
+use netbpf_tests::place::Place;
+use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp, converse, unanswered_udp};
+use netbpf_tests::wait::SILENCE;
+use socket2::{Domain, Type};
+
+use crate::lab::Lab;
+
+const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+fn loopback(port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(LOOPBACK, port)
+}
+
+fn refused(from: &Place, to: SocketAddrV4) -> bool {
+    from.connect(to).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+#[test]
+fn a_port_is_published_and_taken_back_while_the_container_runs() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &[]);
+    let _server = Server::tcp(&c1.place, "c1", 80);
+    assert!(refused(&lab.ext, lab.at_host(8080)));
+    lab.done(&["publish", &c1.name, "-p", "8080:80"]);
+    assert_eq!(ask_tcp(&lab.ext, lab.at_host(8080)).expect("answered").server, "c1");
+    lab.done(&["unpublish", &c1.name, "-p", "8080:80"]);
+    assert!(refused(&lab.ext, lab.at_host(8080)));
+}
+
+#[test]
+fn unpublish_ends_what_exists_and_what_would_come() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "8080:80", "-p", "5353:53/udp", "-p", "9090:80"]);
+    let _tcp = Server::tcp(&c1.place, "c1", 80);
+    let _udp = Server::udp(&c1.place, "c1", 53);
+    let open = |port| Conversation::on(lab.ext.connect(lab.at_host(port)).expect("connected")).expect("greeted");
+    let (mut ended, mut kept) = (open(8080), open(9090));
+    let client = lab.ext.any_udp();
+    ask_udp(&client, lab.at_host(5353)).expect("answered");
+
+    lab.done(&["unpublish", &c1.name, "-p", "8080:80", "-p", "5353:53/udp"]);
+    let error = ended.exchange(b"still there?").expect_err("the connection has ended");
+    assert!(matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{error}");
+    assert!(unanswered_udp(&client, lab.at_host(5353), SILENCE));
+    assert!(refused(&lab.ext, lab.at_host(8080)));
+    kept.exchange(b"still there?").expect("other publishes are left alone");
+    let ports = lab.json(&["port", &c1.name, "--json"]);
+    assert_eq!(ports.as_array().map(Vec::len), Some(1), "{ports}");
+}
+
+#[test]
+fn a_wildcard_publish_is_on_every_address_of_the_host() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let _server = Server::tcp(&c1.place, "c1", 80);
+    lab.host.command("ip", &["address", "add", "198.19.77.1/32", "dev", &lab.uplink()]);
+    lab.ext.command("ip", &["route", "add", "198.19.77.1/32", "via", &lab.host_ip.to_string()]);
+    let second = SocketAddrV4::new(Ipv4Addr::new(198, 19, 77, 1), 8080);
+    netbpf_tests::wait::until("an address that came later is served", || ask_tcp(&lab.ext, second).is_ok());
+    ask_tcp(&lab.host, second).expect("also for the host itself");
+}
+
+#[test]
+fn a_publish_on_one_address_is_on_that_address_alone() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", &format!("{}:8080:80", lab.host_ip)]);
+    let _server = Server::tcp(&c1.place, "c1", 80);
+    assert_eq!(ask_tcp(&lab.ext, lab.at_host(8080)).expect("answered").server, "c1");
+    assert_eq!(ask_tcp(&lab.host, lab.at_host(8080)).expect("answered").server, "c1");
+    assert!(refused(&lab.host, loopback(8080)));
+    assert!(refused(&c1.place, SocketAddrV4::new(lab.gateway(), 8080)));
+}
+
+#[test]
+fn two_publishes_of_one_port_on_different_addresses_stand_side_by_side() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", &format!("{}:8080:80", lab.host_ip)]);
+    let c2 = lab.container("c2", &["-p", "127.0.0.1:8080:80"]);
+    let _first = Server::tcp(&c1.place, "c1", 80);
+    let _second = Server::tcp(&c2.place, "c2", 80);
+    assert_eq!(ask_tcp(&lab.ext, lab.at_host(8080)).expect("answered").server, "c1");
+    assert_eq!(ask_tcp(&lab.host, lab.at_host(8080)).expect("answered").server, "c1");
+    assert_eq!(ask_tcp(&lab.host, loopback(8080)).expect("answered").server, "c2");
+}
+
+#[test]
+fn a_wildcard_and_a_specific_address_conflict_whichever_is_first() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "8080:80", "-p", "127.0.0.1:8081:80"]);
+    let c2 = lab.container("c2", &[]);
+    for spec in ["127.0.0.1:8080:80", "8081:80", "8000-8090:8000-8090"] {
+        let line = lab.refused(&["publish", &c2.name, "-p", spec]);
+        assert!(line.contains(&c1.name), "the holder is named: {line}");
+    }
+    // The same numbers of another transport are another port.
+    lab.done(&["publish", &c2.name, "-p", "8080:80/udp"]);
+}
+
+#[test]
+fn published_on_loopback_only_is_unreachable_from_outside_whatever_routes_it_adds() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "127.0.0.1:8080:80"]);
+    let server = Server::tcp(&c1.place, "c1", 80);
+    assert_eq!(ask_tcp(&lab.host, loopback(8080)).expect("answered").server, "c1");
+    let inside = Link::open(&c1.place, "eth0");
+    let reached = server.answered();
+
+    assert!(refused(&lab.ext, lab.at_host(8080)));
+    let virtual_address = SocketAddrV4::new(Ipv4Addr::new(169, 254, 30, 1), 8080);
+    let wire = lab.ext_link();
+    let ethernet = Ethernet { from: wire.mac, to: lab.host_mac() };
+    for to in [loopback(8080), virtual_address, SocketAddrV4::new(c1.ip, 80), SocketAddrV4::new(lab.gateway(), 8080)] {
+        wire.send(&ethernet.syn(SocketAddrV4::new(lab.ext_ip, 5000), to, 1));
+    }
+    let syn = inside.find(SILENCE, |frame| tcp_flags(frame).filter(|(port, syn, _)| *port == 80 && *syn));
+    assert_eq!(syn, None, "no SYN has reached the container");
+    assert_eq!(server.answered(), reached);
+}
+
+#[test]
+fn a_host_process_cannot_bind_a_published_port() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "8080:80", "-p", "127.0.0.1:8081:80"]);
+    let bind = |address: std::net::SocketAddr| {
+        let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+        lab.host.socket(domain, Type::STREAM, None).bind(&address.into()).map_err(|error| error.kind())
+    };
+    let address = |text: &str| text.parse::<std::net::SocketAddr>().expect("an address");
+    for taken in ["0.0.0.0:8080", "127.0.0.1:8080", "[::]:8080", "127.0.0.1:8081", "0.0.0.0:8081"] {
+        assert_eq!(bind(address(taken)), Err(io::ErrorKind::AddrInUse), "{taken}");
+    }
+    assert_eq!(bind(std::net::SocketAddr::from((lab.host_ip, 8081))), Ok(()), "published on another address only");
+    assert_eq!(bind(address("0.0.0.0:8082")), Ok(()));
+    drop(c1.place.listen(c1.at(8080)).expect("containers bind what they like"));
+    lab.done(&["unpublish", &c1.name, "-p", "8080:80"]);
+    assert_eq!(bind(address("0.0.0.0:8080")), Ok(()), "free again");
+}
+
+#[test]
+fn a_publish_is_refused_when_a_process_of_the_host_holds_the_port_and_the_process_is_named() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &[]);
+    let me = std::process::id().to_string();
+    let _tcp = lab.host.listen(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8080)).expect("listening");
+    let _udp = lab.host.udp(SocketAddrV4::new(LOOPBACK, 5353)).expect("bound");
+    for spec in ["8080:80", "8079-8081:79-81", "127.0.0.1:8080:80", "5353:53/udp"] {
+        let line = lab.refused(&["publish", &c1.name, "-p", spec]);
+        assert!(line.contains(&me), "the process that holds it is named: {line}");
+    }
+    lab.done(&["publish", &c1.name, "-p", "8080:80/udp"]);
+    lab.done(&["publish", &c1.name, "-p", &format!("{}:5353:53/udp", lab.host_ip)]);
+}
+
+#[test]
+fn a_connection_of_the_host_from_a_published_port_is_its_own() {
+    let lab = Lab::new();
+    let server = Server::tcp(&lab.ext, "ext", 90);
+    let mut conversation =
+        Conversation::on(lab.host.connect_from(8080, lab.at_ext(90)).expect("connected")).expect("greeted");
+    let c1 = lab.container("c1", &[]);
+    lab.done(&["publish", &c1.name, "-p", "8080:80"]);
+    conversation.exchange(b"mine").expect("the packets of the host's own connection stay its own");
+    drop(conversation);
+    drop(server);
+}
+
+#[test]
+fn a_random_port_is_free_and_is_shown() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "80", "-p", "127.0.0.1::81", "-P", "53/udp"]);
+    let _tcp = Server::tcp(&c1.place, "c1", 80);
+    let _udp = Server::udp(&c1.place, "c1", 53);
+    let ports = lab.ports(&c1.name);
+    let find = |container, protocol: &str| {
+        let port = ports.iter().find(|port| port.container_port == container && port.protocol == protocol);
+        port.expect("shown").host_port
+    };
+    let (web, dns, local) = (find(80, "tcp"), find(53, "udp"), find(81, "tcp"));
+    for port in [web, dns, local] {
+        assert!(!(16_384..=32_767).contains(&port) && port >= 1024, "{port} is no port to give away");
+    }
+    assert_eq!(ask_tcp(&lab.ext, lab.at_host(web)).expect("answered").server, "c1");
+    assert_eq!(ask_udp(&lab.ext.any_udp(), lab.at_host(dns)).expect("answered").0.server, "c1");
+    let shown = lab.done(&["port", &c1.name]);
+    assert!(shown.lines().any(|line| line == format!("80/tcp -> 0.0.0.0:{web}")), "{shown}");
+    assert!(shown.lines().any(|line| line == format!("81/tcp -> 127.0.0.1:{local}")), "{shown}");
+    assert_eq!(lab.done(&["port", &c1.name, "53/udp"]).trim(), format!("0.0.0.0:{dns}"));
+}
+
+#[test]
+fn ranges_lead_each_port_to_its_own() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "9000-9009:8000-8009", "-p", "9000-9009:7000-7009/udp"]);
+    for n in [0, 5, 9] {
+        let _tcp = Server::tcp(&c1.place, "tcp", 8000 + n);
+        let _udp = Server::udp(&c1.place, "udp", 7000 + n);
+        assert_eq!(ask_tcp(&lab.ext, lab.at_host(9000 + n)).expect("answered").server, "tcp");
+        assert_eq!(ask_udp(&lab.ext.any_udp(), lab.at_host(9000 + n)).expect("answered").0.server, "udp");
+        assert_eq!(ask_tcp(&lab.host, loopback(9000 + n)).expect("answered").server, "tcp");
+    }
+    assert!(refused(&lab.ext, lab.at_host(9010)));
+    assert!(refused(&lab.ext, lab.at_host(8999)));
+}
+
+#[test]
+fn a_range_of_ten_thousand_ports_is_served_from_end_to_end() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &[]);
+    lab.done(&["publish", &c1.name, "-p", "1025-11024:1025-11024"]);
+    for port in [1025, 6000, 11_024] {
+        let _server = Server::tcp(&c1.place, "c1", port);
+        converse(lab.ext.connect(lab.at_host(port)).expect("connected")).expect("answered");
+    }
+    lab.done(&["unpublish", &c1.name, "-p", "1025-11024:1025-11024"]);
+    assert!(refused(&lab.ext, lab.at_host(6000)));
+    assert_eq!(lab.ports(&c1.name).len(), 0);
+}
+
+#[test]
+fn a_request_of_which_one_part_is_refused_changes_nothing() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let c2 = lab.container("c2", &[]);
+    lab.refused(&["publish", &c2.name, "-p", "8090:80", "-p", "8080:80"]);
+    lab.refused(&["create", "--name", &lab.name("c3"), "-p", "8090:80", "-p", "8080:80"]);
+    lab.refused(&["unpublish", &c1.name, "-p", "8080:80", "-p", "8099:80"]);
+    lab.done(&["publish", &c2.name, "-p", "8090:80"]);
+    assert_eq!(lab.ports(&c1.name).len(), 1);
+}

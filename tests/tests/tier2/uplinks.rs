@@ -1,0 +1,91 @@
+//! Devices to the world, as they come and change.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use netbpf_tests::place::Place;
+use netbpf_tests::server::{Server, ask_tcp, ask_udp};
+use netbpf_tests::wait::until;
+
+use crate::lab::{Lab, Namespace};
+
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const LAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+
+/// A machine on a second device of the host, which has no default route there.
+fn second_network(lab: &Lab) -> (Namespace, Place) {
+    let name = lab.name("lan");
+    let namespace = Namespace::make(&name);
+    let place = Place::new(format!("/run/netns/{name}"));
+    let peer = ["peer", "name", "eth0", "netns", &name];
+    lab.host.command("ip", &[&["link", "add", "lan0", "type", "veth"][..], &peer].concat());
+    lab.host.command("ip", &["address", "add", &format!("{HOST}/24"), "dev", "lan0"]);
+    lab.host.command("ip", &["link", "set", "lan0", "up"]);
+    place.command("ip", &["address", "add", &format!("{LAN}/24"), "dev", "eth0"]);
+    place.command("ip", &["link", "set", "eth0", "up"]);
+    (namespace, place)
+}
+
+#[test]
+fn a_device_that_appears_later_is_served() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let _web = Server::tcp(&c1.place, "c1", 80);
+    let (_namespace, lan) = second_network(&lab);
+    let _server = Server::tcp(&lan, "lan", 90);
+
+    until("the device is an uplink", || {
+        let status = lab.json(&["status", "--json"]);
+        let uplinks = status["uplinks"].as_array().expect("a list");
+        uplinks.iter().any(|uplink| uplink["name"] == "lan0" && uplink["address"] == HOST.to_string())
+    });
+    let seen = ask_tcp(&lan, SocketAddrV4::new(HOST, 8080)).expect("published on every device");
+    assert_eq!((seen.server.as_str(), *seen.client.ip()), ("c1", LAN));
+    let seen = ask_tcp(&c1.place, SocketAddrV4::new(LAN, 90)).expect("answered");
+    assert_eq!(*seen.client.ip(), HOST, "masqueraded with the address of the device it leaves by");
+    ask_tcp(&lab.ext, lab.at_host(8080)).expect("the first device is served as before");
+}
+
+#[test]
+fn a_device_that_goes_away_takes_nothing_else_along() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let _web = Server::tcp(&c1.place, "c1", 80);
+    let (namespace, lan) = second_network(&lab);
+    until("it is served", || ask_tcp(&lan, SocketAddrV4::new(HOST, 8080)).is_ok());
+    lab.host.command("ip", &["link", "delete", "lan0"]);
+    drop((lan, namespace));
+    until("status knows", || {
+        let status = lab.json(&["status", "--json"]);
+        status["uplinks"].as_array().expect("a list").iter().all(|uplink| uplink["name"] != "lan0")
+    });
+    ask_tcp(&lab.ext, lab.at_host(8080)).expect("answered");
+    assert!(lab.problems().is_empty(), "{:?}", lab.problems());
+}
+
+#[test]
+fn an_address_that_changes_is_used_for_what_begins_after_it() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &[]);
+    let _server = Server::udp(&lab.ext, "ext", 90);
+    let client = c1.place.any_udp();
+    assert_eq!(*ask_udp(&client, lab.at_ext(90)).expect("answered").0.client.ip(), lab.host_ip);
+
+    let uplink = lab.uplink();
+    let new = Ipv4Addr::from(u32::from(lab.host_ip) + 2);
+    assert_ne!(new, lab.ext_ip);
+    lab.host.command("ip", &["address", "delete", &lab.host_cidr(), "dev", &uplink]);
+    lab.host.command(
+        "ip",
+        &["address", "add", &lab.host_cidr().replace(&lab.host_ip.to_string(), &new.to_string()), "dev", &uplink],
+    );
+    until("the new address is used", || {
+        let short = c1.place.any_udp();
+        short.set_read_timeout(Some(std::time::Duration::from_millis(100))).expect("a timeout");
+        ask_udp(&short, lab.at_ext(90)).is_ok_and(|(seen, _)| *seen.client.ip() == new)
+    });
+    assert_eq!(
+        *ask_udp(&client, lab.at_ext(90)).expect("answered").0.client.ip(),
+        new,
+        "the old flow was decided again"
+    );
+}
