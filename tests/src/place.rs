@@ -3,17 +3,17 @@
 //! A socket stays in the namespace and the cgroup it was made in, so that a test can make sockets
 //! all over a rig and then use them from one thread.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Mutex;
-use std::thread;
 
-use nix::sched::{CloneFlags, setns};
+use netbpf_user::rig::Namespace;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -25,7 +25,7 @@ pub const READY: &[u8; 5] = b"ready";
 /// A place in a rig.
 #[derive(Debug)]
 pub struct Place {
-    netns: PathBuf,
+    namespace: Namespace,
     maker: Option<Mutex<Maker>>,
 }
 
@@ -38,28 +38,27 @@ struct Maker {
 
 impl Place {
     /// A network namespace.
-    pub fn new(netns: impl Into<PathBuf>) -> Self {
-        Self { netns: netns.into(), maker: None }
+    pub fn new(namespace: Namespace) -> Self {
+        Self { namespace, maker: None }
     }
 
     /// A network namespace and a cgroup. `program` is the binary `socket-maker`.
     ///
     /// # Errors
     /// When it cannot be started there.
-    pub fn with_cgroup(netns: impl Into<PathBuf>, cgroup: &Path, program: &Path) -> io::Result<Self> {
-        let mut place = Self::new(netns);
+    pub fn with_cgroup(namespace: Namespace, cgroup: &Path, program: &Path) -> io::Result<Self> {
+        let mut place = Self::new(namespace);
         let (mut requests, theirs) = UnixStream::pair()?;
-        let process =
-            place.run(|| Command::new(program).arg(cgroup).stdin(std::os::fd::OwnedFd::from(theirs)).spawn())?;
+        let process = place.run(|| Command::new(program).arg(cgroup).stdin(OwnedFd::from(theirs)).spawn())?;
         let mut word = *READY;
         requests.read_exact(&mut word)?;
         place.maker = Some(Mutex::new(Maker { process, requests }));
         Ok(place)
     }
 
-    /// Path of the network namespace.
-    pub fn netns(&self) -> &Path {
-        &self.netns
+    /// Its network namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     /// Does something in the namespace. Processes started by it live there.
@@ -67,18 +66,7 @@ impl Place {
     /// # Panics
     /// When the namespace cannot be entered.
     pub fn run<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
-        let enter = || {
-            let netns = File::open(&self.netns)
-                .unwrap_or_else(|error| panic!("cannot open namespace {}: {error}", self.netns.display()));
-            setns(netns, CloneFlags::CLONE_NEWNET)
-                .unwrap_or_else(|error| panic!("cannot enter namespace {}: {error}", self.netns.display()));
-            action()
-        };
-        // A thread of its own, because there is no way back that cannot fail.
-        thread::scope(|scope| match scope.spawn(enter).join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
+        self.namespace.enter(action).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Runs a command to its end and gives what it wrote.
@@ -87,12 +75,7 @@ impl Place {
     /// When it cannot be started or fails.
     #[track_caller]
     pub fn command(&self, program: &str, arguments: &[&str]) -> String {
-        let output = self
-            .run(|| Command::new(program).args(arguments).output())
-            .unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {}: {errors}", arguments.join(" "));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        self.namespace.run(program, arguments).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Makes a socket here.
@@ -104,7 +87,7 @@ impl Place {
             None => self.run(|| Socket::new(domain, kind, protocol)),
             Some(maker) => maker.lock().expect("no panic while asking").make(domain, kind, protocol),
         };
-        made.unwrap_or_else(|error| panic!("no socket in {}: {error}", self.netns.display()))
+        made.unwrap_or_else(|error| panic!("no socket in {}: {error}", self.namespace.name()))
     }
 
     /// A TCP listener; port 0 for a free one.

@@ -41,10 +41,10 @@ fn the_main_job_is_done(lab: &Lab) {
 
 #[test]
 fn the_main_job_is_done_on_a_host_that_forwards_nothing_and_filters_reverse_paths() {
-    the_main_job_is_done(&Lab::with(Sysctls { ip_forward: 0, rp_filter: 1 }));
+    the_main_job_is_done(&Lab::with(Sysctls { ip_forward: false, rp_filter: 1 }));
 }
 
 #[test]
 fn the_main_job_is_done_on_a_host_that_forwards_and_filters_nothing() {
-    the_main_job_is_done(&Lab::with(Sysctls { ip_forward: 1, rp_filter: 0 }));
+    the_main_job_is_done(&Lab::with(Sysctls { ip_forward: true, rp_filter: 0 }));
 }

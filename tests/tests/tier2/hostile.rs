@@ -173,7 +173,7 @@ fn lies_about_neighbours_are_dropped_counted_and_believed_by_nobody() {
 
 #[test]
 fn outside_cannot_reach_a_container_address_directly() {
-    for sysctls in [Sysctls { ip_forward: 0, rp_filter: 1 }, Sysctls { ip_forward: 1, rp_filter: 0 }] {
+    for sysctls in [Sysctls { ip_forward: false, rp_filter: 1 }, Sysctls { ip_forward: true, rp_filter: 0 }] {
         let lab = Lab::with(sysctls);
         let c1 = lab.container("c1", &["-p", "8080:80"]);
         let server = Server::tcp(&c1.place, "c1", 80);

@@ -42,7 +42,7 @@ fn pings_go_between_containers_host_and_outside() {
     for (from, to) in pairs {
         let ping = Pinger::new(from, 9);
         ping.send(to, 1, b"hello").expect("sent");
-        assert_eq!(ping.reply(SOON), Some((to, 1, b"hello".to_vec())), "{} to {to}", from.netns().display());
+        assert_eq!(ping.reply(SOON), Some((to, 1, b"hello".to_vec())), "{} to {to}", from.namespace().name());
     }
 }
 

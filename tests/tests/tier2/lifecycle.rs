@@ -11,7 +11,7 @@ use netbpf_tests::packet::{Datagram, tcp_flags};
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 use netbpf_tests::wait::SILENCE;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, OwnNamespace};
 
 #[test]
 fn a_container_has_the_device_the_address_and_the_routes_it_should() {
@@ -73,7 +73,7 @@ fn a_removed_container_leaves_nothing() {
     let c1 = lab.container("c1", &["-p", "8080:80", "-p", "9000-9100:9000-9100"]);
     lab.done(&["rm", "-f", &c1.name]);
     lab.unchanged(&before, "create and rm");
-    assert!(!c1.place.netns().exists());
+    assert!(!c1.place.namespace().path().exists());
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_hundred_parallel_creates_give_a_hundred_addresses() {
 fn a_namespace_that_exists_is_taken_in_and_left_behind() {
     let lab = Lab::new();
     let foreign = lab.name("foreign");
-    let _namespace = crate::lab::Namespace::make(&foreign);
+    let _namespace = OwnNamespace::make(&foreign);
     let name = lab.name("c1");
     let path = format!("/run/netns/{foreign}");
     lab.done(&["attach", "--name", &name, "--netns", &path, "-p", "8080:80"]);

@@ -115,10 +115,9 @@ fn without_an_agent_every_verb_says_so_in_one_line() {
 fn somebody_else_than_root_is_refused() {
     let lab = Lab::new();
     let before = lab.snapshot();
-    let directory = lab.scratch("unprivileged");
-    fs::create_dir(&directory).expect("a new directory");
-    let agent =
-        ["agent", "--state-dir", directory.to_str().expect("UTF-8"), "--run-dir", directory.to_str().expect("UTF-8")];
+    let directory = lab.scratch();
+    let directory = directory.path().to_str().expect("UTF-8");
+    let agent = ["agent", "--state-dir", directory, "--run-dir", directory];
     for arguments in [&agent[..], &["ps"]] {
         let outcome = lab.netbpf_as(65_534, arguments);
         assert_eq!(outcome.code, Some(1), "{arguments:?}: {}", outcome.stderr);
@@ -142,9 +141,10 @@ fn an_agent_with_settings_that_make_no_sense_refuses_to_start() {
         ("gateway = \"10.0.0.1\"", "10.0.0.1"),
         ("this is not TOML", "TOML"),
     ] {
-        let file = lab.scratch("settings.toml");
+        let directory = lab.scratch();
+        let file = directory.path().join("settings.toml");
         fs::write(&file, settings).expect("written");
-        let outcome = lab.other_agent(&["--config", file.to_str().expect("UTF-8")]);
+        let outcome = lab.other_agent(directory.path(), &["--config", file.to_str().expect("UTF-8")]);
         assert_eq!(outcome.code, Some(1), "{settings}: {}", outcome.stderr);
         assert_eq!(outcome.stderr.lines().count(), 1, "{settings}: {}", outcome.stderr);
         assert!(outcome.stderr.contains(expected), "{settings}: {}", outcome.stderr);

@@ -8,7 +8,7 @@ use std::time::Instant;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, converse};
 use netbpf_tests::transfer::transfer;
-use netbpf_tests::wait::SOON;
+use netbpf_tests::wait::{SOON, poll};
 use socket2::SockRef;
 
 use crate::lab::Lab;
@@ -110,7 +110,12 @@ fn a_published_port_without_listener_refuses_at_once() {
 /// Connects from one port again and again; the 4-tuple is free for the client as soon as the server has ended first.
 fn a_4_tuple_serves_again(lab: &Lab, from: &Place, listener: &TcpListener, to: SocketAddrV4) {
     for round in 0..20 {
-        let (mut client, server) = connection(listener, from.connect_from(5000, to).expect("connected"));
+        // The kernel lets go of the old socket when the last ACK is in.
+        let client = poll(|| match from.connect_from(5000, to) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => None,
+            connected => Some(connected),
+        });
+        let (mut client, server) = connection(listener, client.expect("in time").expect("connected"));
         if round % 2 == 0 {
             server.shutdown(Shutdown::Write).expect("connected");
             assert_eq!(client.read(&mut [0]).expect("in good order"), 0);

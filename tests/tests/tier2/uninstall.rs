@@ -13,7 +13,7 @@ fn used(lab: &Lab) {
 
 #[test]
 fn uninstall_with_the_agent_running_leaves_nothing() {
-    let lab = Lab::new();
+    let mut lab = Lab::new();
     used(&lab);
     lab.done(&["uninstall"]);
     lab.agent_ends();

@@ -5,17 +5,18 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_tcp, ask_udp};
 use netbpf_tests::wait::until;
+use netbpf_user::rig::Namespace;
 
-use crate::lab::{Lab, Namespace};
+use crate::lab::{Lab, OwnNamespace};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const LAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
 /// A machine on a second device of the host, which has no default route there.
-fn second_network(lab: &Lab) -> (Namespace, Place) {
+fn second_network(lab: &Lab) -> (OwnNamespace, Place) {
     let name = lab.name("lan");
-    let namespace = Namespace::make(&name);
-    let place = Place::new(format!("/run/netns/{name}"));
+    let namespace = OwnNamespace::make(&name);
+    let place = Place::new(Namespace::named(&name));
     let peer = ["peer", "name", "eth0", "netns", &name];
     lab.host.command("ip", &[&["link", "add", "lan0", "type", "veth"][..], &peer].concat());
     lab.host.command("ip", &["address", "add", &format!("{HOST}/24"), "dev", "lan0"]);

@@ -24,7 +24,7 @@ impl Footprint {
         let ip = |arguments: &[&str]| lab.host.command("ip", arguments);
         let mut files = Vec::new();
         for directory in [lab.rig.state_dir(), lab.rig.run_dir(), lab.rig.bpffs()] {
-            collect(directory, &mut files);
+            collect(&directory, &mut files);
         }
         Self {
             links: super::device_names(&ip(&["-json", "link", "show"])),

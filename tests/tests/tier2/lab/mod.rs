@@ -5,10 +5,11 @@ mod namespace;
 mod program;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,11 +18,12 @@ use netbpf_tests::packet::Mac;
 use netbpf_tests::place::Place;
 use netbpf_tests::wait::until;
 use netbpf_user::api::types::{PortMapping, Status};
-use netbpf_user::rig::Rig;
+use netbpf_user::rig::{Namespace, Options, Rig};
 use serde_json::Value;
+use tempfile::TempDir;
 
 pub(crate) use self::footprint::Footprint;
-pub(crate) use self::namespace::Namespace;
+pub(crate) use self::namespace::OwnNamespace;
 pub(crate) use self::program::Outcome;
 pub(crate) use netbpf_user::rig::Offloads;
 
@@ -31,7 +33,7 @@ const PATIENCE: &str = "60";
 /// What a host may have set before netbpf comes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sysctls {
-    pub(crate) ip_forward: u8,
+    pub(crate) ip_forward: bool,
     pub(crate) rp_filter: u8,
 }
 
@@ -70,14 +72,23 @@ pub(crate) type Snapshot = BTreeMap<&'static str, String>;
 impl Lab {
     /// A host as Linux comes: nothing is forwarded, and reverse paths are filtered.
     pub(crate) fn new() -> Self {
-        Self::with(Sysctls { ip_forward: 0, rp_filter: 1 })
+        Self::with(Sysctls { ip_forward: false, rp_filter: 1 })
     }
 
     pub(crate) fn with(sysctls: Sysctls) -> Self {
         // Names of namespaces are the machine's, not the rig's.
         static LABS: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("t{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
-        todo!("{sysctls:?} {prefix}")
+        let Sysctls { ip_forward, rp_filter } = sysctls;
+        let options = Options { ip_forward, rp_filter, ..Options::new(program::netbpf()) };
+        let rig = Rig::without_agent(options).unwrap_or_else(|error| panic!("{error}"));
+        let maker = Path::new(env!("CARGO_BIN_EXE_socket-maker"));
+        let host = Place::with_cgroup(rig.host().clone(), &rig.cgroup(), maker).expect("a socket maker on the host");
+        let ext = Place::new(rig.ext().clone());
+        let mut lab = Self { host, ext, host_ip: Rig::HOST_IP, ext_ip: Rig::EXT_IP, bare: None, prefix, rig };
+        lab.bare = Some(Footprint::of(&lab));
+        lab.start_agent();
+        lab
     }
 
     /// The footprint of the host before the agent came.
@@ -114,7 +125,7 @@ impl Lab {
 
     /// The host's device to the outside machine.
     pub(crate) fn uplink(&self) -> String {
-        self.rig.uplink().to_owned()
+        Rig::WIRE.to_owned()
     }
 
     /// MAC address of the host on the wire to the outside machine.
@@ -131,33 +142,30 @@ impl Lab {
 
     /// The outside machine's end of the wire.
     pub(crate) fn ext_link(&self) -> Link {
-        Link::open(&self.ext, self.rig.ext_device())
+        Link::open(&self.ext, Rig::WIRE)
     }
 
-    /// A file name of the test's own.
-    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
-        self.rig.directory().join(name)
+    /// A directory of the test's own, which ends with it.
+    pub(crate) fn scratch(&self) -> TempDir {
+        tempfile::tempdir().expect("a new directory")
     }
 
     // The command line.
 
     /// Runs the program on the host.
     pub(crate) fn netbpf(&self, arguments: &[&str]) -> Outcome {
-        self.host.run(|| Outcome::of(self.command(arguments)))
-    }
-
-    /// The same as another user.
-    pub(crate) fn netbpf_as(&self, user: u32, arguments: &[&str]) -> Outcome {
-        let mut command = self.command(arguments);
-        command.uid(user).gid(user);
+        let mut command = self.rig.host_command("timeout");
+        command.args(["--signal=KILL", PATIENCE]).arg(self.rig.program());
+        command.arg("--socket").arg(self.rig.socket()).args(arguments);
         self.host.run(|| Outcome::of(command))
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The same as another user, who cannot move into the host's cgroup.
+    pub(crate) fn netbpf_as(&self, user: u32, arguments: &[&str]) -> Outcome {
         let mut command = Command::new("timeout");
-        command.args(["--signal=KILL", PATIENCE]).arg(program::netbpf());
-        command.env("NETBPF_SOCKET", self.rig.socket()).args(arguments);
-        command
+        command.args(["--signal=KILL", PATIENCE]).arg(self.rig.program());
+        command.arg("--socket").arg(self.rig.socket()).args(arguments).uid(user).gid(user);
+        self.host.run(|| Outcome::of(command))
     }
 
     /// Runs the program and gives what it prints.
@@ -219,12 +227,14 @@ impl Lab {
     pub(crate) fn find(&self, name: &str) -> Container {
         let shown = self.json(&["inspect", name]);
         let text = |key: &str| shown[key].as_str().unwrap_or_else(|| panic!("`{key}` is no text: {shown}")).to_owned();
+        // Where `ip netns` keeps it, also one that was taken in.
+        let namespace = text("netns").strip_prefix("/run/netns/").expect("a named namespace").to_owned();
         Container {
             name: text("name"),
             ip: text("ip").parse().expect("an IPv4 address"),
             mac: text("mac"),
             device: text("device"),
-            place: Place::new(text("netns")),
+            place: Place::new(Namespace::named(&namespace)),
         }
     }
 
@@ -278,61 +288,67 @@ impl Lab {
     }
 
     fn own_mounts(&self) -> Vec<String> {
-        let directory = self.rig.directory().display().to_string();
+        let state = self.rig.state_dir();
+        let directory = state.parent().and_then(Path::to_str).expect("of the rig");
         let mounts = fs::read_to_string("/proc/self/mounts").expect("readable");
         let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
-        points
-            .filter(|point| point.starts_with(&directory) || point.contains(&self.prefix))
-            .map(str::to_owned)
-            .collect()
+        points.filter(|point| point.starts_with(directory) || point.contains(&self.prefix)).map(str::to_owned).collect()
     }
 
     fn attached_to_cgroup(&self) -> String {
-        let cgroup = self.rig.cgroup().to_str().expect("UTF-8");
-        self.host.command("bpftool", &["cgroup", "show", cgroup])
+        let cgroup = self.rig.cgroup();
+        self.host.command("bpftool", &["cgroup", "show", cgroup.to_str().expect("UTF-8")])
     }
 
     // The agent.
 
-    fn agent_pid(&self) -> u32 {
-        self.status().pid
-    }
-
     /// `kill -9`.
     pub(crate) fn kill_agent(&mut self) {
-        todo!()
+        self.rig.kill_agent().unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// `systemctl stop`.
     pub(crate) fn stop_agent(&mut self) {
-        todo!()
+        self.rig.stop_agent().unwrap_or_else(|error| panic!("{error}"));
     }
 
     pub(crate) fn start_agent(&mut self) {
-        todo!()
+        self.rig.start_agent().unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Waits until the agent's process has ended by itself.
-    pub(crate) fn agent_ends(&self) {
-        until("the agent has ended", || !Path::new(&format!("/proc/{}", 1)).exists());
+    pub(crate) fn agent_ends(&mut self) {
+        let stat = format!("/proc/{}/stat", self.rig.agent_pid().expect("it was started"));
+        // The rig, its parent, has not waited for it yet: it is a zombie.
+        until("the agent has ended", || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
+        self.stop_agent();
     }
 
     /// Starts a second agent on the directories of the first.
     pub(crate) fn second_agent(&self) -> Outcome {
-        todo!()
+        self.instance("agent", &self.rig.instance_flags())
     }
 
-    /// Starts an agent with directories of its own and these flags.
-    pub(crate) fn other_agent(&self, flags: &[&str]) -> Outcome {
-        todo!("{flags:?}")
+    /// Starts an agent with its files in this directory and these flags.
+    pub(crate) fn other_agent(&self, directory: &Path, flags: &[&str]) -> Outcome {
+        let named = ["--state-dir", "--run-dir"].map(|flag| [flag.into(), directory.join(&flag[2..]).into_os_string()]);
+        let flags = named.into_iter().flatten().chain(flags.iter().map(|flag| flag.into()));
+        self.instance("agent", &flags.collect::<Vec<_>>())
     }
 
     pub(crate) fn uninstall_without_agent(&self) {
-        todo!()
+        let outcome = self.instance("uninstall", &self.rig.instance_flags());
+        assert_eq!(outcome.code, Some(0), "uninstall: {}{}", outcome.stdout, outcome.stderr);
+    }
+
+    fn instance(&self, verb: &str, flags: &[OsString]) -> Outcome {
+        let mut command = self.rig.host_command("timeout");
+        command.args(["--signal=KILL", PATIENCE]).arg(self.rig.program()).arg(verb).args(flags);
+        self.host.run(|| Outcome::of(command))
     }
 
     pub(crate) fn offloads(&self, offloads: Offloads) {
-        todo!("{offloads:?}")
+        self.rig.set_offloads(offloads).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

@@ -3,11 +3,11 @@
 use std::process::Command;
 
 /// A named network namespace, deleted when dropped.
-pub(crate) struct Namespace {
+pub(crate) struct OwnNamespace {
     name: String,
 }
 
-impl Namespace {
+impl OwnNamespace {
     /// Makes one.
     #[track_caller]
     pub(crate) fn make(name: &str) -> Self {
@@ -16,7 +16,7 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
+impl Drop for OwnNamespace {
     fn drop(&mut self) {
         // A panic here would hide the one that brought us here.
         if !netns("delete", &self.name) {
