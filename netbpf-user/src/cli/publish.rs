@@ -17,7 +17,7 @@ pub(super) struct Publish {
     /// The container
     name: String,
     /// [HOST_IP:][HOST_PORT[-HOST_PORT]]:CONTAINER_PORT[-CONTAINER_PORT][/tcp|/udp|/sctp], or CONTAINER_PORT alone
-    #[arg(short, long = "publish", value_name = "SPEC", required = true, num_args = 1..)]
+    #[arg(short = 'p', long = "publish", value_name = "SPEC", required = true, num_args = 1..)]
     specs: Vec<String>,
 }
 

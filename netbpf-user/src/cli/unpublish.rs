@@ -16,7 +16,7 @@ pub(super) struct Unpublish {
     /// The container
     name: String,
     /// The publish, as `netbpf publish` takes it
-    #[arg(short, long = "publish", value_name = "SPEC", required = true, num_args = 1..)]
+    #[arg(short = 'p', long = "publish", value_name = "SPEC", required = true, num_args = 1..)]
     specs: Vec<String>,
 }
 

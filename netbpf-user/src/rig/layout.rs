@@ -64,6 +64,10 @@ impl Layout {
         self.cgroups.join(&self.prefix)
     }
 
+    pub(super) fn cgroups(&self) -> &Path {
+        &self.cgroups
+    }
+
     pub(super) fn bpffs(&self) -> PathBuf {
         self.bpf_mount().join("netbpf")
     }
@@ -100,7 +104,7 @@ impl Layout {
     fn remove(&self) {
         // Containers have namespaces of their own names, which the instance alone knows.
         let host = Namespace::named(&self.namespace("host"));
-        if self.state_dir().exists() {
+        if self.directory().exists() {
             _ = host.enter(|| {
                 Command::new(&self.program)
                     .arg("uninstall")
@@ -120,7 +124,6 @@ impl Layout {
         _ = fs::remove_dir_all(self.directory());
     }
 
-    /// Kills what runs in the cgroup. A demo that has moved in itself must have moved out.
     fn kill_processes(&self) {
         _ = fs::write(self.cgroup().join("cgroup.kill"), "1");
         let deadline = Instant::now() + KILLED;

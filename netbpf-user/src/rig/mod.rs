@@ -12,7 +12,9 @@ mod agent;
 mod error;
 mod interrupt;
 mod layout;
+mod membership;
 mod namespace;
+pub mod traffic;
 
 use std::ffi::OsStr;
 use std::io;
@@ -22,6 +24,7 @@ use std::process::{Command, Output};
 
 pub use error::RigError;
 pub use interrupt::Interrupt;
+pub use membership::Membership;
 pub use namespace::Namespace;
 
 use agent::Agent;
@@ -173,6 +176,14 @@ impl Rig {
     /// The host's cgroup: processes in it are the host's, as its socket hooks see it.
     pub fn cgroup(&self) -> PathBuf {
         self.layout.cgroup()
+    }
+
+    /// Moves this process, with all its threads, into the host's cgroup until the membership is dropped.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn join_cgroup(&self) -> Result<Membership<'_>, RigError> {
+        Membership::join(&self.layout)
     }
 
     /// The agent's socket.
