@@ -37,10 +37,20 @@ pub fn tcp(client: &Namespace, to: SocketAddrV4, server: &Namespace, port: u16) 
     let doing = || format!("exchange data with {to} over TCP");
     thread::scope(|scope| {
         let served = scope.spawn(|| echo(&listener));
-        let asked = client.enter(|| ask(to))?.doing(doing);
+        let asked = client.enter(|| ask(to))?.map_err(patient).doing(doing);
         let served = served.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        Ok(Exchange { server: asked?, client: served.doing(doing)? })
+        Ok(Exchange { server: asked?, client: served.map_err(patient).doing(doing)? })
     })
+}
+
+/// What EAGAIN says of a socket with a deadline.
+fn patient(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock => {
+            io::Error::new(ErrorKind::TimedOut, format!("nothing came within {} s", PATIENCE.as_secs()))
+        }
+        _ => error,
+    }
 }
 
 fn echo(listener: &TcpListener) -> io::Result<SocketAddr> {
@@ -100,9 +110,9 @@ pub fn udp(client: &Namespace, to: SocketAddrV4, server: &Namespace, port: u16) 
     let question = b"who are you?";
     let mut buffer = [0; 64];
     asking.send_to(question, to).doing(doing)?;
-    let (length, from) = serving.recv_from(&mut buffer).doing(doing)?;
+    let (length, from) = serving.recv_from(&mut buffer).map_err(patient).doing(doing)?;
     serving.send_to(&buffer[..length], from).doing(doing)?;
-    let (length, server) = asking.recv_from(&mut buffer).doing(doing)?;
+    let (length, server) = asking.recv_from(&mut buffer).map_err(patient).doing(doing)?;
     if &buffer[..length] != question {
         return Err(RigError::new(doing(), "what came back is not what was sent"));
     }
@@ -123,7 +133,7 @@ pub fn ping(client: &Namespace, to: Ipv4Addr) -> Result<(), RigError> {
     let echo_request = [8, 0, 0, 0, 0, 0, 0, 1, b'p', b'i', b'n', b'g'];
     socket.send_to(&echo_request, (to, 0)).doing(doing)?;
     let mut reply = [0; 64];
-    let (length, from) = socket.recv_from(&mut reply).doing(doing)?;
+    let (length, from) = socket.recv_from(&mut reply).map_err(patient).doing(doing)?;
     if from.ip() != to || reply[0] != 0 || &reply[8..length] != b"ping" {
         return Err(RigError::new(doing(), format!("{from} sent something else")));
     }
