@@ -16,7 +16,12 @@ pub struct Files {
 impl Files {
     /// The files of the container of this name.
     pub fn of(run_dir: &Path, name: &str) -> Self {
-        Self { directory: run_dir.join("containers").join(name) }
+        Self { directory: Self::all(run_dir).join(name) }
+    }
+
+    /// The directory of the directories of an instance's containers.
+    pub fn all(run_dir: &Path) -> PathBuf {
+        run_dir.join("containers")
     }
 
     /// Writes hosts, hostname and resolv.conf.
