@@ -200,7 +200,10 @@ impl Settings {
         let invalid = |line: String| Err(Error::Invalid(line));
         for (name, path) in [("state_dir", &self.state_dir), ("run_dir", &self.run_dir), ("bpffs", &self.bpffs)] {
             if !path.is_absolute() {
-                return invalid(format!("{name} '{}' is not an absolute path: give one that starts with /", path.display()));
+                return invalid(format!(
+                    "{name} '{}' is not an absolute path: give one that starts with /",
+                    path.display()
+                ));
             }
         }
         if self.xdp != Xdp::Off {
@@ -210,7 +213,10 @@ impl Settings {
             return invalid(format!("subnet {} has host bits set: write {}", self.subnet, self.subnet.trunc()));
         }
         if !(8..=29).contains(&self.subnet.prefix_len()) {
-            return invalid(format!("subnet {} is of a size that is no use: take a prefix from /8 to /29", self.subnet));
+            return invalid(format!(
+                "subnet {} is of a size that is no use: take a prefix from /8 to /29",
+                self.subnet
+            ));
         }
         let first = self.subnet.network().octets()[0];
         if first == 0 || first == 127 || first >= 224 {

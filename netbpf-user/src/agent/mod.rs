@@ -1,71 +1,103 @@
 //! The engine: desired state, and making the kernel agree with it.
+//!
+//! Every request takes the one lock of `State`, is checked before anything is touched, and leaves either all
+//! of its effects or none. What the kernel has is found again after a crash: see `reconcile`.
 
-use std::sync::Arc;
+mod apply;
+mod check;
+mod containers;
+mod flows;
+mod host;
+mod plan;
+mod process;
+mod publish;
+mod publishes;
+mod reconcile;
+mod sockets;
+mod start;
+mod state;
+mod status;
 
-use crate::api::types::{Container, CreateRequest, Flow, PortMapping, Status};
-use crate::{Error, Result, Settings};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use netbpf_common::wire::Mac;
+use nix::fcntl::Flock;
+use tokio::sync::{Mutex, watch};
+
+use crate::config::Settings;
+use crate::datapath::Datapath;
+use crate::error::Result;
+use crate::net::Netlink;
+use crate::store::Store;
+use state::State;
 
 /// One instance of netbpf on the network namespace it was started in.
 #[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    settings: Settings,
+    cgroup: PathBuf,
+    gateway_mac: Mac,
+    /// Numbers of netbpf0 and netbpf1.
+    devices: (u32, u32),
+    datapath: Arc<Datapath>,
+    netlink: Netlink,
+    store: Store,
+    state: Mutex<State>,
+    since: u64,
+    /// Ends the background tasks.
+    stop: watch::Sender<bool>,
+    /// Held while the agent lives: one agent per state directory.
+    _lock: Flock<File>,
+}
 
 impl Engine {
-    /// Takes over what is pinned, or makes it, and follows the host from then on.
-    pub async fn start(settings: Settings) -> Result<Arc<Self>> {
-        settings.validate()?;
-        Err(Error::Unsupported("the engine is not there yet".into()))
-    }
-
-    /// Makes a container, or takes in a namespace that exists.
-    pub async fn create(&self, request: CreateRequest) -> Result<Container> {
-        Err(Error::NotFound(format!("{request:?}")))
-    }
-
-    /// All containers, by name.
-    pub async fn list(&self) -> Vec<Container> {
-        Vec::new()
-    }
-
-    /// One container.
-    pub async fn inspect(&self, name: &str) -> Result<Container> {
-        Err(Error::NotFound(name.into()))
-    }
-
-    /// Removes a container; a running one only with `force`.
-    pub async fn remove(&self, name: &str, force: bool) -> Result<()> {
-        Err(Error::NotFound(format!("{name} {force}")))
-    }
-
-    /// Notes the process that runs in a container, and watches it.
-    pub async fn set_process(&self, name: &str, pid: u32) -> Result<Container> {
-        Err(Error::NotFound(format!("{name} {pid}")))
-    }
-
-    /// Publishes ports of a container: all of the SPECs or none.
-    pub async fn publish(&self, name: &str, specs: &[String]) -> Result<Vec<PortMapping>> {
-        Err(Error::NotFound(format!("{name} {specs:?}")))
-    }
-
-    /// Takes publishes back: all of the SPECs or none. Returns what remains.
-    pub async fn unpublish(&self, name: &str, specs: &[String]) -> Result<Vec<PortMapping>> {
-        Err(Error::NotFound(format!("{name} {specs:?}")))
-    }
-
-    /// What is attached, how full it is, and what is not as desired.
-    pub async fn status(&self) -> Result<Status> {
-        Err(Error::NotFound("status".into()))
-    }
-
-    /// The flow table, or the part of it that concerns one container.
-    pub async fn flows(&self, container: Option<&str>) -> Result<Vec<Flow>> {
-        Err(Error::NotFound(format!("{container:?}")))
+    /// The settings it was started with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Stops managing; the datapath goes on.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        self.stop.send_replace(true);
+        // A request that was being served is served to its end.
+        drop(self.state.lock().await);
+    }
 
-    /// Removes every container, program, pin, device and file of the instance. The agent is of no use afterwards.
+    /// Removes every container, program, pin, device and file of the instance. The engine is of no use afterwards.
     pub async fn uninstall(&self) -> Result<()> {
-        Ok(())
+        self.stop.send_replace(true);
+        let mut state = self.state.lock().await;
+        let mut errors = Vec::new();
+        let records: Vec<_> = state.containers.values().cloned().collect();
+        for record in records {
+            if let Some(running) = record.process.filter(process::is_running) {
+                errors.extend(process::kill(&running).err());
+            }
+            errors.extend(self.take_down(&mut state, &record).await.err());
+        }
+        for (ifindex, uplink) in &state.host.uplinks {
+            errors.extend(self.datapath.detach(&crate::datapath::Hook::uplink(*ifindex, &*uplink.name)).err());
+        }
+        errors.extend(start::remove_instance(&self.netlink, &self.settings, self.devices.0).await);
+        errors.extend(start::remove_files(&self.settings));
+        errors.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Runs a task until it ends or the engine stops.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut stop = self.stop.subscribe();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = task => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        });
+    }
+
+    /// For tasks, which must not keep the engine alive.
+    fn weak(self: &Arc<Self>) -> Weak<Self> {
+        Arc::downgrade(self)
     }
 }

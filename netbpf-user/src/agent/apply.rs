@@ -1,0 +1,163 @@
+//! Steps of a plan, done and undone.
+
+use std::fs;
+
+use ipnet::Ipv4Net;
+use netbpf_common::abi::Endpoint;
+
+use super::Engine;
+use super::plan::{Pair, Step};
+use crate::datapath::Hook;
+use crate::error::{Context as _, Error, Result};
+use crate::net::device::VethEnd;
+use crate::net::namespace::{self, Namespace};
+use crate::net::{Netlink, sysctl};
+
+/// Name of the container's end.
+const CONTAINER_DEVICE: &str = "eth0";
+
+/// The loopback device is the first of every namespace.
+const LOOPBACK: u32 = 1;
+
+impl Engine {
+    /// Does the steps; when one fails, takes those before it back in reverse order.
+    pub(super) async fn apply(&self, steps: &[Step]) -> Result<()> {
+        for (done, step) in steps.iter().enumerate() {
+            if let Err(error) = self.step(step).await {
+                self.undo(&steps[..done]).await;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes steps back in reverse order, to the end whatever fails.
+    pub(super) async fn undo(&self, steps: &[Step]) {
+        let undo: Vec<Step> = steps.iter().rev().filter_map(Step::undo).collect();
+        for error in self.apply_all(&undo).await {
+            tracing::warn!("while undoing: {error}");
+        }
+    }
+
+    /// Does all the steps, to the end whatever fails. Returns what failed.
+    pub(super) async fn apply_all(&self, steps: &[Step]) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for step in steps {
+            if let Err(error) = self.step(step).await {
+                errors.push(error);
+            }
+        }
+        errors
+    }
+
+    async fn step(&self, step: &Step) -> Result<()> {
+        tracing::debug!(?step);
+        let maps = &self.datapath.maps;
+        match step {
+            Step::DeleteAddress(address) => maps.addresses.remove((*address).into()),
+            Step::ClearEndpoint(slot) => maps.endpoints.set(*slot, Endpoint::default()),
+            Step::Detach(ifindex, device) => self.datapath.detach(&Hook::egress(*ifindex, device)),
+            Step::DeleteDevice(ifindex) => self.netlink.delete_device(*ifindex).await,
+            Step::DeleteNamespace(name) => {
+                namespace::remove(name)?;
+                self.unmark(name)
+            }
+            Step::MakeNamespace(name) => {
+                // The mark first: a namespace without one would belong to nobody after a crash. A name that others
+                // have must not get one, or a later start would take their namespace away.
+                if namespace::exists(&namespace::path(name)) {
+                    return Err(namespace::in_use(name));
+                }
+                self.mark(name)?;
+                let made = Namespace::make(name).await;
+                if made.is_err() {
+                    self.unmark(name)?;
+                }
+                made
+            }
+            Step::MakePair(pair) => {
+                let made = self.make_pair(pair).await;
+                // A device in use under this name or number is not ours to delete.
+                if let Err(error) = &made
+                    && !matches!(error, Error::Conflict(_))
+                    && let Err(error) = self.netlink.delete_device(pair.ifindex).await
+                {
+                    tracing::warn!("{error}");
+                }
+                made
+            }
+            Step::Attach(ifindex, device) => {
+                self.datapath.attach(&Hook::egress(*ifindex, device))?;
+                self.netlink.set_up(*ifindex).await
+            }
+            Step::WriteEndpoint(slot, endpoint) => maps.endpoints.set(*slot, *endpoint),
+            Step::WriteAddress(address, slot) => maps.addresses.set((*address).into(), *slot),
+        }
+    }
+
+    async fn make_pair(&self, pair: &Pair) -> Result<()> {
+        use std::os::fd::AsFd as _;
+        let namespace = Namespace::open(&pair.netns)?;
+        let host = VethEnd {
+            name: &pair.device,
+            ifindex: Some(pair.ifindex),
+            mac: self.gateway_mac,
+            mtu: pair.mtu,
+            namespace: None,
+        };
+        let container = VethEnd {
+            name: CONTAINER_DEVICE,
+            ifindex: None,
+            mac: pair.mac,
+            mtu: pair.mtu,
+            namespace: Some(namespace.as_fd()),
+        };
+        self.netlink.make_veth(&host, &container).await?;
+        sysctl::isolate(&pair.device)?;
+
+        let ports = self.settings.nat_ports;
+        let inside = namespace
+            .run(move || {
+                sysctl::write_where_present(&format!("ipv6/conf/{CONTAINER_DEVICE}/disable_ipv6"), "1")?;
+                // Its ephemeral ports are those that masquerading gives out: most flows keep their source port.
+                sysctl::write("ipv4/ip_local_port_range", &format!("{}\t{}", ports.first, ports.last))?;
+                Netlink::open()
+            })
+            .await?;
+        let device = inside
+            .device_named(CONTAINER_DEVICE)
+            .await?
+            .ok_or_else(|| Error::Internal(format!("{CONTAINER_DEVICE} has vanished from the new namespace")))?;
+        inside.set_up(LOOPBACK).await?;
+        let address = Ipv4Net::new(pair.address, self.settings.subnet.prefix_len())
+            .context(|| format!("use the address {}", pair.address))?;
+        inside.add_address(device.ifindex, address).await?;
+        inside.set_up(device.ifindex).await?;
+        let mtu = match self.netlink.default_device().await? {
+            Some(uplink) => self.netlink.device(uplink).await?.map(|uplink| uplink.mtu.min(pair.mtu)),
+            None => None,
+        };
+        inside.add_default_route(device.ifindex, self.settings.gateway(), mtu).await
+    }
+
+    /// Directory of marks: one empty file per namespace that this instance has made. It is in the run directory, which
+    /// a reboot empties together with the namespaces.
+    pub(super) fn marks(&self) -> std::path::PathBuf {
+        self.settings.run_dir.join("netns")
+    }
+
+    fn mark(&self, name: &str) -> Result<()> {
+        let mark = self.marks().join(name);
+        fs::write(&mark, []).context(|| format!("write {}", mark.display()))
+    }
+
+    fn unmark(&self, name: &str) -> Result<()> {
+        let mark = self.marks().join(name);
+        match fs::remove_file(&mark) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context(|| format!("remove {}", mark.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}

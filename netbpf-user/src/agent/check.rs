@@ -1,0 +1,104 @@
+//! What can be refused by looking at a request alone.
+
+use netbpf_common::wire::Mac;
+
+use crate::error::{Error, Result};
+use crate::spec::PublishSpec;
+
+/// Longest name: a file name in /run/netns and, as the hostname, a label of DNS.
+const LONGEST_NAME: usize = 63;
+
+/// `[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}`: no `/`, no `..`, nothing that a shell or a path would take for more.
+pub(super) fn name(name: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if first && name.len() <= LONGEST_NAME && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "bad container name '{}': use 1 to {LONGEST_NAME} letters, digits, '_', '.' and '-', the first a letter or digit",
+        name.escape_debug()
+    )))
+}
+
+/// Labels of letters, digits and hyphens (RFC 1123), 64 bytes at most as the kernel has room for (uname(2)).
+pub(super) fn hostname(name: &str) -> Result<()> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    if name.len() <= 64 && name.split('.').all(label) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("bad hostname '{}': use at most 64 letters, digits, '-' and '.'", name.escape_debug())))
+}
+
+/// A MAC address that one machine can have.
+pub(super) fn mac(text: &str) -> Result<Mac> {
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|byte| {
+            let is_hex = byte.len() == 2 && byte.bytes().all(|digit| digit.is_ascii_hexdigit());
+            is_hex.then(|| u8::from_str_radix(byte, 16).ok()).flatten()
+        })
+        .collect();
+    let Some(octets) = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok()) else {
+        return Err(Error::Invalid(format!(
+            "bad MAC address '{}': write six bytes in hex, as in 02:42:ac:1e:00:05",
+            text.escape_debug()
+        )));
+    };
+    if octets[0] & 1 != 0 || octets == [0; 6] {
+        return Err(Error::Invalid(format!(
+            "MAC address {text} is a group's or nobody's: the first byte must be even, as in 02:42:ac:1e:00:05"
+        )));
+    }
+    Ok(Mac::new(octets))
+}
+
+/// The SPECs of `publish` and `publish_exposed`, in this order.
+pub(super) fn specs(publish: &[String], exposed: &[String]) -> Result<Vec<PublishSpec>> {
+    let invalid = |error: crate::spec::SpecError| Error::Invalid(error.to_string());
+    let publish = publish.iter().map(|text| text.parse::<PublishSpec>().map_err(invalid));
+    publish.chain(exposed.iter().map(|text| PublishSpec::exposed(text).map_err(invalid))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_be_paths_are_refused() {
+        for good in ["web", "0", "a.b_c-d", &"x".repeat(63)] {
+            name(good).unwrap();
+        }
+        for bad in ["", "..", ".a", "-a", "a/b", "a b", "a\n", "é", &"x".repeat(64)] {
+            assert!(name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hostnames_are_labels() {
+        hostname("web-1.example").unwrap();
+        for bad in ["", "a..b", "-a", "a b", &"x".repeat(65)] {
+            assert!(hostname(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_address_is_nobodys_mac() {
+        assert_eq!(mac("02:42:ac:1e:00:05").unwrap(), Mac::new([2, 0x42, 0xac, 0x1e, 0, 5]));
+        for bad in [
+            "01:00:5e:00:00:01",
+            "ff:ff:ff:ff:ff:ff",
+            "00:00:00:00:00:00",
+            "02:42",
+            "2:42:ac:1e:0:5",
+            "+2:42:ac:1e:00:05",
+        ] {
+            assert!(mac(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Making, taking in and removing containers.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use netbpf_common::abi::{ENDPOINT_SLOTS, generation};
+use netbpf_common::wire::Mac;
+
+use super::plan::{Observed, Step, plan};
+use super::publish::{release, withdraw};
+use super::state::State;
+use super::{Engine, check, process};
+use crate::api::types::{Container, CreateRequest};
+use crate::error::{Context as _, Error, Result};
+use crate::net::namespace::{self, Namespace};
+use crate::process::Files;
+use crate::store::ContainerRecord;
+
+/// First multiple of [`ENDPOINT_SLOTS`] that devices get their numbers from: far above what the kernel counts up to.
+const FIRST_MULTIPLE: u32 = 16;
+
+/// Names of host-side devices: this and the first ten digits of the container's id.
+pub(super) const DEVICE_PREFIX: &str = "nb";
+
+impl Engine {
+    /// Makes a container, or takes in a namespace that exists.
+    pub async fn create(&self, request: CreateRequest) -> Result<Container> {
+        let id = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+        let name = request.name.unwrap_or_else(|| id[..12].to_owned());
+        check::name(&name)?;
+        let hostname = request.hostname.unwrap_or_else(|| name.clone());
+        check::hostname(&hostname)?;
+        let mac = request.mac_address.as_deref().map(check::mac).transpose()?;
+        let specs = check::specs(&request.publish, &request.publish_exposed)?;
+
+        let mut state = self.state.lock().await;
+        if state.containers.contains_key(&name) {
+            return Err(Error::Conflict(format!(
+                "a container named {name} exists already: choose another name, or remove it with `netbpf rm {name}`"
+            )));
+        }
+        if let Some(path) = &request.netns {
+            check_foreign(&state, path)?;
+        }
+        let slot = state.free_slot()?;
+        let ifindex = self.free_ifindex(slot).await?;
+        let address = match request.ip {
+            Some(address) => state.pool.claim(address).map(|()| address)?,
+            None => state.pool.take()?,
+        };
+        let mac = match self.choose_mac(&state, mac, address) {
+            Ok(mac) => mac,
+            Err(error) => {
+                state.pool.release(address);
+                return Err(error);
+            }
+        };
+        let mut record = ContainerRecord {
+            hostname,
+            netns: request.netns.clone().unwrap_or_else(|| namespace::path(&name)),
+            owns_netns: request.netns.is_none(),
+            address,
+            mac: mac.octets(),
+            mtu: self.settings.mtu,
+            slot,
+            generation: 0,
+            ifindex,
+            device: format!("{DEVICE_PREFIX}{}", &id[..10]),
+            rules: Vec::new(),
+            process: None,
+            remove_on_exit: request.remove_on_exit,
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+            name,
+            id,
+        };
+        match self.make(&mut state, &mut record, &specs).await {
+            Ok(()) => {
+                let container = record.describe(&self.settings);
+                state.containers.insert(record.name.clone(), record);
+                Ok(container)
+            }
+            Err(error) => {
+                state.pool.release(address);
+                Err(error)
+            }
+        }
+    }
+
+    async fn make(
+        &self,
+        state: &mut State,
+        record: &mut ContainerRecord,
+        specs: &[crate::spec::PublishSpec],
+    ) -> Result<()> {
+        record.rules = self.reserve(state, &record.name, specs).await?;
+        let mut steps = Vec::new();
+        let made = async {
+            record.generation = self.datapath.bump(generation::LAST_ENDPOINT)?;
+            let planned = plan(&[record.wanted()], &Observed::default());
+            self.apply(&planned).await?;
+            steps = planned;
+            self.put_in_force(state, record, &record.rules)?;
+            let mut instance = state.instance.clone();
+            instance.last_address = Some(state.pool.last());
+            self.store.save(&instance, Some(record))?;
+            Ok(instance)
+        }
+        .await;
+        match made {
+            Ok(instance) => {
+                state.instance = instance;
+                Ok(())
+            }
+            Err(error) => {
+                release(state, &record.rules);
+                self.withdraw_reserved(state, &record.rules);
+                self.undo(&steps).await;
+                Err(error)
+            }
+        }
+    }
+
+    fn choose_mac(&self, state: &State, asked: Option<Mac>, address: std::net::Ipv4Addr) -> Result<Mac> {
+        let [a, b, c, d] = address.octets();
+        // As Docker derives it.
+        let mac = asked.unwrap_or(Mac::new([0x02, 0x42, a, b, c, d]));
+        let holder = state.containers.values().find(|record| record.mac() == mac);
+        match holder.map(|record| format!("container {}", record.name)) {
+            Some(holder) => Err(Error::Conflict(format!("MAC address {mac} is that of {holder}: choose another"))),
+            None if mac == self.gateway_mac => {
+                Err(Error::Conflict(format!("MAC address {mac} is that of the gateway: choose another")))
+            }
+            None => Ok(mac),
+        }
+    }
+
+    /// A number for a device that leads to this slot.
+    async fn free_ifindex(&self, slot: u32) -> Result<u32> {
+        for multiple in FIRST_MULTIPLE..FIRST_MULTIPLE + 4096 {
+            let ifindex = slot + multiple * ENDPOINT_SLOTS;
+            if self.netlink.device(ifindex).await?.is_none() {
+                return Ok(ifindex);
+            }
+        }
+        Err(Error::Exhausted("no free device number for another endpoint: remove devices".into()))
+    }
+
+    /// Removes a container; a running one only with `force`, which also makes a name that nobody has no error.
+    pub async fn remove(&self, name: &str, force: bool) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let record = match state.container(name) {
+            Ok(record) => record.clone(),
+            Err(_) if force => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if let Some(running) = record.process.filter(process::is_running) {
+            if !force {
+                return Err(Error::Conflict(format!(
+                    "container {name} runs process {}: stop it first, or remove both with `netbpf rm -f {name}`",
+                    running.pid
+                )));
+            }
+            process::kill(&running)?;
+        }
+        self.take_down(&mut state, &record).await
+    }
+
+    /// Forgets a container and takes it out of the kernel, to the end whatever fails.
+    pub(super) async fn take_down(&self, state: &mut State, record: &ContainerRecord) -> Result<()> {
+        // Forgotten first: after a crash in what follows, a later start removes what nobody knows.
+        self.store.forget(&record.name)?;
+        state.containers.remove(&record.name);
+        release(state, &record.rules);
+        let mut errors: Vec<Error> = withdraw(&self.datapath, state, &record.rules).err().into_iter().collect();
+        errors.extend(self.apply_all(&plan(&[], &observed(record))).await);
+        let files = Files::of(&self.settings.run_dir, &record.name);
+        errors.extend(files.remove().context(|| format!("remove the files of container {}", record.name)).err());
+        state.pool.release(record.address);
+        match errors.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// All containers, by name.
+    pub async fn list(&self) -> Vec<Container> {
+        let state = self.state.lock().await;
+        state.containers.values().map(|record| record.describe(&self.settings)).collect()
+    }
+
+    /// One container.
+    pub async fn inspect(&self, name: &str) -> Result<Container> {
+        let state = self.state.lock().await;
+        state.container(name).map(|record| record.describe(&self.settings))
+    }
+}
+
+/// What a container is in the kernel when all is as it should be.
+fn observed(record: &ContainerRecord) -> Observed {
+    Observed {
+        namespaces: record.owns_netns.then(|| record.name.clone()).into_iter().collect(),
+        devices: [(record.ifindex, record.device.clone())].into(),
+        attached: BTreeSet::from([record.ifindex]),
+        endpoints: [(record.slot, record.endpoint())].into(),
+        addresses: [(record.address, record.slot)].into(),
+    }
+}
+
+/// Refuses namespaces that cannot be taken in: none, the host's own, or that of another container.
+fn check_foreign(state: &State, path: &Path) -> Result<()> {
+    if !path.is_absolute() {
+        return Err(Error::Invalid(format!(
+            "'{}' is not an absolute path: give one as /run/netns/NAME",
+            path.display()
+        )));
+    }
+    Namespace::open(path)?;
+    let number = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino()));
+    let it = number(path).context(|| format!("look at {}", path.display()))?;
+    if number(Path::new("/proc/self/ns/net")).ok() == Some(it) {
+        return Err(Error::Invalid(format!(
+            "{} is the host's own network namespace: give a container's",
+            path.display()
+        )));
+    }
+    let holder = state.containers.values().find(|record| number(record.netns()).ok() == Some(it));
+    match holder {
+        Some(record) => Err(Error::Conflict(format!(
+            "the network namespace {} is that of container {} already: remove that one first",
+            path.display(),
+            record.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Steps that bring the kernel from what it has to what is desired.
+pub(super) fn steps<'a>(desired: impl Iterator<Item = &'a ContainerRecord>, observed: &Observed) -> Vec<Step> {
+    let desired: Vec<_> = desired.map(ContainerRecord::wanted).collect();
+    plan(&desired, observed)
+}
+
+/// Marks of namespaces that an instance has made.
+pub(super) fn marked(marks: &Path) -> Result<BTreeSet<String>> {
+    let entries = fs::read_dir(marks).context(|| format!("read {}", marks.display()))?;
+    Ok(entries.flatten().map(|entry| PathBuf::from(entry.file_name()).display().to_string()).collect())
+}

@@ -1,0 +1,259 @@
+//! From what is desired and what the kernel has to the steps between them. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use netbpf_common::abi::Endpoint;
+use netbpf_common::wire::Mac;
+
+/// The network end of a container as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// The namespace, and its name when it is netbpf's to make.
+    pub(super) netns: PathBuf,
+    /// Name of the namespace when netbpf makes it.
+    pub(super) made_as: Option<String>,
+    /// Name of the host-side device.
+    pub(super) device: String,
+    /// Endpoint slot.
+    pub(super) slot: u32,
+    /// The endpoint as the datapath knows it.
+    pub(super) endpoint: Endpoint,
+    /// Its address.
+    pub(super) address: Ipv4Addr,
+    /// MTU of both its devices.
+    pub(super) mtu: u32,
+}
+
+/// The part of the kernel's state that is this instance's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Observed {
+    /// Named namespaces that this instance has made.
+    pub(super) namespaces: BTreeSet<String>,
+    /// Host-side devices of endpoints.
+    pub(super) devices: BTreeMap<u32, String>,
+    /// Those of them with the agent's own program.
+    pub(super) attached: BTreeSet<u32>,
+    /// Slots in use.
+    pub(super) endpoints: BTreeMap<u32, Endpoint>,
+    /// Addresses and the slots they lead to.
+    pub(super) addresses: BTreeMap<Ipv4Addr, u32>,
+}
+
+/// A veth pair to be made, with its far end in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pair {
+    /// The container's namespace.
+    pub(super) netns: PathBuf,
+    /// Name of the host-side device.
+    pub(super) device: String,
+    /// Number of the host-side device.
+    pub(super) ifindex: u32,
+    /// MAC address of the container's end.
+    pub(super) mac: Mac,
+    /// Address of the container's end.
+    pub(super) address: Ipv4Addr,
+    /// MTU of both ends.
+    pub(super) mtu: u32,
+}
+
+/// One change of the kernel's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Packets for the address find no endpoint any more.
+    DeleteAddress(Ipv4Addr),
+    /// The endpoint is no more; flows to it are stale.
+    ClearEndpoint(u32),
+    /// The program leaves the device.
+    Detach(u32, String),
+    /// Both ends go.
+    DeleteDevice(u32),
+    /// The name goes, and the namespace with its last user.
+    DeleteNamespace(String),
+    /// A namespace under a name.
+    MakeNamespace(String),
+    /// A veth pair and the container's view of it.
+    MakePair(Box<Pair>),
+    /// The program on the device, and the device up.
+    Attach(u32, String),
+    /// The endpoint.
+    WriteEndpoint(u32, Endpoint),
+    /// Packets for the address find the endpoint.
+    WriteAddress(Ipv4Addr, u32),
+}
+
+impl Step {
+    /// The step that takes this one back. Removals are not taken back: a removal goes on to its end.
+    pub(super) fn undo(&self) -> Option<Self> {
+        Some(match self {
+            Self::MakeNamespace(name) => Self::DeleteNamespace(name.clone()),
+            Self::MakePair(pair) => Self::DeleteDevice(pair.ifindex),
+            Self::Attach(ifindex, device) => Self::Detach(*ifindex, device.clone()),
+            Self::WriteEndpoint(slot, _) => Self::ClearEndpoint(*slot),
+            Self::WriteAddress(address, _) => Self::DeleteAddress(*address),
+            _ => return None,
+        })
+    }
+}
+
+/// The steps from `observed` to `desired`: removals first, so that what they free can be used again. Within each, packets
+/// lose their way to an endpoint before it goes, and find it only when it is complete.
+pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
+    let by_slot: BTreeMap<u32, &Wanted> = desired.iter().map(|wanted| (wanted.slot, wanted)).collect();
+    let by_address: BTreeMap<Ipv4Addr, &Wanted> = desired.iter().map(|wanted| (wanted.address, wanted)).collect();
+    let by_device: BTreeMap<u32, &Wanted> = desired.iter().map(|wanted| (wanted.endpoint.ifindex, wanted)).collect();
+    let names: BTreeSet<&String> = desired.iter().filter_map(|wanted| wanted.made_as.as_ref()).collect();
+
+    let mut steps = Vec::new();
+    for (address, slot) in &observed.addresses {
+        if by_address.get(address).is_none_or(|wanted| wanted.slot != *slot) {
+            steps.push(Step::DeleteAddress(*address));
+        }
+    }
+    for (slot, endpoint) in &observed.endpoints {
+        if by_slot.get(slot).is_none_or(|wanted| wanted.endpoint.generation != endpoint.generation) {
+            steps.push(Step::ClearEndpoint(*slot));
+        }
+    }
+    for (ifindex, device) in &observed.devices {
+        if !by_device.contains_key(ifindex) {
+            steps.push(Step::Detach(*ifindex, device.clone()));
+            steps.push(Step::DeleteDevice(*ifindex));
+        }
+    }
+    for name in &observed.namespaces {
+        if !names.contains(name) {
+            steps.push(Step::DeleteNamespace(name.clone()));
+        }
+    }
+
+    for wanted in desired {
+        let ifindex = wanted.endpoint.ifindex;
+        if let Some(name) = wanted.made_as.as_ref().filter(|name| !observed.namespaces.contains(*name)) {
+            steps.push(Step::MakeNamespace(name.clone()));
+        }
+        if !observed.devices.contains_key(&ifindex) {
+            steps.push(Step::MakePair(Box::new(Pair {
+                netns: wanted.netns.clone(),
+                device: wanted.device.clone(),
+                ifindex,
+                mac: wanted.endpoint.mac,
+                address: wanted.address,
+                mtu: wanted.mtu,
+            })));
+        }
+        if !(observed.devices.contains_key(&ifindex) && observed.attached.contains(&ifindex)) {
+            steps.push(Step::Attach(ifindex, wanted.device.clone()));
+        }
+        if observed.endpoints.get(&wanted.slot) != Some(&wanted.endpoint) {
+            steps.push(Step::WriteEndpoint(wanted.slot, wanted.endpoint));
+        }
+        if observed.addresses.get(&wanted.address) != Some(&wanted.slot) {
+            steps.push(Step::WriteAddress(wanted.address, wanted.slot));
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(name: &str, slot: u32) -> Wanted {
+        let address = Ipv4Addr::new(172, 30, 0, slot as u8 + 1);
+        Wanted {
+            netns: format!("/run/netns/{name}").into(),
+            made_as: Some(name.into()),
+            device: format!("nb{name}"),
+            slot,
+            endpoint: Endpoint {
+                generation: slot + 10,
+                ifindex: 65_536 + slot,
+                v4: address.into(),
+                ..Endpoint::default()
+            },
+            address,
+            mtu: 1500,
+        }
+    }
+
+    /// The kernel as `plan` left it: what the steps mean, without a kernel.
+    fn apply(observed: &mut Observed, steps: &[Step]) {
+        for step in steps {
+            match step.clone() {
+                Step::DeleteAddress(address) => _ = observed.addresses.remove(&address),
+                Step::ClearEndpoint(slot) => _ = observed.endpoints.remove(&slot),
+                Step::Detach(ifindex, _) => _ = observed.attached.remove(&ifindex),
+                Step::DeleteDevice(ifindex) => _ = observed.devices.remove(&ifindex),
+                Step::DeleteNamespace(name) => _ = observed.namespaces.remove(&name),
+                Step::MakeNamespace(name) => _ = observed.namespaces.insert(name),
+                Step::MakePair(pair) => _ = observed.devices.insert(pair.ifindex, pair.device),
+                Step::Attach(ifindex, _) => _ = observed.attached.insert(ifindex),
+                Step::WriteEndpoint(slot, endpoint) => _ = observed.endpoints.insert(slot, endpoint),
+                Step::WriteAddress(address, slot) => _ = observed.addresses.insert(address, slot),
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_leads_to_what_is_desired_and_the_next_is_empty() {
+        let mut kernel = Observed::default();
+        let (a, b, c) = (wanted("a", 1), wanted("b", 2), wanted("c", 3));
+        for desired in [vec![a.clone(), b.clone()], vec![b, c], vec![], vec![a]] {
+            let steps = plan(&desired, &kernel);
+            assert!(!steps.is_empty());
+            apply(&mut kernel, &steps);
+            assert_eq!(plan(&desired, &kernel), []);
+        }
+    }
+
+    #[test]
+    fn the_address_comes_last_and_goes_first() {
+        let mut kernel = Observed::default();
+        let steps = plan(&[wanted("a", 1)], &kernel);
+        assert!(matches!(
+            steps[..],
+            [
+                Step::MakeNamespace(_),
+                Step::MakePair(_),
+                Step::Attach(..),
+                Step::WriteEndpoint(..),
+                Step::WriteAddress(..)
+            ]
+        ));
+        apply(&mut kernel, &steps);
+        assert!(matches!(
+            plan(&[], &kernel)[..],
+            [
+                Step::DeleteAddress(_),
+                Step::ClearEndpoint(_),
+                Step::Detach(..),
+                Step::DeleteDevice(_),
+                Step::DeleteNamespace(_)
+            ]
+        ));
+    }
+
+    #[test]
+    fn a_new_agent_replaces_programs_and_touches_nothing_else() {
+        let mut kernel = Observed::default();
+        let desired = [wanted("a", 1)];
+        let steps = plan(&desired, &kernel);
+        apply(&mut kernel, &steps);
+        kernel.attached.clear();
+        assert!(matches!(plan(&desired, &kernel)[..], [Step::Attach(..)]));
+    }
+
+    #[test]
+    fn what_was_undone_is_as_before() {
+        let before = Observed::default();
+        let steps = plan(&[wanted("a", 1)], &before);
+        let mut kernel = before.clone();
+        apply(&mut kernel, &steps[..4]);
+        let undo: Vec<_> = steps[..4].iter().rev().filter_map(Step::undo).collect();
+        apply(&mut kernel, &undo);
+        assert_eq!(kernel, Observed { attached: kernel.attached.clone(), ..before });
+        assert!(kernel.attached.is_empty());
+    }
+}

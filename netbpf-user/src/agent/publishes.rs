@@ -1,0 +1,180 @@
+//! Which host port is published by whom: the agent's own copy of what the datapath has in `PORTS` and `PUBLISHED_V4`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use netbpf_common::abi::{PublishedPort, RULES, Transport};
+
+use crate::error::{Error, Result};
+use crate::spec::transport_name;
+use crate::store::RuleRecord;
+
+/// A range of host ports and who has it.
+#[derive(Clone, Debug)]
+struct Entry {
+    last: u16,
+    rule: u32,
+    container: String,
+}
+
+/// Ranges by their first port. No two overlap.
+type Ranges = BTreeMap<u16, Entry>;
+
+/// All publishes of an instance.
+#[derive(Debug, Default)]
+pub(super) struct Publishes {
+    ranges: BTreeMap<(Transport, Ipv4Addr), Ranges>,
+    rules: BTreeSet<u32>,
+    last_rule: u32,
+}
+
+/// The publish that stands in the way of another.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Holder<'a> {
+    /// Its container.
+    pub(super) container: &'a str,
+    /// Its address of the host.
+    pub(super) address: Ipv4Addr,
+    /// The first port that both want.
+    pub(super) port: u16,
+}
+
+impl Publishes {
+    /// Who has any port of a range already. A publish for every address conflicts with one for a single address.
+    pub(super) fn holder(&self, transport: Transport, address: Ipv4Addr, first: u16, last: u16) -> Option<Holder<'_>> {
+        self.ranges.iter().find_map(|((other, theirs), ranges)| {
+            let meets =
+                *other == transport && (*theirs == address || theirs.is_unspecified() || address.is_unspecified());
+            let (start, entry) = overlap(ranges, first, last).filter(|_| meets)?;
+            Some(Holder { container: &entry.container, address: *theirs, port: start.max(first) })
+        })
+    }
+
+    /// A rule number that is free, and was not freed just now.
+    pub(super) fn free_rule(&mut self) -> Result<u32> {
+        let next = (1..RULES)
+            .map(|step| (self.last_rule + step) % RULES)
+            .find(|rule| *rule != 0 && !self.rules.contains(rule))
+            .ok_or_else(|| Error::Exhausted(format!("all {} publish rules are in use: unpublish some", RULES - 1)))?;
+        self.last_rule = next;
+        Ok(next)
+    }
+
+    /// Notes a publish; [`Self::holder`] has said that it is free.
+    pub(super) fn insert(&mut self, container: &str, rule: &RuleRecord) {
+        let entry = Entry { last: rule.last_port(), rule: rule.rule, container: container.into() };
+        self.ranges.entry((rule.transport, rule.host_ip)).or_default().insert(rule.host_port, entry);
+        self.rules.insert(rule.rule);
+    }
+
+    /// Forgets a publish.
+    pub(super) fn remove(&mut self, rule: &RuleRecord) {
+        let key = (rule.transport, rule.host_ip);
+        if let Some(ranges) = self.ranges.get_mut(&key) {
+            ranges.remove(&rule.host_port);
+            if ranges.is_empty() {
+                self.ranges.remove(&key);
+            }
+        }
+        self.rules.remove(&rule.rule);
+    }
+
+    /// Whether a rule number is in use.
+    pub(super) fn has_rule(&self, rule: u32) -> bool {
+        self.rules.contains(&rule)
+    }
+
+    /// What the `PORTS` array has to say about a port.
+    pub(super) fn port(&self, transport: Transport, port: u16) -> PublishedPort {
+        let mut published = PublishedPort::default();
+        for ((other, address), ranges) in &self.ranges {
+            let Some((_, entry)) = overlap(ranges, port, port).filter(|_| *other == transport) else { continue };
+            if address.is_unspecified() {
+                published.wildcard = entry.rule;
+            } else {
+                published.specific += 1;
+            }
+        }
+        published
+    }
+}
+
+/// The first range that has any of these ports: the one that reaches over `first`, or else the next to start.
+fn overlap(ranges: &Ranges, first: u16, last: u16) -> Option<(u16, &Entry)> {
+    let before = ranges.range(..=first).next_back().filter(|(_, entry)| entry.last >= first);
+    before.or_else(|| ranges.range(first..=last).next()).map(|(start, entry)| (*start, entry))
+}
+
+impl Holder<'_> {
+    /// The refusal that names the holder.
+    pub(super) fn refuse(&self, transport: Transport) -> Error {
+        Error::Conflict(format!(
+            "port {}:{}/{} is published by container {}: choose another host port, or unpublish that one",
+            self.address,
+            self.port,
+            transport_name(transport),
+            self.container
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+    const ONE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const TWO: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+    fn rule(rule: u32, host_ip: Ipv4Addr, host_port: u16, count: u16) -> RuleRecord {
+        RuleRecord { rule, host_ip, host_port, container_port: 80, more: count - 1, transport: Transport::Tcp }
+    }
+
+    #[test]
+    fn all_addresses_conflict_with_one_and_two_single_ones_do_not() {
+        let mut publishes = Publishes::default();
+        publishes.insert("a", &rule(1, ONE, 8080, 1));
+        let holder = |publishes: &Publishes, address| {
+            publishes.holder(Transport::Tcp, address, 8080, 8080).map(|holder| holder.container.to_owned())
+        };
+        assert_eq!(holder(&publishes, ANY).as_deref(), Some("a"));
+        assert_eq!(holder(&publishes, ONE).as_deref(), Some("a"));
+        assert_eq!(holder(&publishes, TWO), None);
+        assert_eq!(publishes.holder(Transport::Udp, ONE, 8080, 8080), None);
+        publishes.insert("b", &rule(2, ANY, 9090, 1));
+        assert!(publishes.holder(Transport::Tcp, TWO, 9090, 9090).is_some());
+    }
+
+    #[test]
+    fn ranges_meet_wherever_they_overlap() {
+        let mut publishes = Publishes::default();
+        publishes.insert("a", &rule(1, ANY, 1000, 10));
+        let port = |first, last| publishes.holder(Transport::Tcp, ANY, first, last).map(|holder| holder.port);
+        assert_eq!(port(990, 999), None);
+        assert_eq!(port(990, 1000), Some(1000));
+        assert_eq!(port(1005, 2000), Some(1005));
+        assert_eq!(port(900, 2000), Some(1000));
+        assert_eq!(port(1010, 2000), None);
+    }
+
+    #[test]
+    fn the_array_says_who_has_a_port_and_how_many_have_it_on_single_addresses() {
+        let mut publishes = Publishes::default();
+        publishes.insert("a", &rule(1, ONE, 80, 1));
+        publishes.insert("b", &rule(2, TWO, 80, 1));
+        publishes.insert("c", &rule(3, ANY, 81, 2));
+        assert_eq!(publishes.port(Transport::Tcp, 80), PublishedPort { wildcard: 0, specific: 2 });
+        assert_eq!(publishes.port(Transport::Tcp, 82), PublishedPort { wildcard: 3, specific: 0 });
+        publishes.remove(&rule(1, ONE, 80, 1));
+        assert_eq!(publishes.port(Transport::Tcp, 80), PublishedPort { wildcard: 0, specific: 1 });
+    }
+
+    #[test]
+    fn a_freed_rule_number_rests() {
+        let mut publishes = Publishes::default();
+        let first = publishes.free_rule().unwrap();
+        publishes.insert("a", &rule(first, ANY, 80, 1));
+        publishes.remove(&rule(first, ANY, 80, 1));
+        assert_ne!(publishes.free_rule().unwrap(), first);
+    }
+}

@@ -1,0 +1,226 @@
+//! Starting an instance, and removing one.
+
+use std::fs::{self, File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use netbpf_common::wire::Mac;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::{Mutex, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::publishes::Publishes;
+use super::state::{HostState, NETWORK, State};
+use super::{Engine, host};
+use crate::config::{DatapathLog, Settings};
+use crate::datapath::{Datapath, Hook, cgroup_root, mount_bpffs, readable};
+use crate::error::{Context as _, Error, Result};
+use crate::ipam::Pool;
+use crate::net::Netlink;
+use crate::net::watch::Watch;
+use crate::process::Files;
+use crate::store::{InstanceRecord, Store};
+
+/// How often flows are collected and the host's settings looked at: half of the shortest timeout.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Takes over what is pinned, or makes it, and follows the host from then on.
+    pub async fn start(settings: Settings) -> Result<Arc<Self>> {
+        settings.validate()?;
+        if !nix::unistd::geteuid().is_root() {
+            return Err(Error::Unsupported(
+                "the agent needs root, for BPF and network devices: run it with sudo".into(),
+            ));
+        }
+        let cgroup = settings.cgroup.clone().map_or_else(cgroup_root, Ok)?;
+        make_directory(&settings.state_dir, 0o700)?;
+        let lock = lock(&settings.state_dir)?;
+        let store = Store::open(&settings.state_dir)?;
+        let (instance, containers) = store.load()?;
+        make_directory(&settings.run_dir, 0o755)?;
+        make_directory(&settings.run_dir.join("netns"), 0o700)?;
+        mount_bpffs(&settings)?;
+
+        let instance = match instance {
+            Some(instance) => instance,
+            None => {
+                let instance = InstanceRecord::new(random_mac());
+                store.save(&instance, None)?;
+                instance
+            }
+        };
+        let mut pool = Pool::new(NETWORK, settings.subnet, settings.gateway(), instance.last_address);
+        let mut publishes = Publishes::default();
+        for record in containers.values() {
+            pool.claim(record.address).map_err(|error| {
+                Error::Conflict(format!(
+                    "container {} of this instance does not fit the settings: {error}",
+                    record.name
+                ))
+            })?;
+            for rule in &record.rules {
+                publishes.insert(&record.name, rule);
+            }
+        }
+
+        let is_new = !Datapath::is_pinned(&settings);
+        let netlink = Netlink::open()?;
+        let gateway_mac = Mac::new(instance.gateway_mac);
+        let watch = Watch::open()?;
+        let begin = async {
+            let datapath = Arc::new(Datapath::load(&settings)?);
+            let devices = host::make_devices(&netlink, &settings, gateway_mac).await?;
+            host::write_config(&datapath, &settings, devices, gateway_mac)?;
+            let engine = Arc::new(Self {
+                cgroup,
+                gateway_mac,
+                devices,
+                datapath,
+                netlink: netlink.clone(),
+                store,
+                state: Mutex::new(State { instance, containers, pool, publishes, host: HostState::default() }),
+                since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+                stop: watch::Sender::new(false),
+                _lock: lock,
+                settings: settings.clone(),
+            });
+            engine.begin().await?;
+            Ok(engine)
+        };
+        match begin.await {
+            Ok(engine) => {
+                engine.follow(watch);
+                Ok(engine)
+            }
+            Err(error) => {
+                // Nothing half-made stays; what an earlier agent has made, and traffic rests on, does.
+                if is_new {
+                    let own = netlink.device_named(host::HOST_DEVICE).await.ok().flatten();
+                    let own = own.filter(|device| host::is_own(device, gateway_mac)).map_or(0, |device| device.ifindex);
+                    for failure in remove_instance(&netlink, &settings, own).await {
+                        tracing::warn!("while undoing: {failure}");
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Containers before uplinks and socket hooks: what leads packets to them comes when they are complete.
+    async fn begin(self: &Arc<Self>) -> Result<()> {
+        self.datapath.attach(&Hook::host(self.devices.0, host::HOST_DEVICE))?;
+        self.reconcile().await?;
+        {
+            let mut state = self.state.lock().await;
+            let mut recalled = self.recall_host()?;
+            self.follow_host(&mut recalled).await?;
+            state.host = recalled;
+        }
+        self.datapath.attach_sockets(&self.cgroup)
+    }
+
+    fn follow(self: &Arc<Self>, mut watch: Watch) {
+        let engine = self.weak();
+        self.spawn(async move {
+            while let Some(changes) = watch.next().await {
+                let Some(engine) = engine.upgrade() else { return };
+                if let Err(error) = engine.host_changed(&changes).await {
+                    tracing::error!("{error}");
+                }
+            }
+            tracing::error!("the kernel's announcements have ended: changes of the host are not seen any more");
+        });
+
+        let engine = self.weak();
+        self.spawn(async move {
+            let mut ticks = tokio::time::interval(COLLECT_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let Some(engine) = engine.upgrade() else { return };
+                match engine.collect().await {
+                    Ok(0) => {}
+                    Ok(count) => tracing::debug!(count, "flows collected"),
+                    Err(error) => tracing::error!("{error}"),
+                }
+                if let Err(error) = host::route_device_forwards() {
+                    tracing::error!("{error}");
+                }
+            }
+        });
+
+        if self.settings.datapath_log != DatapathLog::Off
+            && let Some(logger) = self.datapath.logger()
+        {
+            self.spawn(async move {
+                let Ok(mut logger) = readable(logger) else { return };
+                while let Ok(mut ready) = logger.readable_mut().await {
+                    ready.get_inner_mut().flush();
+                    ready.clear_ready();
+                }
+            });
+        }
+    }
+}
+
+/// Removes links, maps and devices. Returns what failed.
+pub(super) async fn remove_instance(netlink: &Netlink, settings: &Settings, host_ifindex: u32) -> Vec<Error> {
+    let mut errors: Vec<Error> = Datapath::unpin(settings).err().into_iter().collect();
+    if host_ifindex != 0 {
+        errors.extend(netlink.delete_device(host_ifindex).await.err());
+    }
+    errors
+}
+
+/// Removes the files of an instance, and its directories where nothing else is in them. Returns what failed.
+pub(super) fn remove_files(settings: &Settings) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let mut note = |path: &Path, result: std::io::Result<()>| match result {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+            errors.push(Error::Internal(format!("cannot remove {}: {error}", path.display())));
+        }
+        _ => {}
+    };
+    for file in [settings.socket(), settings.state_dir.join("netbpf.redb"), settings.state_dir.join("lock")] {
+        note(&file, fs::remove_file(&file));
+    }
+    for directory in
+        [&Files::all(&settings.run_dir), &settings.run_dir.join("netns"), &settings.run_dir, &settings.state_dir]
+    {
+        note(directory, fs::remove_dir(directory));
+    }
+    errors
+}
+
+fn make_directory(path: &Path, mode: u32) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path)
+        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
+        .context(|| format!("make the directory {}", path.display()))
+}
+
+fn lock(state_dir: &Path) -> Result<Flock<File>> {
+    let path = state_dir.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.context(|| format!("open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        nix::errno::Errno::EWOULDBLOCK => Error::Conflict(format!(
+            "another agent runs on {}: stop it first, or choose another --state-dir",
+            state_dir.display()
+        )),
+        error => Error::Internal(format!("cannot lock {}: {error}", path.display())),
+    })
+}
+
+/// A locally administered address of a single machine (IEEE 802, U/L and I/G bits).
+fn random_mac() -> [u8; 6] {
+    let mut octets: [u8; 6] = rand::random();
+    octets[0] = octets[0] & 0xfc | 0x02;
+    octets
+}

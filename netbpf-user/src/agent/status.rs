@@ -1,0 +1,143 @@
+//! What is attached, how full it is, and what is not as desired.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
+
+use netbpf_common::abi::{DropReason, Endpoint, Event, PublishedPort, program};
+
+use super::Engine;
+use super::host::{HOST_DEVICE, ROUTE_DEVICE};
+use super::state::State;
+use crate::api::types::{MapStatus, ProgramStatus, Status, UplinkStatus};
+use crate::datapath::Attachment;
+use crate::error::{Context as _, Result};
+use crate::net::namespace;
+
+impl Engine {
+    /// What is attached, how full it is, and what is not as desired.
+    pub async fn status(&self) -> Result<Status> {
+        let state = self.state.lock().await;
+        let attachments = self.datapath.attachments()?;
+        let devices: BTreeMap<u32, String> =
+            self.netlink.devices().await?.into_iter().map(|device| (device.ifindex, device.name)).collect();
+        let programs = attachments.iter().map(|attachment| self.program(attachment, &devices)).collect();
+        let problems = self.problems(&state, &attachments, &devices)?;
+        let counters = self.datapath.maps.counters.get_per_cpu(0)?;
+        let sum = |place: u32| counters.iter().map(|cpu| cpu[place as usize]).sum::<u64>();
+        let occurred = |(place, name): (u32, &str)| match sum(place) {
+            0 => None,
+            count => Some((name.to_owned(), count)),
+        };
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            since: self.since,
+            uplinks: state
+                .host
+                .uplinks
+                .iter()
+                .map(|(ifindex, uplink)| UplinkStatus {
+                    name: uplink.name.clone(),
+                    ifindex: *ifindex,
+                    address: uplink.address,
+                })
+                .collect(),
+            programs,
+            maps: self.maps(&state)?,
+            drops: DropReason::ALL.iter().map(|reason| (*reason as u32, reason.name())).filter_map(occurred).collect(),
+            events: Event::ALL.iter().map(|event| (*event as u32, event.name())).filter_map(occurred).collect(),
+            problems,
+        })
+    }
+
+    fn program(&self, attachment: &Attachment, devices: &BTreeMap<u32, String>) -> ProgramStatus {
+        let direction = if attachment.program == program::HOST { "egress" } else { "ingress" };
+        let attach_point = if program::SOCKET.contains(&&*attachment.program) {
+            format!("cgroup {}", self.cgroup.display())
+        } else {
+            match u32::try_from(attachment.target).ok().and_then(|ifindex| devices.get(&ifindex)) {
+                Some(device) => format!("{device} {direction}"),
+                None => format!("a device that is gone, {direction}"),
+            }
+        };
+        ProgramStatus {
+            name: attachment.program.clone(),
+            attach_point,
+            link_id: attachment.link_id,
+            program_id: attachment.program_id,
+        }
+    }
+
+    fn maps(&self, state: &State) -> Result<Vec<MapStatus>> {
+        let maps = &self.datapath.maps;
+        let full = |name: &str, entries: usize, max: u32| MapStatus {
+            name: name.into(),
+            entries: entries as u64,
+            max: u64::from(max),
+        };
+        let ports = maps.ports.entries()?.iter().filter(|(_, port)| *port != PublishedPort::default()).count();
+        let endpoints = maps.endpoints.entries()?.iter().filter(|(_, end)| *end != Endpoint::default()).count();
+        let rules = state.containers.values().map(|record| record.rules.len()).sum();
+        Ok(vec![
+            full(maps.flows.name(), maps.flows.entries()?.len(), maps.flows.max_entries()),
+            full(maps.endpoints.name(), endpoints, maps.endpoints.max_entries()),
+            full(maps.addresses.name(), maps.addresses.entries()?.len(), maps.addresses.max_entries()),
+            full(maps.locals.name(), maps.locals.entries()?.len(), maps.locals.max_entries()),
+            full(maps.uplinks.name(), maps.uplinks.entries()?.len(), maps.uplinks.max_entries()),
+            full(maps.rules.name(), rules, maps.rules.max_entries()),
+            full(maps.ports.name(), ports, maps.ports.max_entries()),
+            full(maps.published.name(), maps.published.entries()?.len(), maps.published.max_entries()),
+        ])
+    }
+
+    /// Compares what is desired with what the kernel has, not with what the agent once did.
+    fn problems(
+        &self,
+        state: &State,
+        attachments: &[Attachment],
+        devices: &BTreeMap<u32, String>,
+    ) -> Result<Vec<String>> {
+        let mut problems = state.host.problems.clone();
+        let attached: BTreeSet<(&str, u64)> = attachments
+            .iter()
+            .filter(|attachment| attachment.is_current)
+            .map(|attachment| (&*attachment.program, attachment.target))
+            .collect();
+        for attachment in attachments.iter().filter(|attachment| !attachment.is_current) {
+            problems.push(format!("{} runs another program than this agent's", attachment.program));
+        }
+        let mut device = |program: &str, ifindex: u32, whose: &str| {
+            if !devices.contains_key(&ifindex) {
+                problems.push(format!("{whose}: its device {ifindex} is gone"));
+            } else if !attached.contains(&(program, u64::from(ifindex))) {
+                problems.push(format!("{whose}: {program} is not attached"));
+            }
+        };
+        device(program::HOST, self.devices.0, HOST_DEVICE);
+        for (ifindex, uplink) in &state.host.uplinks {
+            device(program::UPLINK, *ifindex, &format!("uplink {}", uplink.name));
+        }
+        for record in state.containers.values() {
+            device(program::EGRESS, record.ifindex, &format!("container {}", record.name));
+        }
+        for record in state.containers.values() {
+            if !namespace::exists(record.netns()) {
+                problems.push(format!("container {}: its namespace {} is gone", record.name, record.netns().display()));
+            }
+            if self.datapath.maps.endpoints.get(record.slot)? != Some(record.endpoint()) {
+                problems.push(format!("container {}: the datapath does not know its endpoint", record.name));
+            }
+        }
+        let cgroup = std::fs::metadata(&self.cgroup).context(|| format!("look at {}", self.cgroup.display()))?.ino();
+        for name in program::SOCKET {
+            if !attached.contains(&(name, cgroup)) {
+                problems.push(format!("{name} is not attached to the cgroup {}", self.cgroup.display()));
+            }
+        }
+        let forwarding = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{ROUTE_DEVICE}/forwarding"));
+        if !forwarding.is_ok_and(|value| value.trim() == "1") {
+            problems.push(format!("{ROUTE_DEVICE} does not forward: containers cannot reach the world"));
+        }
+        Ok(problems)
+    }
+}

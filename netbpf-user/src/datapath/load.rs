@@ -1,0 +1,242 @@
+//! From the object in this binary to loaded programs and pinned maps.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use aya::maps::MapInfo;
+use aya::programs::{CgroupSockAddr, ProgramError};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use netbpf_common::abi::{ABI_VERSION, map, program};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::attach::Filters;
+use super::table::Table;
+use super::{Datapath, Maps, classifier, foreign_layout};
+use crate::config::{DatapathLog, Settings};
+use crate::error::{Context as _, Error, Result};
+
+/// The kernel programs, built from netbpf-ebpf.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netbpf-ebpf"));
+
+/// Where the kernel and distributions expect a bpffs.
+const BPFFS: &str = "/sys/fs/bpf";
+
+impl Datapath {
+    /// Loads the programs and takes over the pinned maps, or makes them.
+    pub(crate) fn load(settings: &Settings) -> Result<Self> {
+        if OBJECT.is_empty() {
+            return Err(Error::Unsupported(
+                "this netbpf was built without its kernel programs: build it again with `cargo xtask build`".into(),
+            ));
+        }
+        let directory = settings.bpffs.clone();
+        let maps_directory = directory.join("maps");
+        let sizes = [(map::FLOWS_V4, settings.flows * 2), (map::RING_V4, settings.half_open)];
+        check_pinned(&maps_directory, &sizes)?;
+        for directory in [&maps_directory, &directory.join("links")] {
+            fs::create_dir_all(directory).context(|| format!("make {}", directory.display()))?;
+        }
+
+        let mut loader = EbpfLoader::new();
+        for name in map::ALL {
+            loader.map_pin_path(name, maps_directory.join(name));
+        }
+        for (name, size) in sizes {
+            loader.map_max_entries(name, size);
+        }
+        let level = level(settings.datapath_log);
+        loader.override_global(aya_log::LEVEL, &level, false);
+        let mut programs = loader.load(OBJECT).map_err(|error| cannot_load(&error))?;
+        for name in [program::EGRESS, program::UPLINK, program::HOST, program::COLLECT] {
+            classifier(&mut programs, name)?.load().map_err(|error| refused(name, &error))?;
+        }
+        for name in program::SOCKET {
+            socket_hook(&mut programs, name)?.load().map_err(|error| refused(name, &error))?;
+        }
+        let maps = Maps::open(&maps_directory)?;
+        Ok(Self { directory, programs: Mutex::new(programs), maps, filters: Mutex::new(Filters::default()) })
+    }
+
+    /// Whether this instance has a pinned datapath.
+    pub(crate) fn is_pinned(settings: &Settings) -> bool {
+        settings.bpffs.join("maps").join(map::CONFIG).exists()
+    }
+
+    /// Deletes every pin of an instance, and with it links, programs and maps.
+    pub(crate) fn unpin(settings: &Settings) -> Result<()> {
+        let directory = &settings.bpffs;
+        // Links first: a program must not run on maps that are no longer ours.
+        for part in [directory.join("links"), directory.join("maps"), directory.clone()] {
+            let gone = if part == *directory { remove_instance(directory) } else { fs::remove_dir_all(&part) };
+            match gone {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).context(|| format!("remove {}", part.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The instance's directory, unless a bpffs is mounted on it: then it is unmounted, as [`mount_bpffs`] has mounted it.
+fn remove_instance(directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let parent = directory.parent().unwrap_or(directory);
+    if fs::metadata(directory)?.dev() != fs::metadata(parent)?.dev() && directory != Path::new(BPFFS) {
+        nix::mount::umount(directory)?;
+    }
+    fs::remove_dir(directory)
+}
+
+impl Maps {
+    fn open(directory: &Path) -> Result<Self> {
+        Ok(Self {
+            config: Table::open(directory, map::CONFIG)?,
+            endpoints: Table::open(directory, map::ENDPOINTS)?,
+            networks: Table::open(directory, map::NETWORKS)?,
+            addresses: Table::open(directory, map::ADDRESSES_V4)?,
+            locals: Table::open(directory, map::LOCALS_V4)?,
+            virtuals: Table::open(directory, map::VIRTUALS_V4)?,
+            uplinks: Table::open(directory, map::UPLINKS)?,
+            generations: Table::open(directory, map::GENERATIONS)?,
+            rules: Table::open(directory, map::RULES)?,
+            ports: Table::open(directory, map::PORTS)?,
+            published: Table::open(directory, map::PUBLISHED_V4)?,
+            flows: Table::open(directory, map::FLOWS_V4)?,
+            counters: Table::open(directory, map::COUNTERS)?,
+        })
+    }
+}
+
+pub(super) fn socket_hook<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
+    let program =
+        programs.program_mut(name).ok_or_else(|| Error::Internal(format!("the object has no program {name}")))?;
+    program.try_into().context(|| format!("use the program {name} as a socket hook"))
+}
+
+/// Refuses pinned maps of another version or of other sizes before anything is loaded.
+fn check_pinned(directory: &Path, sizes: &[(&str, u32)]) -> Result<()> {
+    if !directory.join(map::CONFIG).exists() {
+        return Ok(());
+    }
+    let config: Table<u32, netbpf_common::abi::Config> = Table::open(directory, map::CONFIG)?;
+    match config.get(0)?.map(|config| config.abi_version) {
+        // Made, but the agent was killed before it wrote it.
+        None | Some(0 | ABI_VERSION) => {}
+        Some(other) => return Err(foreign_layout(&format!("its maps have layout {other}, this netbpf {ABI_VERSION}"))),
+    }
+    for (name, size) in sizes {
+        let Ok(info) = MapInfo::from_pin(directory.join(name)) else { continue };
+        if info.max_entries() != *size {
+            return Err(foreign_layout(&format!("the map {name} has {} places, not {size}", info.max_entries())));
+        }
+    }
+    Ok(())
+}
+
+/// The levels of aya-log; 0 is below all of them, and the verifier then removes the code.
+fn level(log: DatapathLog) -> u8 {
+    match log {
+        DatapathLog::Off => 0,
+        DatapathLog::Error => aya_log::Level::Error as u8,
+        DatapathLog::Warn => aya_log::Level::Warn as u8,
+        DatapathLog::Info => aya_log::Level::Info as u8,
+        DatapathLog::Debug => aya_log::Level::Debug as u8,
+    }
+}
+
+fn cannot_load(error: &EbpfError) -> Error {
+    match error {
+        EbpfError::BtfError(error) => Error::Unsupported(format!(
+            "the kernel offers no usable BTF ({error}): netbpf needs Linux 6.1 or newer with CONFIG_DEBUG_INFO_BTF=y"
+        )),
+        other => Error::Internal(format!("cannot load the kernel programs: {}", chain(other))),
+    }
+}
+
+fn refused(name: &str, error: &ProgramError) -> Error {
+    if let ProgramError::LoadError { verifier_log, .. } = error {
+        tracing::error!("verifier log of {name}:\n{verifier_log}");
+    }
+    let kernel = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+    let reason = match error {
+        ProgramError::LoadError { io_error, .. } => io_error.to_string(),
+        other => chain(other),
+    };
+    Error::Unsupported(format!(
+        "the kernel {} refuses the program {name} ({reason}): netbpf needs Linux 6.1 or newer; \
+         the agent's log has the verifier's words",
+        kernel.unwrap_or_default()
+    ))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text.replace('\n', " ")
+}
+
+/// Makes sure that the instance's directory can be on a bpffs that outlives the agent.
+///
+/// One is mounted where none is, but only in the mount namespace of PID 1: in a private one it would vanish with its
+/// last process, and the datapath with it.
+pub(crate) fn mount_bpffs(settings: &Settings) -> Result<()> {
+    let directory = &settings.bpffs;
+    let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let kind = statfs(existing).context(|| format!("look at {}", existing.display()))?.filesystem_type();
+    if kind == BPF_FS_MAGIC {
+        return Ok(());
+    }
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt"));
+    if namespace("self").ok() != namespace("1").ok() {
+        return Err(Error::Unsupported(format!(
+            "{} is not on a bpffs, and one mounted from this private mount namespace would vanish with it: \
+             mount it outside first (mount -t bpf bpf {BPFFS})",
+            directory.display()
+        )));
+    }
+    let target = if directory.starts_with(BPFFS) { Path::new(BPFFS) } else { directory };
+    fs::create_dir_all(target).context(|| format!("make {}", target.display()))?;
+    mount(Some("bpf"), target, Some("bpf"), MsFlags::empty(), None::<&str>).map_err(|error| {
+        Error::Unsupported(format!(
+            "cannot mount a bpffs on {} ({error}): the kernel needs CONFIG_BPF_SYSCALL",
+            target.display()
+        ))
+    })
+}
+
+/// The root of the cgroup2 hierarchy, also where it is mounted beside version 1.
+pub(crate) fn cgroup_root() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context(|| "read /proc/self/mounts".into())?;
+    cgroup2_mount(&mounts).ok_or_else(|| {
+        Error::Unsupported("no cgroup2 hierarchy is mounted: mount one (mount -t cgroup2 none /sys/fs/cgroup/unified) or name it with --cgroup".into())
+    })
+}
+
+fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (_, target, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(target))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup2_mount_is_found_in_the_hybrid_layout() {
+        let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(cgroup2_mount(hybrid), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(cgroup2_mount("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n"), None);
+    }
+}

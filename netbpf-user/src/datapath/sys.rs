@@ -1,0 +1,196 @@
+//! System calls that no crate offers: map elements in batches, links by file descriptor, one socket option.
+//!
+//! All `unsafe` of this crate is here. Keys and values are `bytemuck::Pod`, so every byte pattern the kernel writes is
+//! a value; sizes are compared with the kernel's own when a map is opened (see [`super::table`]).
+#![allow(unsafe_code, reason = "the one address of unsafe in this crate")]
+
+use std::ffi::CString;
+use std::io;
+use std::mem::{size_of, size_of_val, zeroed};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
+use bytemuck::Pod;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// What the kernel says about a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkInfo {
+    /// Number of the link.
+    pub(super) id: u32,
+    /// Number of the program it runs.
+    pub(super) program_id: u32,
+    /// What it hangs on: ifindex of a TCX link (0 when the device is gone), or id of a cgroup.
+    pub(super) target: u64,
+}
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
+    // SAFETY: `attr` is a live bpf_attr, zeroed before it was filled; the callers below give pointers to live buffers
+    // of the lengths that the kernel derives from the map or from the counts beside them.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, attr, size_of::<bpf_attr>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+fn empty() -> bpf_attr {
+    // SAFETY: a union of plain integers; all zero is what the kernel takes for "not given".
+    unsafe { zeroed() }
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd() as u32
+}
+
+fn pointer<T>(slice: &[T]) -> u64 {
+    slice.as_ptr() as u64
+}
+
+fn pointer_mut<T>(slice: &mut [T]) -> u64 {
+    slice.as_mut_ptr() as u64
+}
+
+/// The value of a key, `Ok(false)` when there is none. `value` is as long as the kernel's value, for all CPUs together.
+pub(super) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &mut [V]) -> io::Result<bool> {
+    let mut attr = empty();
+    attr.__bindgen_anon_2.map_fd = number(map);
+    attr.__bindgen_anon_2.key = pointer(std::slice::from_ref(key));
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = pointer_mut(value);
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes one element, new or not.
+pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut attr = empty();
+    attr.__bindgen_anon_2.map_fd = number(map);
+    attr.__bindgen_anon_2.key = pointer(std::slice::from_ref(key));
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = pointer(std::slice::from_ref(value));
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Deletes one element; one that is not there is deleted.
+pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut attr = empty();
+    attr.__bindgen_anon_2.map_fd = number(map);
+    attr.__bindgen_anon_2.key = pointer(std::slice::from_ref(key));
+    match bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attr) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Writes many elements in one call; `keys` and `values` are of equal length. On an error those before it are written.
+pub(super) fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
+    assert_eq!(keys.len(), values.len());
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut attr = empty();
+    attr.batch.map_fd = number(map);
+    attr.batch.keys = pointer(keys);
+    attr.batch.values = pointer(values);
+    attr.batch.count = keys.len() as u32;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
+}
+
+/// Where a batch lookup goes on: opaque to us, at most as long as a hash map's bucket number or an array's index.
+pub(super) type Position = u32;
+
+/// Reads up to `keys.len()` elements after `position` (from the start when `None`). Returns how many, and where to go on
+/// unless that was the end. ENOSPC: one bucket has more elements than fit.
+pub(super) fn lookup_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    position: Option<Position>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<(usize, Option<Position>)> {
+    assert_eq!(keys.len(), values.len());
+    let mut next: Position = 0;
+    let mut attr = empty();
+    attr.batch.map_fd = number(map);
+    attr.batch.in_batch = position.as_ref().map_or(0, |position| pointer(std::slice::from_ref(position)));
+    attr.batch.out_batch = pointer_mut(std::slice::from_mut(&mut next));
+    attr.batch.keys = pointer_mut(keys);
+    attr.batch.values = pointer_mut(values);
+    attr.batch.count = keys.len() as u32;
+    let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
+    // SAFETY: `batch` is the member that was filled; the kernel has written the count into it.
+    let count = unsafe { attr.batch.count } as usize;
+    match result {
+        Ok(_) => Ok((count, Some(next))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok((count, None)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens what is pinned at a path.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = empty();
+    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
+    // SAFETY: a descriptor that the kernel has just made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes a link run another program, without a gap.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = empty();
+    attr.link_update.link_fd = number(link);
+    attr.link_update.__bindgen_anon_1.new_prog_fd = number(program);
+    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// What a link is attached to.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    // SAFETY: a struct of plain integers.
+    let mut info: bpf_link_info = unsafe { zeroed() };
+    let mut attr = empty();
+    attr.info.bpf_fd = number(link);
+    attr.info.info_len = size_of_val(&info) as u32;
+    attr.info.info = pointer_mut(std::slice::from_mut(&mut info));
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let is_tcx = info.type_ == bpf_link_type::BPF_LINK_TYPE_TCX as u32;
+    // SAFETY: the kernel has filled the member that belongs to the type; all are plain integers.
+    let target = unsafe {
+        if is_tcx { u64::from(info.__bindgen_anon_1.tcx.ifindex) } else { info.__bindgen_anon_1.cgroup.cgroup_id }
+    };
+    Ok(LinkInfo { id: info.id, program_id: info.prog_id, target })
+}
+
+/// What owns one descriptor for as long as it lives.
+pub(crate) trait OwnsDescriptor: AsRawFd {}
+
+impl OwnsDescriptor for OwnedFd {}
+
+impl OwnsDescriptor for aya_log::EbpfLogger<&'static dyn log::Log> {}
+
+/// Waits on a descriptor from async code.
+pub(crate) fn readable<T: OwnsDescriptor>(descriptor: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: the implementors above own their descriptor, neither change nor close it before they are dropped, and are
+    // moved into the AsyncFd.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+}
+
+/// Cookie of the network namespace that the calling thread is in.
+pub(super) fn netns_cookie() -> io::Result<u64> {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut cookie = 0_u64;
+    let mut length = size_of_val(&cookie) as libc::socklen_t;
+    // SAFETY: `cookie` and `length` are live and agree; SO_NETNS_COOKIE writes eight bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}

@@ -1,0 +1,164 @@
+//! Devices: veth pairs with chosen numbers, and the list of what is there.
+
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use futures_util::TryStreamExt as _;
+use netbpf_common::wire::Mac;
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+
+use super::{Netlink, accept, describe, errno};
+use crate::error::{Error, Result};
+
+/// A device as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// Number.
+    pub(crate) ifindex: u32,
+    /// Name.
+    pub(crate) name: String,
+    /// MAC address, where it has one.
+    pub(crate) mac: Option<Mac>,
+    /// MTU, in bytes.
+    pub(crate) mtu: u32,
+    /// Whether it is a veth.
+    pub(crate) is_veth: bool,
+    /// Whether its packets have an Ethernet header.
+    pub(crate) is_ethernet: bool,
+    /// Whether it is a loopback device.
+    pub(crate) is_loopback: bool,
+    /// Whether it is a port of a bridge, bond or team, which sees its packets first.
+    pub(crate) is_port: bool,
+}
+
+/// One end of a veth pair to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct VethEnd<'a> {
+    /// Name.
+    pub(crate) name: &'a str,
+    /// Number; the kernel chooses when absent.
+    pub(crate) ifindex: Option<u32>,
+    /// MAC address.
+    pub(crate) mac: Mac,
+    /// MTU, in bytes.
+    pub(crate) mtu: u32,
+    /// The namespace it is made in; that of the socket when absent.
+    pub(crate) namespace: Option<BorrowedFd<'a>>,
+}
+
+impl VethEnd<'_> {
+    fn describe<T>(&self, builder: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
+        let builder = builder.index(self.ifindex.unwrap_or(0)).address(self.mac.octets().to_vec()).mtu(self.mtu);
+        match self.namespace {
+            Some(namespace) => builder.setns_by_fd(namespace.as_raw_fd()),
+            None => builder,
+        }
+    }
+}
+
+impl Netlink {
+    /// Makes a veth pair, both ends down. A name or number in use is a conflict.
+    pub(crate) async fn make_veth(&self, end: &VethEnd<'_>, peer: &VethEnd<'_>) -> Result<()> {
+        let other = peer.describe(LinkMessageBuilder::<LinkUnspec>::new().name(peer.name)).build();
+        let pair = end
+            .describe(LinkVeth::new(end.name, peer.name))
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(other)))
+            .build();
+        self.handle.link().add(pair).execute().await.map_err(|error| {
+            let line = format!("cannot make the devices {} and {}: {}", end.name, peer.name, describe(&error));
+            match errno(&error) {
+                libc::EEXIST | libc::EBUSY => Error::Conflict(line),
+                _ => Error::Internal(line),
+            }
+        })
+    }
+
+    /// Sets a device up.
+    pub(crate) async fn set_up(&self, ifindex: u32) -> Result<()> {
+        self.change(ifindex, "set up", LinkUnspec::new_with_index(ifindex).up()).await
+    }
+
+    /// Sets a device up, without ARP.
+    pub(crate) async fn set_up_without_arp(&self, ifindex: u32) -> Result<()> {
+        self.change(ifindex, "set up", LinkUnspec::new_with_index(ifindex).arp(false).up()).await
+    }
+
+    /// Sets the MTU of a device.
+    pub(crate) async fn set_mtu(&self, ifindex: u32, mtu: u32) -> Result<()> {
+        self.change(ifindex, "set the MTU of", LinkUnspec::new_with_index(ifindex).mtu(mtu)).await
+    }
+
+    async fn change(&self, ifindex: u32, what: &str, change: LinkMessageBuilder<LinkUnspec>) -> Result<()> {
+        let result = self.handle.link().set(change.build()).execute().await;
+        accept(result, &[]).map_err(|error| Error::Internal(format!("cannot {what} device {ifindex}: {error}")))
+    }
+
+    /// Deletes a device, and with it the other end of a veth pair.
+    pub(crate) async fn delete_device(&self, ifindex: u32) -> Result<()> {
+        let result = self.handle.link().del(ifindex).execute().await;
+        accept(result, &[libc::ENODEV])
+            .map_err(|error| Error::Internal(format!("cannot delete device {ifindex}: {error}")))
+    }
+
+    /// The device of a number.
+    pub(crate) async fn device(&self, ifindex: u32) -> Result<Option<Device>> {
+        self.find(self.handle.link().get().match_index(ifindex)).await
+    }
+
+    /// The device of a name.
+    pub(crate) async fn device_named(&self, name: &str) -> Result<Option<Device>> {
+        self.find(self.handle.link().get().match_name(name)).await
+    }
+
+    async fn find(&self, request: rtnetlink::LinkGetRequest) -> Result<Option<Device>> {
+        match request.execute().try_next().await {
+            Ok(message) => Ok(message.as_ref().map(Device::from)),
+            Err(error) if errno(&error) == libc::ENODEV => Ok(None),
+            Err(error) => Err(Error::Internal(format!("cannot look for a device: {}", describe(&error)))),
+        }
+    }
+
+    /// All devices.
+    pub(crate) async fn devices(&self) -> Result<Vec<Device>> {
+        let list: std::result::Result<Vec<LinkMessage>, _> = self.handle.link().get().execute().try_collect().await;
+        let list = list.map_err(|error| Error::Internal(format!("cannot list devices: {}", describe(&error))))?;
+        Ok(list.iter().map(Device::from).collect())
+    }
+}
+
+impl From<&LinkMessage> for Device {
+    fn from(message: &LinkMessage) -> Self {
+        let mut device = Self {
+            ifindex: message.header.index,
+            name: String::new(),
+            mac: None,
+            mtu: 0,
+            is_veth: false,
+            is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            is_loopback: message.header.flags.contains(LinkFlags::Loopback),
+            is_port: false,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => device.name.clone_from(name),
+                LinkAttribute::Address(bytes) => device.mac = <[u8; 6]>::try_from(&bytes[..]).ok().map(Mac::new),
+                LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(InfoKind::Veth) => device.is_veth = true,
+                            LinkInfo::PortKind(InfoPortKind::Bridge | InfoPortKind::Bond | InfoPortKind::Team) => {
+                                device.is_port = true;
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        device
+    }
+}

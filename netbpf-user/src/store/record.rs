@@ -1,0 +1,119 @@
+//! What is kept of a container over restarts.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use netbpf_common::abi::Transport;
+use netbpf_common::wire::Mac;
+use serde::{Deserialize, Serialize};
+
+/// A container as it is desired.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ContainerRecord {
+    /// Its name.
+    pub(crate) name: String,
+    /// 64 hex digits.
+    pub(crate) id: String,
+    /// Its hostname.
+    pub(crate) hostname: String,
+    /// Its network namespace.
+    pub(crate) netns: PathBuf,
+    /// Whether netbpf has made that namespace, under the container's name.
+    pub(crate) owns_netns: bool,
+    /// IPv4 address.
+    pub(crate) address: Ipv4Addr,
+    /// MAC address of its end.
+    pub(crate) mac: [u8; 6],
+    /// MTU of its device, in bytes.
+    pub(crate) mtu: u32,
+    /// Endpoint slot.
+    pub(crate) slot: u32,
+    /// Generation of its endpoint.
+    pub(crate) generation: u32,
+    /// Number of the host-side device.
+    pub(crate) ifindex: u32,
+    /// Name of the host-side device.
+    pub(crate) device: String,
+    /// Its publishes.
+    pub(crate) rules: Vec<RuleRecord>,
+    /// The process that runs in it, or has run.
+    pub(crate) process: Option<ProcessRecord>,
+    /// Whether it is forgotten when its process ends.
+    pub(crate) remove_on_exit: bool,
+    /// Unix time of its creation, in seconds.
+    pub(crate) created: u64,
+}
+
+impl ContainerRecord {
+    /// MAC address of its end.
+    pub(crate) fn mac(&self) -> Mac {
+        Mac::new(self.mac)
+    }
+
+    /// Its network namespace, open or not.
+    pub(crate) fn netns(&self) -> &Path {
+        &self.netns
+    }
+}
+
+/// A process, told from a later one with the same number by its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessRecord {
+    /// Process id.
+    pub(crate) pid: u32,
+    /// When it started, in clock ticks since boot (proc(5), starttime).
+    pub(crate) start: u64,
+    /// Whether it has ended.
+    pub(crate) exited: bool,
+}
+
+/// A publish as it is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RuleRecord {
+    /// Place in `RULES`.
+    pub(crate) rule: u32,
+    /// Address of the host; 0.0.0.0 for all.
+    pub(crate) host_ip: Ipv4Addr,
+    /// First host port.
+    pub(crate) host_port: u16,
+    /// First container port.
+    pub(crate) container_port: u16,
+    /// Number of ports, minus one: a range may have all 65,535.
+    pub(crate) more: u16,
+    /// Transport.
+    #[serde(with = "transport")]
+    pub(crate) transport: Transport,
+}
+
+impl RuleRecord {
+    /// Whether it is for every address of the host.
+    pub(crate) fn is_wildcard(&self) -> bool {
+        self.host_ip.is_unspecified()
+    }
+
+    /// Last host port.
+    pub(crate) fn last_port(&self) -> u16 {
+        self.host_port + self.more
+    }
+
+    /// All its host ports.
+    pub(crate) fn ports(&self) -> std::ops::RangeInclusive<u16> {
+        self.host_port..=self.last_port()
+    }
+}
+
+mod transport {
+    use netbpf_common::abi::Transport;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::spec::{transport_name, transport_named};
+
+    pub(super) fn serialize<S: Serializer>(transport: &Transport, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(transport_name(*transport))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Transport, D::Error> {
+        let name = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        transport_named(&name).ok_or_else(|| D::Error::custom(format!("unknown transport '{name}'")))
+    }
+}
