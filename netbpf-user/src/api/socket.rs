@@ -96,3 +96,50 @@ impl Socket {
         (self.listener, self.file)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of the test's own, removed with all that is in it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("netbpf-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_living_agent_keeps_its_socket_and_a_dead_one_leaves_it() {
+        let scratch = Scratch::new("socket");
+        let path = scratch.0.join("run/netbpf.sock");
+        let first = Socket::bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        assert!(matches!(Socket::bind(&path), Err(SocketError::InUse(_))));
+        let (listener, file) = first.split();
+        drop(listener);
+        // As after SIGKILL: the file is there, and nobody behind it.
+        std::mem::forget(file);
+        assert!(path.exists());
+        drop(Socket::bind(&path).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let scratch = Scratch::new("file");
+        let path = scratch.0.join("netbpf.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(Socket::bind(&path), Err(SocketError::NotASocket(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+}

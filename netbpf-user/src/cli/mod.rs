@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use clap::error::ErrorKind;
 use clap::{ArgAction, Parser, Subcommand};
 use netbpf_user::Settings;
 use netbpf_user::api::Client;
@@ -94,14 +95,38 @@ enum Verb {
     Demo(demo::Demo),
 }
 
-/// Exit codes: 0 done, 1 refused or failed with one line on stderr, 2 usage (by clap).
+/// Exit codes: 0 done, 1 refused or failed, 2 usage; the last two with one line on stderr.
 pub(crate) fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return explain(&error),
+    };
     log(&arguments);
     run(arguments).unwrap_or_else(|error| {
         eprintln!("netbpf: {}", format!("{error:#}").replace('\n', " "));
         ExitCode::FAILURE
     })
+}
+
+/// Answers `--help` and `--version`, and says in one line what is wrong with the arguments.
+fn explain(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        // Clap would name the verb, which has no version of its own.
+        ErrorKind::DisplayVersion => println!("netbpf {}", env!("CARGO_PKG_VERSION")),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        _ => {
+            eprintln!("netbpf: {}; try --help", usage_line(&error.to_string()));
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Clap's complaint and its tips, without the paragraphs that follow.
+fn usage_line(complaint: &str) -> String {
+    let lines = complaint.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let line = lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
+    line.trim_start_matches("error: ").to_owned()
 }
 
 fn run(Arguments { global, verb }: Arguments) -> anyhow::Result<ExitCode> {
@@ -172,6 +197,20 @@ mod tests {
         }
         assert!(parse("netbpf run").is_err());
         assert!(parse("netbpf exec box").is_err());
+    }
+
+    #[test]
+    fn wrong_usage_is_told_in_one_line() {
+        for (line, expected) in [
+            ("netbpf attach --pid 1", "the following required arguments were not provided: --name <N>"),
+            ("netbpf create --ip 1.2.3", "invalid value '1.2.3' for '--ip <A>': invalid IPv4 address syntax"),
+            ("netbpf rm --al", "unexpected argument '--al' found"),
+        ] {
+            let Err(error) = parse(line) else { panic!("{line}") };
+            let told = usage_line(&error.to_string());
+            assert!(told.starts_with(expected), "{told}");
+            assert!(!told.contains('\n'), "{told}");
+        }
     }
 
     #[test]

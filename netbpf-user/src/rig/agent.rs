@@ -69,7 +69,7 @@ impl Agent {
             if self.process.try_wait().doing(|| "wait for the agent".into())?.is_some() {
                 let log = std::fs::read_to_string(layout.log()).unwrap_or_default();
                 let last = log.lines().last().unwrap_or("it ended without a word");
-                return Err(RigError::new("start the agent", last));
+                return Err(RigError::new("start the agent", last.trim_start_matches("netbpf: ")));
             }
             if Instant::now() > deadline {
                 return Err(RigError::new("start the agent", format!("not ready after {} s", START.as_secs())));
