@@ -140,10 +140,9 @@ impl Engine {
         inside.add_default_route(device.ifindex, self.settings.gateway(), mtu).await
     }
 
-    /// Directory of marks: one empty file per namespace that this instance has made. It is in the run directory, which
-    /// a reboot empties together with the namespaces.
+    /// The directory of [`MARKS`](super::MARKS).
     pub(super) fn marks(&self) -> std::path::PathBuf {
-        self.settings.run_dir.join("netns")
+        self.settings.run_dir.join(super::MARKS)
     }
 
     fn mark(&self, name: &str) -> Result<()> {

@@ -17,6 +17,7 @@ mod sockets;
 mod start;
 mod state;
 mod status;
+mod uninstall;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -32,6 +33,12 @@ use crate::error::Result;
 use crate::net::Netlink;
 use crate::store::Store;
 use state::State;
+
+pub use uninstall::uninstall;
+
+/// Directory of marks below the run directory: one empty file per namespace that the instance has made. A reboot empties
+/// it together with the namespaces.
+const MARKS: &str = "netns";
 
 /// One instance of netbpf on the network namespace it was started in.
 #[derive(Debug)]

@@ -31,19 +31,15 @@ impl Engine {
     /// Takes over what is pinned, or makes it, and follows the host from then on.
     pub async fn start(settings: Settings) -> Result<Arc<Self>> {
         settings.validate()?;
-        if !nix::unistd::geteuid().is_root() {
-            return Err(Error::Unsupported(
-                "the agent needs root, for BPF and network devices: run it with sudo".into(),
-            ));
-        }
+        require_root()?;
         let cgroup = settings.cgroup.clone().map_or_else(cgroup_root, Ok)?;
+        mount_bpffs(&settings)?;
         make_directory(&settings.state_dir, 0o700)?;
         let lock = lock(&settings.state_dir)?;
         let store = Store::open(&settings.state_dir)?;
         let (instance, containers) = store.load()?;
         make_directory(&settings.run_dir, 0o755)?;
-        make_directory(&settings.run_dir.join("netns"), 0o700)?;
-        mount_bpffs(&settings)?;
+        make_directory(&settings.run_dir.join(super::MARKS), 0o700)?;
 
         let instance = match instance {
             Some(instance) => instance,
@@ -189,7 +185,7 @@ pub(super) fn remove_files(settings: &Settings) -> Vec<Error> {
         note(&file, fs::remove_file(&file));
     }
     for directory in
-        [&Files::all(&settings.run_dir), &settings.run_dir.join("netns"), &settings.run_dir, &settings.state_dir]
+        [&Files::all(&settings.run_dir), &settings.run_dir.join(super::MARKS), &settings.run_dir, &settings.state_dir]
     {
         note(directory, fs::remove_dir(directory));
     }
@@ -205,7 +201,14 @@ fn make_directory(path: &Path, mode: u32) -> Result<()> {
         .context(|| format!("make the directory {}", path.display()))
 }
 
-fn lock(state_dir: &Path) -> Result<Flock<File>> {
+pub(super) fn require_root() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::Unsupported("netbpf needs root, for BPF and network devices: run it with sudo".into()))
+}
+
+pub(super) fn lock(state_dir: &Path) -> Result<Flock<File>> {
     let path = state_dir.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.context(|| format!("open {}", path.display()))?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 use netbpf_user::Settings;
-use netbpf_user::agent::Engine;
+use netbpf_user::agent;
 use netbpf_user::api::ClientError;
 
 use super::settings::SettingsFlags;
@@ -38,5 +38,5 @@ impl Uninstall {
 
 fn without_agent(settings: Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start")?;
-    Ok(runtime.block_on(async { Engine::start(settings).await?.uninstall().await })?)
+    Ok(runtime.block_on(agent::uninstall(&settings))?)
 }

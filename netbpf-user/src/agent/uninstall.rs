@@ -1,0 +1,81 @@
+//! Removing an instance whose agent does not run: also one that this version could not run.
+
+use std::fs;
+
+use netbpf_common::wire::Mac;
+
+use super::containers::marked;
+use super::{host, process, start};
+use crate::config::Settings;
+use crate::datapath::{Datapath, Hook, remove_filter};
+use crate::error::{Error, Result};
+use crate::net::{Netlink, namespace};
+use crate::process::Files;
+use crate::store::Store;
+
+/// Removes every container, program, pin, device and file of an instance, as far as they are there.
+///
+/// Unlike [`Engine::uninstall`](super::Engine::uninstall) it loads no program and reads no map: it is the way out when
+/// those of the instance are of another version.
+///
+/// # Errors
+/// When an agent runs, or something could not be removed; the rest is removed all the same.
+pub async fn uninstall(settings: &Settings) -> Result<()> {
+    start::require_root()?;
+    let _lock = if settings.state_dir.exists() { Some(start::lock(&settings.state_dir)?) } else { None };
+    let mut errors = Vec::new();
+    let netlink = Netlink::open()?;
+    let recorded = forget_containers(settings, &mut errors);
+    let gateway_mac = match recorded {
+        // The database is gone, its pins are not: then netbpf0 is this instance's, as there is one in a namespace.
+        None if Datapath::is_pinned(settings) => {
+            netlink.device_named(host::HOST_DEVICE).await?.and_then(|device| device.mac)
+        }
+        recorded => recorded,
+    };
+    if let Some(mac) = gateway_mac {
+        for device in netlink.devices().await? {
+            if host::is_own(&device, mac) {
+                errors.extend(netlink.delete_device(device.ifindex).await.err());
+            } else {
+                remove_filter(&Hook::uplink(device.ifindex, device.name));
+            }
+        }
+    }
+    let marks = settings.run_dir.join(super::MARKS);
+    if marks.exists() {
+        for name in marked(&marks)? {
+            errors.extend(namespace::remove(&name).err());
+        }
+    }
+    errors.extend(Datapath::unpin(settings).err());
+    for directory in [marks, Files::all(&settings.run_dir)] {
+        if directory.exists()
+            && let Err(error) = fs::remove_dir_all(&directory)
+        {
+            errors.push(Error::Internal(format!("cannot remove {}: {error}", directory.display())));
+        }
+    }
+    errors.extend(start::remove_files(settings));
+    errors.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Kills the processes that the database knows. Returns the gateway's MAC address, by which devices are known.
+fn forget_containers(settings: &Settings, errors: &mut Vec<Error>) -> Option<Mac> {
+    if !settings.state_dir.exists() {
+        return None;
+    }
+    match Store::open(&settings.state_dir).and_then(|store| store.load()) {
+        Ok((instance, containers)) => {
+            for running in containers.values().filter_map(|record| record.process).filter(process::is_running) {
+                errors.extend(process::kill(&running).err());
+            }
+            instance.map(|instance| Mac::new(instance.gateway_mac))
+        }
+        // A database that nobody can read is one more thing to remove.
+        Err(error) => {
+            tracing::warn!("{error}");
+            None
+        }
+    }
+}
