@@ -1,1 +1,107 @@
-fn main(){}
+//! The list of hooks. What becomes of a packet is decided in `netbpf_common::path`; here is where
+//! each verdict turns into what the kernel is told.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![cfg_attr(
+    not(target_arch = "bpf"),
+    allow(dead_code, reason = "the hooks have no caller on the host, where this is only checked")
+)]
+
+mod ctx;
+mod maps;
+mod socket;
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::debug;
+use netbpf_common::abi::{Event, FlowKey};
+use netbpf_common::path::{self, Env, Packet as _, V4, Verdict};
+use netbpf_common::wire::V4Addr;
+
+use crate::ctx::{Skb, redirect, redirect_neighbour, redirect_peer};
+use crate::maps::Maps;
+
+/// Most flow keys that one run of `collect` takes.
+const COLLECT_KEYS: u32 = 128;
+
+/// TC ingress of each endpoint's host-side device: all that a container sends.
+#[classifier]
+pub fn egress(ctx: TcContext) -> i32 {
+    let mut skb = Skb::new(&ctx);
+    let maps = Maps::new(ctx.as_ptr());
+    let verdict = path::egress(&mut skb, &maps);
+    enact(&ctx, &mut skb, &maps, verdict, "egress")
+}
+
+/// TC ingress of each uplink: all that comes from outside.
+#[classifier]
+pub fn uplink(ctx: TcContext) -> i32 {
+    let mut skb = Skb::new(&ctx);
+    let maps = Maps::new(ctx.as_ptr());
+    let verdict = path::uplink(&mut skb, &maps);
+    enact(&ctx, &mut skb, &maps, verdict, "uplink")
+}
+
+/// TC egress of netbpf0: all that the host sends to containers.
+#[classifier]
+pub fn host(ctx: TcContext) -> i32 {
+    let mut skb = Skb::new(&ctx);
+    let maps = Maps::new(ctx.as_ptr());
+    let verdict = path::host(&mut skb, &maps);
+    enact(&ctx, &mut skb, &maps, verdict, "host")
+}
+
+/// Run by the agent with BPF_PROG_TEST_RUN on an array of keys of O entries; returns how many
+/// flows it has ended.
+#[classifier]
+pub fn collect(ctx: TcContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    let maps = Maps::new(ctx.as_ptr());
+    let mut collected = 0;
+    for i in 0..COLLECT_KEYS {
+        let Some(key) = skb.read::<FlowKey<V4Addr>>(i * size_of::<FlowKey<V4Addr>>() as u32) else { break };
+        if path::collect::collect::<V4, _>(&maps, &key) {
+            collected += 1;
+        }
+    }
+    collected
+}
+
+/// The verdict table. TC_ACT_UNSPEC is TCX_NEXT: programs and filters of others see what we pass.
+#[inline(always)]
+fn enact(ctx: &TcContext, skb: &mut Skb, maps: &Maps, verdict: Verdict, hook: &'static str) -> i32 {
+    match verdict {
+        Verdict::Pass => {
+            Env::<V4>::count(maps, Event::Passed);
+            TC_ACT_UNSPEC
+        }
+        Verdict::Drop(reason) => {
+            Env::<V4>::count_drop(maps, reason);
+            debug!(ctx, "{}: {} on device {}", hook, reason.name(), skb.ifindex());
+            TC_ACT_SHOT
+        }
+        Verdict::Peer { ifindex } => {
+            skb.claim();
+            redirect_peer(ifindex)
+        }
+        Verdict::Neighbour { ifindex, next_hop } => redirect_neighbour(ifindex, next_hop),
+        Verdict::Device { ifindex } => redirect(ifindex, false),
+        Verdict::Ingress { ifindex } => redirect(ifindex, true),
+    }
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// What the kernel lets programs with this licence call.
+#[cfg_attr(target_arch = "bpf", unsafe(link_section = "license"), unsafe(no_mangle))]
+#[used]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

@@ -19,7 +19,7 @@ macro_rules! named {
     };
 }
 
-/// Places in the `COUNTERS` array.
+/// Counters in the one element of `COUNTERS`.
 pub const COUNTERS: u32 = 64;
 
 named! {
@@ -37,7 +37,8 @@ named! {
         SpoofedNeighbour = 4 "spoofed-neighbour",
         /// Neither IPv4 nor ARP, or an IP protocol that cannot be translated.
         UnsupportedProtocol = 5 "unsupported-protocol",
-        /// Source routing or another refused IP option.
+        /// A container sent IP options: source routing would lead past the checks made here, and none
+        /// is translated.
         IpOption = 6 "ip-option",
         /// A fragment that would have to be translated.
         Fragment = 7 "fragment",
@@ -75,6 +76,8 @@ named! {
         TooBig = 23 "too-big",
         /// A kernel helper refused; a defect of netbpf or a lack of memory.
         Internal = 24 "internal",
+        /// Another CPU has just made a flow with the same key; the sender's next packet finds it.
+        Raced = 25 "raced",
     }
 }
 

@@ -216,7 +216,7 @@ pub struct Flow<A> {
     pub next_hop: NextHop,
     /// Endpoint slot or ifindex, see `target_kind`.
     pub target: u32,
-    /// Generation of the target endpoint; 0 when the target is none.
+    /// Generation of the target endpoint, or the route epoch of a target in the world; 0 for the host.
     pub target_generation: u32,
     /// Generation of the endpoint that sends in this direction; 0 when the sender is none.
     pub source_generation: u32,

@@ -15,7 +15,8 @@ pub use counter::{COUNTERS, DropReason, Event};
 pub use endpoint::{ENDPOINT_SLOTS, Endpoint, NETWORKS, Network, NetworkFlags, Subnet, Uplink, UplinkFlags};
 pub use flow::{Flow, FlowKey, Life, NextHop, RingSlot, Scope, Stamp, TargetKind, Word};
 pub use publish::{
-    GENERATIONS, KEPT_WORDS, PORT_TABLE, PORTS, PublishKey, PublishedPort, RULES, Rule, Transport, VIRTUALS, generation,
+    GENERATIONS, KEPT_WORDS, LOOPBACK_INDEX, PORT_TABLE, PORTS, PublishKey, PublishedPort, RULES, Rule, Transport,
+    VIRTUALS, generation,
 };
 
 /// Raised by every change of a layout below. An agent finds it in [`Config`] of a pinned instance.
@@ -53,7 +54,7 @@ pub mod map {
     pub const RING_V4: &str = "RING_V4";
     /// Per-CPU counter of flows made (u64): the position in the ring, and the flow ids.
     pub const RING_HEAD: &str = "RING_HEAD";
-    /// Per-CPU array of u64 by [`DropReason`](super::DropReason) and [`Event`](super::Event).
+    /// Per-CPU array with one element: an array of [`COUNTERS`](super::COUNTERS) u64 by [`DropReason`](super::DropReason) and [`Event`](super::Event).
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map that is pinned: the state that outlives an agent.

@@ -17,6 +17,9 @@ pub const KEPT_WORDS: u32 = PORT_TABLE / 64;
 /// Places in `VIRTUALS_V4`: the addresses of a /24.
 pub const VIRTUALS: u32 = 256;
 
+/// Virtual index of 127.0.0.1, which stands for all of 127.0.0.0/8.
+pub const LOOPBACK_INDEX: u32 = 1;
+
 /// Places in `GENERATIONS`: the epochs, then one per rule.
 pub const GENERATIONS: u32 = generation::FIRST_RULE + RULES;
 

@@ -1,1 +1,38 @@
-//! x
+//! The paths of a packet, generic over packet, tables and address family.
+//!
+//! ```text
+//! hook ─▶ parse ─▶ lookup ─▶ decide ─▶ apply ─▶ verdict
+//! ```
+//!
+//! [`egress`] is everything a container sends, [`uplink`] everything from outside, [`host`]
+//! everything the host sends to containers; [`socket`] leads the host's own sockets to published
+//! ports and [`collect`] removes flows. Each looks a flow up and follows it, or decides on a new
+//! one and makes it ([`table`]).
+
+mod apply;
+pub mod collect;
+mod egress;
+mod env;
+mod family;
+mod follow;
+mod host;
+mod make;
+mod neighbour;
+mod packet;
+mod parse;
+mod publish;
+mod refuse;
+pub mod socket;
+pub mod table;
+mod uplink;
+mod verdict;
+
+pub use apply::{Rewrite, Translation, apply};
+pub use egress::egress;
+pub use env::{Env, FlowEntry, HostSocket, InsertError, Route, RouteQuery, Scratch};
+pub use family::{Family, Ip, V4};
+pub use host::host;
+pub use packet::Packet;
+pub use parse::{Parsed, parse};
+pub use uplink::uplink;
+pub use verdict::{Decision, Verdict};

@@ -1,8 +1,23 @@
 //! Headers as they lie on the wire, one per file, and the arithmetic of their checksums.
+//!
+//! A header is a `Pod` struct that a path reads and writes as a whole through
+//! [`Packet`](crate::path::Packet); fields are in network byte order.
 
 mod addr;
+mod arp;
 mod be;
 pub mod checksum;
+mod ethernet;
+mod icmp;
+mod ipv4;
+mod l4;
+mod tcp;
 
 pub use addr::{Address, V4Addr, V6Addr};
+pub use arp::Arp;
 pub use be::{Be16, Be32, Mac};
+pub use ethernet::Ethernet;
+pub use icmp::{Echo, IcmpV4, QUOTED_PAYLOAD};
+pub use ipv4::Ipv4;
+pub use l4::{Checksum, L4, Ports, protocol};
+pub use tcp::{Tcp, flags as tcp_flags};

@@ -1,0 +1,40 @@
+//! Removal of flows that nobody uses: what the agent asks for, checked again where it can be
+//! decided without a race.
+
+use super::{Env, Family, FlowEntry, table};
+use crate::abi::{Event, Flow, FlowKey, Life, TargetKind};
+use crate::flow::is_expired;
+
+/// Ends the flow whose O entry has this key, if it has expired or cannot be used any more; whether
+/// it did.
+#[inline(always)]
+pub fn collect<F: Family, E: Env<F>>(env: &E, original: &FlowKey<F::Addr>) -> bool {
+    let Some(entry) = env.flow(original) else { return false };
+    let (mut flow, mut reply) = (Flow::default(), Flow::default());
+    entry.read_into(&mut flow);
+    let word = entry.word();
+    if flow.is_reply != 0 || !word.same_flow(flow.word) || word.life() == Life::Dead {
+        return false;
+    }
+    let has_reply = env.flow(&flow.other).is_some_and(|entry| {
+        entry.read_into(&mut reply);
+        reply.word.same_flow(word)
+    });
+    let last = if has_reply { reply.seen.max(flow.seen) } else { flow.seen };
+    let gone = |target_kind: u8, slot: u32, generation: u32| {
+        target_kind == TargetKind::Endpoint as u8 && env.endpoint(slot).is_none_or(|e| e.generation != generation)
+    };
+    let useless = gone(flow.target_kind, flow.target, flow.target_generation)
+        || !has_reply
+        || gone(reply.target_kind, reply.target, reply.target_generation);
+    if !useless && !is_expired(env.config(), original.proto, word, last, env.now()) {
+        return false;
+    }
+    // A packet that revives the flow in between keeps it only if it changes the word; one that
+    // comes after finds a miss and opens the flow anew.
+    let ended = table::end(env, original, &entry, word);
+    if ended {
+        env.count(Event::FlowCollected);
+    }
+    ended
+}

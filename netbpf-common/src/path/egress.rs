@@ -1,0 +1,185 @@
+//! Everything a container sends.
+
+use super::family::IcmpError;
+use super::follow::{self, Refusal, carry, check_destination, follow, into_endpoint, into_host, opens, way_out};
+use super::make::{Leg, NewFlow, make};
+use super::{
+    Decision, Env, Family, Packet, Parsed, RouteQuery, V4, Verdict, neighbour, parse, publish,
+    refuse::{Teller, refuse},
+};
+use crate::abi::{DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, NetworkFlags, Scope, Transport, generation};
+use crate::wire::{Address, Be16, Echo, Ethernet, L4, tcp_flags};
+
+/// TC ingress of an endpoint's host-side device.
+#[inline(always)]
+pub fn egress<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
+    let slot = slot_of_device(packet.ifindex());
+    let Some(endpoint) = env.endpoint(slot).filter(|e| e.generation != 0 && e.ifindex == packet.ifindex()) else {
+        return Verdict::Drop(DropReason::UnknownDevice);
+    };
+    let Some(ethernet) = packet.read::<Ethernet>(0) else {
+        return Verdict::Drop(DropReason::Malformed);
+    };
+    if packet.has_vlan_tag() || ethernet.is_tagged() {
+        return Verdict::Drop(DropReason::VlanTag);
+    }
+    if ethernet.src != endpoint.mac {
+        return Verdict::Drop(DropReason::SpoofedMac);
+    }
+    match ethernet.ethertype {
+        Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet, endpoint),
+        Ethernet::ARP => neighbour::answer(packet, env, &ethernet, endpoint).unwrap_or_else(Verdict::Drop),
+        _ => Verdict::Drop(DropReason::UnsupportedProtocol),
+    }
+}
+
+#[inline(always)]
+fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet, endpoint: &Endpoint) -> Verdict {
+    let parsed = match parse::<F, P>(packet, ethernet) {
+        Ok(parsed) => parsed,
+        Err(reason) => return Verdict::Drop(reason),
+    };
+    match route(packet, env, &parsed, endpoint) {
+        Ok(verdict) => verdict,
+        Err(refusal) => {
+            let gateway = env.network(endpoint.network).map(|n| F::subnet_of(n).gateway).unwrap_or_default();
+            let back = Verdict::Peer { ifindex: endpoint.ifindex };
+            refuse(env, packet, &parsed, refusal, &Teller { gateway, to: endpoint.mac }, back)
+        }
+    }
+}
+
+#[inline(always)]
+fn route<F: Family, P: Packet, E: Env<F>>(
+    packet: &mut P,
+    env: &E,
+    parsed: &Parsed<F>,
+    endpoint: &Endpoint,
+) -> Result<Verdict, Refusal> {
+    if parsed.ip.src != F::address_of(endpoint) {
+        return Err(DropReason::SpoofedAddress.into());
+    }
+    if parsed.ethernet.dst.is_group() {
+        return Err(DropReason::Multicast.into());
+    }
+    if parsed.ip.header_len > F::HEADER_LEN {
+        return Err(DropReason::IpOption.into());
+    }
+    if parsed.ip.is_fragment || parsed.l4 == L4::Icmp {
+        let mut routed = Err(Refusal::Drop(DropReason::Internal));
+        without_flow(env, packet, parsed, endpoint, &mut routed);
+        return routed;
+    }
+    let key = parsed.key(Scope::Container);
+    if !follow(env, parsed, &key, endpoint.generation)? {
+        let mut opened = Ok(());
+        plan(env, parsed, &key, endpoint, &mut opened);
+        opened?;
+        make(env, parsed, &key, &mut opened);
+        opened?;
+    }
+    carry(env, packet, parsed, &key)
+}
+
+/// A packet without ports goes where it needs no translation, and nowhere else.
+#[inline(never)]
+fn without_flow<F: Family, P: Packet, E: Env<F>>(
+    env: &E,
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    endpoint: &Endpoint,
+    routed: &mut Result<Verdict, Refusal>,
+) {
+    *routed = direct(env, parsed, endpoint)
+        .map_err(Refusal::Drop)
+        .and_then(|decision| follow::enact(env, packet, parsed, &decision));
+}
+
+#[inline(always)]
+fn direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, endpoint: &Endpoint) -> Result<Decision<F>, DropReason> {
+    let dst = parsed.ip.dst;
+    if let Some(neighbour) = env.slot_of(dst).and_then(|slot| env.endpoint(slot)) {
+        if neighbour.network != endpoint.network {
+            return Err(DropReason::Isolated);
+        }
+        return Ok(into_endpoint(parsed, Scope::Container as u16, neighbour));
+    }
+    if env.local(dst).is_some() && !dst.is_loopback() {
+        return Ok(into_host(env, parsed));
+    }
+    Err(if parsed.ip.is_fragment { DropReason::Fragment } else { DropReason::IcmpError })
+}
+
+/// Decides on a flow that a container opens; it is left in [`Env::scratch`].
+#[inline(never)]
+fn plan<F: Family, E: Env<F>>(
+    env: &E,
+    parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
+    endpoint: &Endpoint,
+    planned: &mut Result<(), Refusal>,
+) {
+    let Some(mut scratch) = env.scratch() else { return };
+    *planned = choose(env, parsed, key, endpoint, &mut scratch.flow).map(|new| scratch.new = new);
+}
+
+#[inline(always)]
+fn choose<F: Family, E: Env<F>>(
+    env: &E,
+    parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
+    endpoint: &Endpoint,
+    flow: &mut Flow<F::Addr>,
+) -> Result<NewFlow<F>, Refusal> {
+    let slot = slot_of_device(endpoint.ifindex);
+    check_destination(key.dst)?;
+    if parsed.l4.tcp_flags() & tcp_flags::RST != 0 || matches!(parsed.l4, L4::Echo(Echo::Reply, _)) {
+        return Err(DropReason::NoFlow.into());
+    }
+    let back = Leg::endpoint(slot, endpoint);
+    let network = env.network(endpoint.network).ok_or(DropReason::UnknownDevice)?;
+    let subnet = F::subnet_of(network);
+
+    if let Some(target) = env.slot_of(key.dst) {
+        let neighbour = env.endpoint(target).ok_or(DropReason::NoEndpoint)?;
+        if neighbour.network != endpoint.network {
+            return Err(DropReason::Isolated.into());
+        }
+        return Ok(NewFlow::plain(key, Leg::endpoint(target, neighbour), back));
+    }
+    if env.local(key.dst).is_some() {
+        let rule = Transport::from_protocol(key.proto)
+            .and_then(|transport| publish::find(env, key.dst, transport, key.dport.get()));
+        let Some(rule) = rule else {
+            let owner = follow::epoch(env, generation::PUBLISH_EPOCH);
+            return Ok(NewFlow { owner, ..NewFlow::plain(key, Leg::Host, back) });
+        };
+        if !opens(&parsed.l4) {
+            return Err(Refusal::Reset);
+        }
+        // A container that reaches itself must not see its own address as the sender.
+        let src = if rule.slot == slot { subnet.gateway } else { key.src };
+        return Ok(NewFlow {
+            src,
+            dst: F::address_of(rule.endpoint),
+            dport: Be16::new(rule.port),
+            owner: rule.stamp,
+            ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), back)
+        });
+    }
+    if subnet.contains(key.dst) {
+        return Err(Refusal::Icmp(IcmpError::HostUnreachable));
+    }
+    if network.flags & NetworkFlags::MASQUERADE == 0 {
+        return Err(DropReason::NoMasquerade.into());
+    }
+    let query = RouteQuery { src: F::Addr::default(), dst: key.dst, proto: key.proto, tos: parsed.ip.tos };
+    let src = way_out(env, &query, flow)?;
+    Ok(NewFlow { src, ..NewFlow::plain(key, Leg::World { ifindex: flow.target }, back) })
+}
+
+/// The slot of the endpoint behind a host-side device.
+#[inline(always)]
+const fn slot_of_device(ifindex: u32) -> u32 {
+    ifindex & (ENDPOINT_SLOTS - 1)
+}

@@ -1,0 +1,168 @@
+//! What the paths ask of the world around them: tables, clock, chance, routes, sockets.
+
+use core::ops::DerefMut;
+
+use super::Family;
+use super::make::{Leg, NewFlow};
+use crate::abi::{
+    Config, DropReason, Endpoint, Event, Flow, FlowKey, Network, NextHop, PublishKey, PublishedPort, RingSlot, Rule,
+    Stamp, Uplink, Word,
+};
+
+/// A flow entry that was found. Others may change or delete it at any time: what is read is a
+/// copy, and counts only if the word is still of the same flow afterwards.
+pub trait FlowEntry<A> {
+    /// Copies everything.
+    fn read_into(&self, flow: &mut Flow<A>);
+
+    /// The key of the other entry alone.
+    fn other(&self) -> FlowKey<A>;
+
+    /// The word alone.
+    fn word(&self) -> Word;
+
+    /// Compare-and-swap of the word; whether it was `from`.
+    fn swap(&self, from: Word, to: Word) -> bool;
+
+    /// Overwrites the copy of the word in an R entry.
+    fn copy_word(&self, word: Word);
+
+    /// A packet of `bytes` has passed at `now`.
+    fn touch(&self, now: u64, bytes: u32);
+
+    /// The decision was made again and is the same: a new stamp.
+    fn restamp(&self, owner: Stamp);
+
+    /// The route was looked up again, in this epoch: takes target, next hop, MTU and time of `flow`.
+    fn reroute(&self, flow: &Flow<A>, epoch: u32);
+}
+
+/// Why an entry was not inserted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InsertError {
+    /// There is one with this key.
+    Exists,
+    /// The table is full.
+    Full,
+}
+
+/// Who on the host would take a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HostSocket {
+    /// Nobody.
+    None,
+    /// A socket that waits for anybody.
+    Listening,
+    /// A socket connected to just this peer.
+    Connected,
+}
+
+/// A question to the routing table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RouteQuery<A> {
+    /// Source address as far as it is known, for source routing; unspecified otherwise.
+    pub src: A,
+    /// Where to.
+    pub dst: A,
+    /// IP protocol.
+    pub proto: u8,
+    /// Traffic class.
+    pub tos: u8,
+}
+
+/// The way out.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Route {
+    /// The device.
+    pub ifindex: u32,
+    /// The neighbour.
+    pub next_hop: NextHop,
+    /// Largest packet in bytes from the IP header on; 0 while the kernel does not say (it does
+    /// once the neighbour is known).
+    pub mtu: u16,
+}
+
+/// Room for what the BPF stack has none to spare for.
+#[derive(Debug)]
+pub struct Scratch<F: Family> {
+    /// The entry that the packet follows.
+    pub(super) flow: Flow<F::Addr>,
+    /// The flow that it opens.
+    pub(super) new: NewFlow<F>,
+}
+
+impl<F: Family> Default for Scratch<F> {
+    fn default() -> Self {
+        let key = FlowKey::default();
+        Self { flow: Flow::default(), new: NewFlow::plain(&key, Leg::Host, Leg::Host) }
+    }
+}
+
+/// The world of one instance, for one address family.
+pub trait Env<F: Family> {
+    /// A flow entry that was found.
+    type Entry: FlowEntry<F::Addr>;
+    /// The room of [`Scratch`].
+    type Scratch: DerefMut<Target = Scratch<F>>;
+
+    /// Time in jiffies; stands still while the machine sleeps.
+    fn now(&self) -> u64;
+    /// An unpredictable number.
+    fn random(&self) -> u32;
+    /// Settings.
+    fn config(&self) -> &Config;
+    /// Counts a drop. The hook calls it for every [`Verdict::Drop`](super::Verdict::Drop); paths
+    /// only where the verdict is another.
+    fn count_drop(&self, reason: DropReason);
+    /// Counts.
+    fn count(&self, event: Event);
+
+    /// Endpoint by slot.
+    fn endpoint(&self, slot: u32) -> Option<&Endpoint>;
+    /// Network by number.
+    fn network(&self, number: u16) -> Option<&Network>;
+    /// Slot of the endpoint that has the address.
+    fn slot_of(&self, address: F::Addr) -> Option<u32>;
+    /// Virtual index of an address of the host, 0 if it has none; nothing for others' addresses.
+    fn local(&self, address: F::Addr) -> Option<u32>;
+    /// The address of the host that a virtual address stands for.
+    fn behind_virtual(&self, address: F::Addr) -> Option<F::Addr>;
+    /// The virtual address that stands for an address of the host with this index.
+    fn virtual_address(&self, index: u32) -> F::Addr;
+    /// Source of what reaches a container in the host's name.
+    fn host_address(&self) -> F::Addr;
+    /// Device to the world.
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink>;
+
+    /// Generation of a rule or epoch.
+    fn generation(&self, slot: u32) -> u32;
+    /// Publish rule by number.
+    fn rule(&self, number: u32) -> Option<&Rule>;
+    /// What a port is published as, by [`Transport::port_index`](crate::abi::Transport::port_index).
+    fn published(&self, port_index: u32) -> PublishedPort;
+    /// Rule of a publish on one address.
+    fn published_on(&self, key: &PublishKey<F::Addr>) -> Option<u32>;
+    /// Whether a flow has kept this port outside the NAT range.
+    fn is_kept(&self, port_index: u32) -> bool;
+    /// Remembers that a flow has kept this port outside the NAT range.
+    fn keep(&self, port_index: u32);
+
+    /// Finds a flow entry.
+    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Self::Entry>;
+    /// Inserts a flow entry if there is none with its key.
+    fn insert(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Result<(), InsertError>;
+    /// Deletes a flow entry.
+    fn remove(&self, key: &FlowKey<F::Addr>);
+    /// Room for one flow at a time, with whatever the last user left there; it stays from call to
+    /// call until the packet is done with.
+    fn scratch(&self) -> Option<Self::Scratch>;
+    /// A number no flow has had.
+    fn next_flow_id(&self) -> u64;
+    /// Puts a new flow into this CPU's ring and takes out the one whose place it takes.
+    fn exchange_ring(&self, slot: &RingSlot<F::Addr>) -> RingSlot<F::Addr>;
+
+    /// Which socket of the host would receive a packet with this key.
+    fn host_socket(&self, key: &FlowKey<F::Addr>) -> HostSocket;
+    /// The way to an address.
+    fn route(&self, query: &RouteQuery<F::Addr>) -> Result<Route, DropReason>;
+}

@@ -1,0 +1,95 @@
+//! Everything the host sends to containers.
+
+use super::family::IcmpError;
+use super::follow::{self, Refusal, carry, follow, into_endpoint, opens};
+use super::make::{Leg, NewFlow, make};
+use super::{
+    Env, Family, Packet, Parsed, V4, Verdict, parse, publish,
+    refuse::{Teller, refuse},
+};
+use crate::abi::{DropReason, FlowKey, Scope, Transport};
+use crate::wire::{Address, Be16, Echo, Ethernet, L4, tcp_flags};
+
+/// TC egress of netbpf0.
+#[inline(always)]
+pub fn host<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
+    if packet.ingress_ifindex() != 0 {
+        return Verdict::Drop(DropReason::Forwarded);
+    }
+    match packet.read::<Ethernet>(0) {
+        Some(ethernet) if ethernet.ethertype == Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
+        Some(_) => Verdict::Drop(DropReason::UnsupportedProtocol),
+        None => Verdict::Drop(DropReason::Malformed),
+    }
+}
+
+#[inline(always)]
+fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> Verdict {
+    let parsed = match parse::<F, P>(packet, ethernet) {
+        Ok(parsed) => parsed,
+        Err(reason) => return Verdict::Drop(reason),
+    };
+    match route(packet, env, &parsed) {
+        Ok(verdict) => verdict,
+        Err(refusal) => {
+            let config = env.config();
+            let teller = Teller { gateway: env.host_address(), to: config.gateway_mac };
+            refuse(env, packet, &parsed, refusal, &teller, Verdict::Ingress { ifindex: config.host_ifindex })
+        }
+    }
+}
+
+#[inline(always)]
+fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &Parsed<F>) -> Result<Verdict, Refusal> {
+    let dst = parsed.ip.dst;
+    if !dst.is_unicast() {
+        return Err(DropReason::Multicast.into());
+    }
+    if parsed.ip.is_fragment || parsed.l4 == L4::Icmp {
+        let endpoint = env.slot_of(dst).and_then(|slot| env.endpoint(slot)).ok_or(DropReason::NoEndpoint)?;
+        return follow::enact(env, packet, parsed, &into_endpoint(parsed, Scope::Host as u16, endpoint));
+    }
+    let key = parsed.key(Scope::Host);
+    if !follow(env, parsed, &key, 0)? {
+        let mut opened = Ok(());
+        plan(env, parsed, &key, &mut opened);
+        opened?;
+        make(env, parsed, &key, &mut opened);
+        opened?;
+    }
+    carry(env, packet, parsed, &key)
+}
+
+/// Decides on a flow that a socket of the host opens: to a container's address, or to a virtual
+/// address that stands for a published port.
+/// It is left in [`Env::scratch`].
+#[inline(never)]
+fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>, planned: &mut Result<(), Refusal>) {
+    let Some(mut scratch) = env.scratch() else { return };
+    *planned = choose(env, parsed, key).map(|new| scratch.new = new);
+}
+
+#[inline(always)]
+fn choose<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> Result<NewFlow<F>, Refusal> {
+    if parsed.l4.tcp_flags() & tcp_flags::RST != 0 || matches!(parsed.l4, L4::Echo(Echo::Reply, _)) {
+        return Err(DropReason::NoFlow.into());
+    }
+    if let Some(slot) = env.slot_of(key.dst) {
+        let endpoint = env.endpoint(slot).ok_or(DropReason::NoEndpoint)?;
+        return Ok(NewFlow::plain(key, Leg::endpoint(slot, endpoint), Leg::Host));
+    }
+    let rule = env
+        .behind_virtual(key.dst)
+        .zip(Transport::from_protocol(key.proto))
+        .and_then(|(address, transport)| publish::find(env, address, transport, key.dport.get()))
+        .ok_or(Refusal::Icmp(IcmpError::HostUnreachable))?;
+    if !opens(&parsed.l4) {
+        return Err(Refusal::Reset);
+    }
+    Ok(NewFlow {
+        dst: F::address_of(rule.endpoint),
+        dport: Be16::new(rule.port),
+        owner: rule.stamp,
+        ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::Host)
+    })
+}

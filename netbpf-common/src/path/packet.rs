@@ -1,0 +1,45 @@
+//! What the paths ask of a packet.
+
+use bytemuck::Pod;
+
+use crate::wire::{Checksum, checksum::Delta};
+
+/// A frame that begins with its Ethernet header. Implemented for a TC skb and for bytes in memory.
+///
+/// Offsets and lengths are in bytes from the start of the frame. `None` means the frame ends
+/// before, or the kernel refused; a path that sees it drops the packet.
+pub trait Packet {
+    /// Length of the frame. For a GSO packet that of all segments together.
+    fn len(&self) -> u32;
+
+    /// Payload bytes per segment of a GSO packet; 0 for an ordinary one.
+    fn gso_size(&self) -> u32;
+
+    /// Whether the frame carries an 802.1Q tag that the kernel keeps beside it.
+    fn has_vlan_tag(&self) -> bool;
+
+    /// Whether the frame was addressed to the device it came in by (PACKET_HOST).
+    fn is_for_us(&self) -> bool;
+
+    /// The device the frame is on.
+    fn ifindex(&self) -> u32;
+
+    /// The device the packet came into the host by; 0 when the host made it.
+    fn ingress_ifindex(&self) -> u32;
+
+    /// Reads a header.
+    fn read<T: Pod>(&self, at: u32) -> Option<T>;
+
+    /// Writes a header.
+    fn write<T: Pod>(&mut self, at: u32, header: T) -> Option<()>;
+
+    /// Lets the transport checksum of the header at `l4` follow a change of addresses and ports
+    /// (RFC 1624). A frame whose checksum is left to the device takes the first part alone.
+    fn update_checksum(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta) -> Option<()>;
+
+    /// Cuts the frame off at `len`, or pads it with zeros up to there.
+    fn resize(&mut self, len: u32) -> Option<()>;
+
+    /// Makes room for `len` bytes behind the Ethernet header; what is there is undefined.
+    fn insert_header(&mut self, len: u32) -> Option<()>;
+}

@@ -1,0 +1,55 @@
+//! Which publish rule a packet falls under.
+
+use super::{Env, Family};
+use crate::abi::{Endpoint, PublishKey, Stamp, Transport, generation};
+
+/// A publish that is in force.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Published<'a> {
+    /// Rule and generation.
+    pub(super) stamp: Stamp,
+    /// Slot of the endpoint.
+    pub(super) slot: u32,
+    /// The endpoint.
+    pub(super) endpoint: &'a Endpoint,
+    /// Container port, in host order.
+    pub(super) port: u16,
+}
+
+/// The publish of a port (host order) on an address of the host.
+#[inline(always)]
+pub(super) fn find<F: Family, E: Env<F>>(
+    env: &E,
+    address: F::Addr,
+    transport: Transport,
+    port: u16,
+) -> Option<Published<'_>> {
+    let published = env.published(transport.port_index(port));
+    let number = if published.specific == 0 {
+        published.wildcard
+    } else {
+        env.published_on(&PublishKey::new(address, transport, port)).unwrap_or(published.wildcard)
+    };
+    if number == 0 {
+        return None;
+    }
+    let rule = env.rule(number)?;
+    let endpoint = env.endpoint(rule.endpoint).filter(|e| e.generation == rule.generation && e.generation != 0)?;
+    let slot = generation::FIRST_RULE + number;
+    Some(Published {
+        stamp: Stamp { slot, generation: env.generation(slot) },
+        slot: rule.endpoint,
+        endpoint,
+        port: rule.container_port_for(port),
+    })
+}
+
+/// Whether a port is published on an address of the host, or on any if the address is unspecified:
+/// no process of the host may bind it.
+#[inline(always)]
+pub(super) fn is_held<F: Family, E: Env<F>>(env: &E, address: F::Addr, transport: Transport, port: u16) -> bool {
+    let published = env.published(transport.port_index(port));
+    published.wildcard != 0
+        || published.specific != 0
+            && (address == F::Addr::default() || env.published_on(&PublishKey::new(address, transport, port)).is_some())
+}

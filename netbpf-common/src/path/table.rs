@@ -1,0 +1,150 @@
+//! The protocol of the flow table: how a flow is made, advanced, evicted and ended, so that there
+//! is never half of one.
+//!
+//! - **Make**: insert R if absent, which is also the allocation of its port, then O. If O exists,
+//!   take R back: another CPU was faster.
+//! - **Advance**: one compare-and-swap on the word of O.
+//! - **End**: whoever swaps the word of O to DEAD, and nobody else, deletes R, then O. A hit on
+//!   DEAD is a miss, and so is an R whose O is gone.
+
+use super::{Env, Family, FlowEntry, InsertError};
+use crate::abi::{Event, Flow, FlowKey, Life, RingSlot, Word};
+use crate::flow::{Direction, advance};
+use crate::wire::L4;
+
+/// How often a lost swap is tried again. Two CPUs change the same flow at once only around its
+/// beginning and end.
+const SWAPS: u32 = 4;
+
+/// What came of making a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Made {
+    /// It is there.
+    Yes,
+    /// The reply key belongs to another flow.
+    ReplyTaken,
+    /// Another CPU has just made a flow with the same original key.
+    Raced,
+    /// The table is full.
+    Full,
+}
+
+/// Makes a flow: both entries, and a place in the ring. `flow` holds the R entry and is left
+/// holding the O entry, as `turn` makes one from the other.
+#[inline(always)]
+pub fn make<F: Family, E: Env<F>>(
+    env: &E,
+    original: &FlowKey<F::Addr>,
+    reply: &FlowKey<F::Addr>,
+    flow: &mut Flow<F::Addr>,
+    turn: impl FnOnce(&mut Flow<F::Addr>),
+) -> Made {
+    flow.word = Word::half(env.next_flow_id());
+    match env.insert(reply, flow) {
+        Ok(()) => {}
+        Err(InsertError::Exists) => return Made::ReplyTaken,
+        Err(InsertError::Full) => return Made::Full,
+    }
+    turn(flow);
+    if let Err(error) = env.insert(original, flow) {
+        env.remove(reply);
+        return match error {
+            InsertError::Exists => Made::Raced,
+            InsertError::Full => Made::Full,
+        };
+    }
+    env.count(Event::FlowMade);
+    let oldest = env.exchange_ring(&RingSlot { original: *original, word: flow.word });
+    evict(env, &oldest);
+    Made::Yes
+}
+
+/// Ends the flow that was in a ring slot if it is still half-open.
+#[inline(always)]
+fn evict<F: Family, E: Env<F>>(env: &E, slot: &RingSlot<F::Addr>) {
+    if slot.word.life() == Life::None {
+        return;
+    }
+    let Some(entry) = env.flow(&slot.original) else { return };
+    let word = entry.word();
+    if word.same_flow(slot.word) && word.life() == Life::Half && end(env, &slot.original, &entry, word) {
+        env.count(Event::FlowEvicted);
+    }
+}
+
+/// Ends a flow whose O entry is in `word`; whether it was this call that did.
+#[inline(always)]
+pub fn end<F: Family, E: Env<F>>(env: &E, original: &FlowKey<F::Addr>, entry: &E::Entry, word: Word) -> bool {
+    if word.life() == Life::Dead || !entry.swap(word, word.dead()) {
+        return false;
+    }
+    // Nobody else deletes these keys now, so the entry stays this flow's until it is removed here.
+    env.remove(&entry.other());
+    env.remove(original);
+    true
+}
+
+/// Ends the flow of an entry of either direction. `key` is the entry's own.
+#[inline(always)]
+pub fn end_either<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>, entry: &E::Entry, flow: &Flow<F::Addr>) {
+    if flow.is_reply == 0 {
+        let word = entry.word();
+        if word.same_flow(flow.word) {
+            end(env, key, entry, word);
+        }
+    } else if let Some(original) = env.flow(&flow.other) {
+        let word = original.word();
+        if word.same_flow(flow.word) {
+            end(env, &flow.other, &original, word);
+        }
+    }
+}
+
+/// Lets a packet act on the state of its flow. False: the flow is no more, a miss.
+///
+/// A packet that changes nothing costs nothing here; a reply that does looks its O entry up.
+#[inline(always)]
+pub fn step<F: Family, E: Env<F>>(env: &E, entry: &E::Entry, flow: &Flow<F::Addr>, l4: &L4) -> bool {
+    if flow.word.life() == Life::Dead {
+        return false;
+    }
+    if flow.is_reply == 0 {
+        let next = advance(flow.word, Direction::Original, l4);
+        next == flow.word || advance_entry(env, entry, flow.word, Direction::Original, l4).is_some()
+    } else {
+        if advance(flow.word, Direction::Reply, l4) == flow.word {
+            return true;
+        }
+        let Some(original) = env.flow(&flow.other) else { return false };
+        match advance_entry(env, &original, flow.word, Direction::Reply, l4) {
+            Some(word) => {
+                entry.copy_word(word);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[inline(always)]
+fn advance_entry<F: Family, E: Env<F>>(
+    env: &E,
+    original: &E::Entry,
+    flow: Word,
+    direction: Direction,
+    l4: &L4,
+) -> Option<Word> {
+    for _ in 0..SWAPS {
+        let word = original.word();
+        if !word.same_flow(flow) || word.life() == Life::Dead {
+            return None;
+        }
+        let next = advance(word, direction, l4);
+        if next == word || original.swap(word, next) {
+            return Some(next);
+        }
+        env.count(Event::SwapLost);
+    }
+    // The packet goes on with the state as it was: its change comes with the next one.
+    Some(flow)
+}

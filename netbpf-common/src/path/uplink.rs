@@ -1,0 +1,100 @@
+//! Everything from outside.
+
+use super::follow::{Refusal, carry, follow, opens};
+use super::make::{Leg, NewFlow, make};
+use super::{Env, Family, HostSocket, Packet, Parsed, V4, Verdict, parse, publish};
+use crate::abi::{DropReason, FlowKey, Scope, Transport};
+use crate::flow::PortRange;
+use crate::wire::{Address, Be16, Echo, Ethernet, L4};
+
+/// TC ingress of an uplink. What is not ours passes on untouched: tagged frames and frames for
+/// another MAC too, and malformed ones, which the host's stack judges.
+#[inline(always)]
+pub fn uplink<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
+    if packet.has_vlan_tag() || !packet.is_for_us() {
+        return Verdict::Pass;
+    }
+    match packet.read::<Ethernet>(0) {
+        Some(ethernet) if ethernet.ethertype == Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
+        _ => Verdict::Pass,
+    }
+}
+
+#[inline(always)]
+fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> Verdict {
+    let Ok(parsed) = parse::<F, P>(packet, ethernet) else { return Verdict::Pass };
+    let Some(published) = concerns_us(env, &parsed) else { return Verdict::Pass };
+    let key = parsed.key(Scope::Uplink);
+    let carried = match follow(env, &parsed, &key, 0) {
+        Ok(true) => carry(env, packet, &parsed, &key),
+        Ok(false) => {
+            let mut opened = Ok(());
+            if !published || !plan(env, &parsed, &key) {
+                return Verdict::Pass;
+            }
+            make(env, &parsed, &key, &mut opened);
+            opened.and_then(|()| carry(env, packet, &parsed, &key))
+        }
+        Err(refusal) => Err(refusal),
+    };
+    match carried {
+        Ok(verdict) => verdict,
+        // The connection is no more, and no socket of the host has it: its stack says so.
+        Err(Refusal::Reset) => {
+            env.count_drop(DropReason::StaleFlow);
+            Verdict::Pass
+        }
+        Err(refusal) => Verdict::Drop(refusal.reason()),
+    }
+}
+
+/// Whether the packet can be one of ours at all, from array reads alone: all other traffic of the
+/// host pays for this and no more. `Some(true)`: its port is published.
+#[inline(always)]
+fn concerns_us<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Option<bool> {
+    if parsed.ip.is_fragment || parsed.ip.dst.is_loopback() {
+        return None;
+    }
+    match parsed.l4 {
+        L4::Icmp | L4::Echo(Echo::Request, _) => None,
+        L4::Echo(Echo::Reply, _) | L4::Other => Some(false),
+        L4::Tcp(ports, _) | L4::Udp(ports) | L4::Sctp(ports) => {
+            let port = ports.dport.get();
+            let index = Transport::from_protocol(parsed.ip.proto)?.port_index(port);
+            let published = env.published(index);
+            if published.wildcard != 0 || published.specific != 0 {
+                return Some(true);
+            }
+            let config = env.config();
+            let ours = PortRange::new(config.nat_first, config.nat_last).contains(port) || env.is_kept(index);
+            ours.then_some(false)
+        }
+    }
+}
+
+/// Decides on a flow that somebody outside opens; it is left in [`Env::scratch`]. False: the packet
+/// is the host's own affair.
+#[inline(never)]
+fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> bool {
+    let (Some(new), Some(mut scratch)) = (choose(env, parsed, key), env.scratch()) else { return false };
+    scratch.new = new;
+    true
+}
+
+#[inline(always)]
+fn choose<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> Option<NewFlow<F>> {
+    let transport = Transport::from_protocol(key.proto)?;
+    env.local(key.dst)?;
+    let rule = publish::find(env, key.dst, transport, key.dport.get())?;
+    // Nobody outside has an address of ours; the host's stack drops these as martians.
+    let martian = !key.src.is_unicast() || env.local(key.src).is_some() || env.slot_of(key.src).is_some();
+    if martian || !opens(&parsed.l4) || env.host_socket(key) == HostSocket::Connected {
+        return None;
+    }
+    Some(NewFlow {
+        dst: F::address_of(rule.endpoint),
+        dport: Be16::new(rule.port),
+        owner: rule.stamp,
+        ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::World { ifindex: 0 })
+    })
+}

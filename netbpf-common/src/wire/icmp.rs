@@ -1,0 +1,61 @@
+//! ICMP (RFC 792): echo, and the errors that the gateway makes.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Be16, checksum::Sum};
+
+/// Bytes of the offending packet's payload that an error quotes: enough to hold a TCP header with
+/// its checksum, which `bpf_skb_change_tail` refuses to cut off; RFC 792 asks for 8.
+pub const QUOTED_PAYLOAD: u32 = 28;
+
+/// The header of an ICMPv4 message: 8 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct IcmpV4 {
+    /// Type.
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
+    /// Checksum.
+    pub checksum: Be16,
+    /// Identifier of an echo; unused in errors.
+    pub id: Be16,
+    /// Sequence number of an echo; next-hop MTU of "fragmentation needed" (RFC 1191 section 4).
+    pub sequence: Be16,
+}
+
+impl IcmpV4 {
+    /// Length in bytes.
+    pub const LEN: u32 = 8;
+    /// Echo reply.
+    pub const ECHO_REPLY: u8 = 0;
+    /// Destination unreachable.
+    pub const UNREACHABLE: u8 = 3;
+    /// Echo request.
+    pub const ECHO_REQUEST: u8 = 8;
+    /// Time exceeded.
+    pub const TIME_EXCEEDED: u8 = 11;
+    /// Code of [`Self::UNREACHABLE`]: host unreachable.
+    pub const HOST_UNREACHABLE: u8 = 1;
+    /// Code of [`Self::UNREACHABLE`]: fragmentation needed.
+    pub const FRAGMENTATION_NEEDED: u8 = 4;
+
+    /// Sum of the header, checksum field included.
+    #[inline(always)]
+    pub fn sum(&self) -> Sum {
+        Sum::ZERO
+            .add16(Be16::new(u16::from(self.kind) << 8 | u16::from(self.code)))
+            .add16(self.checksum)
+            .add16(self.id)
+            .add16(self.sequence)
+    }
+}
+
+/// Which side of an echo a message is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Echo {
+    /// The question.
+    Request,
+    /// The answer.
+    Reply,
+}

@@ -1,0 +1,282 @@
+//! What a hook is given, as the paths see it: a TC skb and the ways it can leave, and the address a
+//! socket is called with. One of the two files with unsafe code.
+//!
+//! Soundness: contexts are only ever made by the kernel, which passes a valid `__sk_buff` or
+//! `bpf_sock_addr`; fields are read as the verifier rewrites them. Packet bytes are touched only between
+//! `data` and `data_end`, which are read anew for every access, since helpers move them.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1, bpf_sock_addr,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_set_retval,
+    bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data,
+};
+use aya_ebpf::programs::{SockAddrContext, TcContext};
+use bytemuck::Pod;
+use netbpf_common::abi::{NextHop, Transport};
+use netbpf_common::path::{Env, Packet, V4};
+use netbpf_common::wire::{Address as _, Be16, Be32, Checksum, V4Addr, checksum::Delta};
+
+use crate::maps::Maps;
+
+/// Addressed to the device it came in by (include/uapi/linux/if_packet.h).
+const PACKET_HOST: u32 = 0;
+
+/// Longest headers that are read: Ethernet, IPv4 with options, TCP without.
+const HEADERS: u32 = 14 + 60 + 20;
+
+/// A TC skb.
+pub(crate) struct Skb {
+    skb: *mut __sk_buff,
+}
+
+impl Skb {
+    /// The packet of a hook, its headers in reach.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        let skb = Self { skb: ctx.as_ptr().cast() };
+        let (data, end) = skb.bounds();
+        let want = skb.len().min(HEADERS);
+        if data + want as usize > end {
+            // SAFETY: the skb is valid; on failure the bounds stay, and reads beyond them fail.
+            unsafe { bpf_skb_pull_data(skb.skb, want) };
+        }
+        skb
+    }
+
+    /// Takes a frame that was addressed to another MAC for our own: one between neighbours, which
+    /// kernels before 6.15 would deliver as PACKET_OTHERHOST and drop.
+    #[inline(always)]
+    pub(crate) fn claim(&mut self) {
+        if !self.is_for_us() {
+            // SAFETY: the skb is valid.
+            unsafe { bpf_skb_change_type(self.skb, PACKET_HOST) };
+        }
+    }
+
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: the skb is valid.
+        unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) }
+    }
+
+    #[inline(always)]
+    fn pointer<T>(&self, at: u32) -> Option<*mut T> {
+        let (data, end) = self.bounds();
+        let start = data + at as usize;
+        if start + size_of::<T>() > end { None } else { Some(start as *mut T) }
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn has_vlan_tag(&self) -> bool {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    fn is_for_us(&self) -> bool {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).pkt_type == PACKET_HOST }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn read<T: Pod>(&self, at: u32) -> Option<T> {
+        let pointer = self.pointer::<T>(at)?;
+        // SAFETY: inside the packet; any bytes are a T. The machines BPF runs on load unaligned
+        // words, and an unaligned read in the BPF target's sense would be one byte at a time.
+        Some(unsafe { *pointer })
+    }
+
+    #[inline(always)]
+    fn write<T: Pod>(&mut self, at: u32, header: T) -> Option<()> {
+        let pointer = self.pointer::<T>(at)?;
+        // SAFETY: as in `read`; the kernel has made the skb's head private to a program that writes.
+        unsafe { *pointer = header };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn update_checksum(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta) -> Option<()> {
+        let at = l4 + checksum.at;
+        let flags = if checksum.optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        let update = |delta: Delta, flags: u64| {
+            // SAFETY: the skb is valid; an offset outside makes the helper fail.
+            let result = unsafe { bpf_l4_csum_replace(self.skb, at, 0, u64::from(delta.raw()), flags) };
+            if result < 0 { None } else { Some(()) }
+        };
+        if checksum.pseudo_header && addresses != Delta::NONE {
+            update(addresses, flags | u64::from(BPF_F_PSEUDO_HDR))?;
+        }
+        if ports != Delta::NONE {
+            update(ports, flags)?;
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, len: u32) -> Option<()> {
+        // SAFETY: the skb is valid.
+        let result = unsafe { bpf_skb_change_tail(self.skb, len, 0) };
+        if result < 0 { None } else { Some(()) }
+    }
+
+    #[inline(always)]
+    fn insert_header(&mut self, len: u32) -> Option<()> {
+        // SAFETY: the skb is valid.
+        let result = unsafe { bpf_skb_adjust_room(self.skb, len as i32, BPF_ADJ_ROOM_MAC, 0) };
+        if result < 0 { None } else { Some(()) }
+    }
+}
+
+/// Into the namespace behind a host-side device.
+#[inline(always)]
+pub(crate) fn redirect_peer(ifindex: u32) -> i32 {
+    // SAFETY: plain numbers; the kernel drops the packet if there is no such device.
+    unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+}
+
+/// Out of a device, or into it as if it had come from outside.
+#[inline(always)]
+pub(crate) fn redirect(ifindex: u32, ingress: bool) -> i32 {
+    let flags = if ingress { u64::from(BPF_F_INGRESS) } else { 0 };
+    // SAFETY: plain numbers; the kernel drops the packet if there is no such device.
+    unsafe { bpf_redirect(ifindex, flags) as i32 }
+}
+
+/// Out of a device to a neighbour that the kernel resolves.
+#[inline(always)]
+pub(crate) fn redirect_neighbour(ifindex: u32, next_hop: NextHop) -> i32 {
+    let mut neighbour = bpf_redir_neigh {
+        nh_family: next_hop.family,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: next_hop.address.map(|word| word.raw()) },
+    };
+    // SAFETY: the struct lives on the stack and has the size that is named.
+    unsafe { bpf_redirect_neigh(ifindex, &raw mut neighbour, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+}
+
+/// The call of an IPv4 socket.
+pub(crate) type Sock4 = Sock<false>;
+/// The call of an IPv6 socket, of which v4-mapped addresses are seen.
+pub(crate) type Sock6 = Sock<true>;
+
+/// A socket's call with an address: connect, sendmsg, recvmsg, getpeername or bind.
+pub(crate) struct Sock<const MAPPED: bool> {
+    call: *mut bpf_sock_addr,
+}
+
+impl<const MAPPED: bool> Sock<MAPPED> {
+    /// The call of a hook.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &SockAddrContext) -> Self {
+        Self { call: ctx.sock_addr }
+    }
+
+    /// The maps, seen from this hook.
+    #[inline(always)]
+    pub(crate) fn maps(&self) -> Maps {
+        Maps::new(self.call.cast())
+    }
+
+    /// Whether the socket belongs to the instance's host namespace.
+    #[inline(always)]
+    pub(crate) fn is_of(&self, maps: &Maps) -> bool {
+        // SAFETY: the context is the hook's.
+        let cookie = unsafe { bpf_get_netns_cookie(self.call.cast()) };
+        cookie == Env::<V4>::config(maps).netns_cookie
+    }
+
+    /// The address of the call, if it is IPv4; `::` counts as 0.0.0.0, since a dual-stack socket
+    /// takes both.
+    #[inline(always)]
+    pub(crate) fn v4(&self) -> Option<V4Addr> {
+        const MAPPED_PREFIX: u32 = Be32::new(0xffff).raw();
+        if !MAPPED {
+            // SAFETY: the call is valid, and of an IPv4 socket.
+            return Some(V4Addr(Be32::from_raw(unsafe { (&raw const (*self.call).user_ip4).read_volatile() })));
+        }
+        // SAFETY: the call is valid, and of an IPv6 socket. The words are read one by one, which is
+        // what the verifier knows how to translate.
+        let word = |i: usize| unsafe { (&raw const (*self.call).user_ip6[i]).read_volatile() };
+        match (word(0), word(1), word(2), word(3)) {
+            (0, 0, MAPPED_PREFIX, last) => Some(V4Addr(Be32::from_raw(last))),
+            (0, 0, 0, 0) => Some(V4Addr::default()),
+            _ => None,
+        }
+    }
+
+    /// Changes the address of the call.
+    #[inline(always)]
+    pub(crate) fn set_v4(&self, address: V4Addr) {
+        // SAFETY: the call is valid, and of a socket of this family. The v4-mapped prefix is there
+        // already, except where the address was `::`.
+        unsafe {
+            if MAPPED {
+                (&raw mut (*self.call).user_ip6[2]).write_volatile(Be32::new(0xffff).raw());
+                (&raw mut (*self.call).user_ip6[3]).write_volatile(address.0.raw());
+            } else {
+                (&raw mut (*self.call).user_ip4).write_volatile(address.0.raw());
+            }
+        }
+    }
+
+    /// The port of the call, in host order.
+    #[inline(always)]
+    pub(crate) fn port(&self) -> u16 {
+        // SAFETY: the call is valid; the port lies in the first two bytes, in network order.
+        Be16::from_raw(unsafe { (&raw const (*self.call).user_port).read_volatile() } as u16).get()
+    }
+
+    /// The transport of the socket.
+    #[inline(always)]
+    pub(crate) fn transport(&self) -> Option<Transport> {
+        // SAFETY: the call is valid.
+        Transport::from_protocol(unsafe { (&raw const (*self.call).protocol).read_volatile() } as u8)
+    }
+
+    /// Whether the socket is bound to a loopback address.
+    #[inline(always)]
+    pub(crate) fn is_bound_to_loopback(&self) -> bool {
+        // SAFETY: the call is valid, and a socket that is there is readable for the run of the hook.
+        unsafe {
+            let socket = (*self.call).__bindgen_anon_1.sk;
+            !socket.is_null() && V4Addr(Be32::from_raw((*socket).src_ip4)).is_loopback()
+        }
+    }
+
+    /// Lets the call fail with "Address already in use".
+    #[inline(always)]
+    pub(crate) fn fail_address_in_use(&self) {
+        const EADDRINUSE: i32 = 98;
+        // SAFETY: plain number.
+        unsafe { bpf_set_retval(-EADDRINUSE) };
+    }
+}

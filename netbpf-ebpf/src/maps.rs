@@ -1,0 +1,495 @@
+//! The maps, and how the paths see them. One of the two files with unsafe code.
+//!
+//! Soundness: what a lookup returns points into a map and stays readable for the run of the
+//! program (RCU). A hash entry may be deleted and used again meanwhile; that is why flows are
+//! read as copies and checked by their word afterwards. Array values are written by the agent
+//! alone, whole; a torn read of one shows as a generation that does not fit.
+
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use aya_ebpf::bindings::{
+    BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST,
+    bpf_fib_lookup as FibLookup, bpf_sock, bpf_sock_tuple,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as SockTuple,
+};
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64, bpf_sk_lookup_udp, bpf_sk_release,
+    bpf_skc_lookup_tcp,
+};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use netbpf_common::abi::{
+    COUNTERS as COUNTER_SLOTS, Config, DropReason, ENDPOINT_SLOTS, Endpoint, Event, Flow, FlowKey,
+    GENERATIONS as GENERATION_SLOTS, KEPT_WORDS, NETWORKS as NETWORK_SLOTS, Network, NextHop, PORT_TABLE, PublishKey,
+    PublishedPort, RULES as RULE_SLOTS, RingSlot, Rule, Stamp, Uplink, VIRTUALS, Word,
+};
+use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Route, RouteQuery, Scratch, V4};
+use netbpf_common::wire::{Address as _, Be32, V4Addr, protocol};
+
+const AF_INET: u8 = 2;
+const TCP_ESTABLISHED: u32 = 1;
+const TCP_CLOSE: u32 = 7;
+const TCP_LISTEN: u32 = 10;
+const EEXIST: i32 = 17;
+
+/// Sizes that are settings are raised by the loader.
+const DEFAULT_ENTRIES: u32 = 1;
+
+#[map]
+static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+#[map]
+static ENDPOINTS: Array<Endpoint> = Array::with_max_entries(ENDPOINT_SLOTS, 0);
+#[map]
+static NETWORKS: Array<Network> = Array::with_max_entries(NETWORK_SLOTS, 0);
+#[map]
+static ADDRESSES_V4: HashMap<V4Addr, u32> = HashMap::with_max_entries(ENDPOINT_SLOTS, 0);
+#[map]
+static LOCALS_V4: HashMap<V4Addr, u32> = HashMap::with_max_entries(4096, 0);
+#[map]
+static VIRTUALS_V4: Array<V4Addr> = Array::with_max_entries(VIRTUALS, 0);
+#[map]
+static UPLINKS: HashMap<u32, Uplink> = HashMap::with_max_entries(4096, 0);
+#[map]
+static GENERATIONS: Array<u32> = Array::with_max_entries(GENERATION_SLOTS, 0);
+#[map]
+static RULES: Array<Rule> = Array::with_max_entries(RULE_SLOTS, 0);
+#[map]
+static PORTS: Array<PublishedPort> = Array::with_max_entries(PORT_TABLE, 0);
+#[map]
+static PUBLISHED_V4: HashMap<PublishKey<V4Addr>, u32> = HashMap::with_max_entries(RULE_SLOTS, 1);
+#[map]
+static KEPT_PORTS: Array<u64> = Array::with_max_entries(KEPT_WORDS, 0);
+#[map]
+static FLOWS_V4: HashMap<FlowKey<V4Addr>, Flow<V4Addr>> = HashMap::with_max_entries(DEFAULT_ENTRIES, 0);
+#[map]
+static RING_V4: PerCpuArray<RingSlot<V4Addr>> = PerCpuArray::with_max_entries(DEFAULT_ENTRIES, 0);
+#[map]
+static SCRATCH_V4: PerCpuArray<Scratch<V4>> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static FIB: PerCpuArray<FibLookup> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static RING_HEAD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static COUNTERS: PerCpuArray<[u64; COUNTER_SLOTS as usize]> = PerCpuArray::with_max_entries(1, 0);
+
+/// What the paths ask before the agent has filled `CONFIG`: nothing is ours.
+static NO_CONFIG: Config = Config {
+    abi_version: 0,
+    hz: 0,
+    netns_cookie: 0,
+    host_ifindex: 0,
+    route_ifindex: 0,
+    host_v4: V4Addr(Be32::ZERO),
+    virtual_v4: V4Addr(Be32::ZERO),
+    gateway_mac: netbpf_common::wire::Mac::new([0; 6]),
+    nat_first: 0,
+    nat_last: 0,
+    reserved: 0,
+    ring_mask: 0,
+    timeouts: [0; netbpf_common::abi::TIMEOUTS],
+};
+
+/// The maps, seen from a hook. What every packet needs is looked up once.
+pub(crate) struct Maps {
+    ctx: *mut c_void,
+    config: &'static Config,
+    counters: Option<NonNull<[u64; COUNTER_SLOTS as usize]>>,
+}
+
+impl Maps {
+    /// `ctx` is the hook's context, for the helpers that want it.
+    #[inline(always)]
+    pub(crate) fn new(ctx: *mut c_void) -> Self {
+        let config = CONFIG.get(0).unwrap_or(&NO_CONFIG);
+        Self { ctx, config, counters: COUNTERS.get_ptr_mut(0).and_then(NonNull::new) }
+    }
+
+    #[inline(always)]
+    fn increment(&self, counter: u32) {
+        if let Some(mut counters) = self.counters {
+            // SAFETY: this CPU's own counters.
+            if let Some(value) = unsafe { counters.as_mut() }.get_mut(counter as usize) {
+                *value += 1;
+            }
+        }
+    }
+}
+
+/// An entry of the flow table.
+pub(crate) struct Entry<A> {
+    flow: NonNull<Flow<A>>,
+    family: PhantomData<A>,
+}
+
+impl<A: Copy> FlowEntry<A> for Entry<A> {
+    #[inline(always)]
+    fn read_into(&self, flow: &mut Flow<A>) {
+        let from: *const u64 = self.flow.as_ptr().cast();
+        let to: *mut u64 = (&raw mut *flow).cast();
+        // Word by word: read whole, the entry would pass through the stack.
+        for word in 0..size_of::<Flow<A>>() / size_of::<u64>() {
+            // SAFETY: both are flows, aligned to eight bytes and a multiple of them long; volatile, so
+            // that the word of the flow that is read afterwards is read afterwards.
+            unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
+        }
+    }
+
+    #[inline(always)]
+    fn other(&self) -> FlowKey<A> {
+        // SAFETY: points into the map.
+        unsafe { (&raw const (*self.flow.as_ptr()).other).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn word(&self) -> Word {
+        // SAFETY: points into the map.
+        unsafe { (&raw const (*self.flow.as_ptr()).word).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn swap(&self, from: Word, to: Word) -> bool {
+        // SAFETY: points to an aligned u64 in the map.
+        unsafe { compare_and_swap((&raw mut (*self.flow.as_ptr()).word).cast(), from.0, to.0) }
+    }
+
+    #[inline(always)]
+    fn copy_word(&self, word: Word) {
+        // A plain store would give a reused entry the word of another flow.
+        let before = self.word();
+        if before.same_flow(word) {
+            self.swap(before, word);
+        }
+    }
+
+    #[inline(always)]
+    fn touch(&self, now: u64, bytes: u32) {
+        let flow = self.flow.as_ptr();
+        // SAFETY: points into the map. A reused entry gains a packet at most.
+        unsafe {
+            let seen = &raw mut (*flow).seen;
+            if seen.read_volatile() != now {
+                seen.write_volatile(now);
+            }
+            add(&raw mut (*flow).packets, 1);
+            add(&raw mut (*flow).bytes, u64::from(bytes));
+        }
+    }
+
+    #[inline(always)]
+    fn restamp(&self, owner: Stamp) {
+        // SAFETY: points into the map. A reused entry with a wrong stamp is decided on again.
+        unsafe { (&raw mut (*self.flow.as_ptr()).owner).write_volatile(owner) };
+    }
+
+    #[inline(always)]
+    fn reroute(&self, flow: &Flow<A>, epoch: u32) {
+        let entry = self.flow.as_ptr();
+        // SAFETY: points into the map. The epoch is written last: a reader that sees it sees the route.
+        unsafe {
+            (&raw mut (*entry).target).write_volatile(flow.target);
+            (&raw mut (*entry).next_hop).write_volatile(flow.next_hop);
+            (&raw mut (*entry).mtu).write_volatile(flow.mtu);
+            (&raw mut (*entry).routed).write_volatile(flow.routed);
+            (&raw mut (*entry).target_generation).write_volatile(epoch);
+        }
+    }
+}
+
+impl Env<V4> for Maps {
+    type Entry = Entry<V4Addr>;
+    type Scratch = &'static mut Scratch<V4>;
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: no arguments.
+        unsafe { bpf_jiffies64() }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: no arguments.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn config(&self) -> &Config {
+        self.config
+    }
+
+    #[inline(always)]
+    fn count_drop(&self, reason: DropReason) {
+        self.increment(reason as u32);
+    }
+
+    #[inline(always)]
+    fn count(&self, event: Event) {
+        self.increment(event as u32);
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, slot: u32) -> Option<&Endpoint> {
+        ENDPOINTS.get(slot)
+    }
+
+    #[inline(always)]
+    fn network(&self, number: u16) -> Option<&Network> {
+        NETWORKS.get(u32::from(number))
+    }
+
+    #[inline(always)]
+    fn slot_of(&self, address: V4Addr) -> Option<u32> {
+        // SAFETY: a u32 is read whole.
+        unsafe { ADDRESSES_V4.get(address).copied() }
+    }
+
+    #[inline(always)]
+    fn local(&self, address: V4Addr) -> Option<u32> {
+        // SAFETY: a u32 is read whole.
+        unsafe { LOCALS_V4.get(address).copied() }
+    }
+
+    #[inline(always)]
+    fn behind_virtual(&self, address: V4Addr) -> Option<V4Addr> {
+        const LAST_BYTE: u32 = 0xff;
+        let index = address.low() & LAST_BYTE;
+        if address.low() & !LAST_BYTE != self.config.virtual_v4.low() {
+            return None;
+        }
+        VIRTUALS_V4.get(index).copied().filter(|meant| *meant != V4Addr::default())
+    }
+
+    #[inline(always)]
+    fn virtual_address(&self, index: u32) -> V4Addr {
+        V4Addr(Be32::new(self.config.virtual_v4.low() | index))
+    }
+
+    #[inline(always)]
+    fn host_address(&self) -> V4Addr {
+        self.config.host_v4
+    }
+
+    #[inline(always)]
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
+        // SAFETY: written whole by the agent; a torn one shows an old address for an instant.
+        unsafe { UPLINKS.get(ifindex) }
+    }
+
+    #[inline(always)]
+    fn generation(&self, slot: u32) -> u32 {
+        GENERATIONS.get(slot).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn rule(&self, number: u32) -> Option<&Rule> {
+        RULES.get(number)
+    }
+
+    #[inline(always)]
+    fn published(&self, port_index: u32) -> PublishedPort {
+        PORTS.get(port_index).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn published_on(&self, key: &PublishKey<V4Addr>) -> Option<u32> {
+        // SAFETY: a u32 is read whole.
+        unsafe { PUBLISHED_V4.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn is_kept(&self, port_index: u32) -> bool {
+        KEPT_PORTS.get(port_index / 64).is_some_and(|word| word & 1 << (port_index % 64) != 0)
+    }
+
+    #[inline(always)]
+    fn keep(&self, port_index: u32) {
+        if let Some(word) = KEPT_PORTS.get_ptr_mut(port_index / 64) {
+            // SAFETY: points to an aligned u64 in the map.
+            unsafe { or(word, 1 << (port_index % 64)) };
+        }
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey<V4Addr>) -> Option<Entry<V4Addr>> {
+        let flow = NonNull::new(FLOWS_V4.get_ptr_mut(key)?)?;
+        Some(Entry { flow, family: PhantomData })
+    }
+
+    #[inline(always)]
+    fn insert(&self, key: &FlowKey<V4Addr>, flow: &Flow<V4Addr>) -> Result<(), InsertError> {
+        FLOWS_V4
+            .insert(key, flow, u64::from(BPF_NOEXIST))
+            .map_err(|error| if error == -EEXIST { InsertError::Exists } else { InsertError::Full })
+    }
+
+    #[inline(always)]
+    fn remove(&self, key: &FlowKey<V4Addr>) {
+        // Absent already: the aim is reached.
+        let _ = FLOWS_V4.remove(key);
+    }
+
+    #[inline(always)]
+    fn scratch(&self) -> Option<Self::Scratch> {
+        // SAFETY: this CPU's own, and TC programs run with softirqs off: none interrupts another. All
+        // zero is a valid value of every field.
+        SCRATCH_V4.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+    }
+
+    #[inline(always)]
+    fn next_flow_id(&self) -> u64 {
+        const CPU_BITS: u32 = 12;
+        let Some(head) = RING_HEAD.get_ptr_mut(0) else { return 0 };
+        // SAFETY: this CPU's own counter; bit 12 and up count, the rest names the CPU.
+        unsafe {
+            *head += 1;
+            *head << CPU_BITS | u64::from(bpf_get_smp_processor_id())
+        }
+    }
+
+    #[inline(always)]
+    fn exchange_ring(&self, slot: &RingSlot<V4Addr>) -> RingSlot<V4Addr> {
+        let position = RING_HEAD.get(0).copied().unwrap_or(0) as u32 & self.config.ring_mask;
+        let Some(place) = RING_V4.get_ptr_mut(position) else { return RingSlot::default() };
+        // SAFETY: this CPU's own ring.
+        unsafe {
+            let before = *place;
+            *place = *slot;
+            before
+        }
+    }
+
+    #[inline(always)]
+    fn host_socket(&self, key: &FlowKey<V4Addr>) -> HostSocket {
+        let mut tuple = SockTuple {
+            saddr: key.src.0.raw(),
+            daddr: key.dst.0.raw(),
+            sport: key.sport.raw(),
+            dport: key.dport.raw(),
+        };
+        // The IPv4 part of a `bpf_sock_tuple` alone: the size says which part is meant.
+        let (tuple, len) = ((&raw mut tuple).cast::<bpf_sock_tuple>(), size_of::<SockTuple>() as u32);
+        let netns = BPF_F_CURRENT_NETNS as i64 as u64;
+        // SAFETY: the context is the hook's, the tuple has the size that is named, and a socket
+        // that was found is read and released before anything else.
+        unsafe {
+            let socket: *mut bpf_sock = match key.proto {
+                protocol::TCP => bpf_skc_lookup_tcp(self.ctx, tuple, len, netns, 0),
+                protocol::UDP => bpf_sk_lookup_udp(self.ctx, tuple, len, netns, 0),
+                _ => return HostSocket::None,
+            };
+            if socket.is_null() {
+                return HostSocket::None;
+            }
+            let state = (*socket).state;
+            bpf_sk_release(socket.cast());
+            match (key.proto, state) {
+                (protocol::UDP, TCP_ESTABLISHED) => HostSocket::Connected,
+                (protocol::UDP, _) | (_, TCP_LISTEN | TCP_CLOSE) => HostSocket::Listening,
+                _ => HostSocket::Connected,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn route(&self, query: &RouteQuery<V4Addr>) -> Result<Route, DropReason> {
+        // SAFETY: a struct of integers in this CPU's own room, see `scratch`.
+        let fib = unsafe { &mut *FIB.get_ptr_mut(0).ok_or(DropReason::Internal)? };
+        fib.sport = 0;
+        fib.dport = 0;
+        fib.family = AF_INET;
+        fib.l4_protocol = query.proto;
+        fib.ifindex = self.config.route_ifindex;
+        fib.__bindgen_anon_2.flowinfo = 0;
+        fib.__bindgen_anon_2.tos = query.tos;
+        fib.__bindgen_anon_3.ipv4_src = query.src.0.raw();
+        fib.__bindgen_anon_4.ipv4_dst = query.dst.0.raw();
+        // Any length makes the kernel report the MTU of the route; the size of the packet is held
+        // against it by the path, which knows segments.
+        fib.__bindgen_anon_1.tot_len = 1;
+        // SAFETY: the context is the hook's, and the struct has the size that is named.
+        let result = unsafe { bpf_fib_lookup(self.ctx, fib, size_of::<FibLookup>() as i32, 0) };
+        let mtu = match result {
+            // SAFETY: the kernel has written the MTU where the length was.
+            r if r == i64::from(BPF_FIB_LKUP_RET_SUCCESS) => unsafe { fib.__bindgen_anon_1.mtu_result },
+            r if r == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) => 0,
+            r if r >= i64::from(BPF_FIB_LKUP_RET_BLACKHOLE) => return Err(DropReason::NoRoute),
+            _ => return Err(DropReason::Internal),
+        };
+        // SAFETY: four words, whichever family the gateway has.
+        let words = unsafe { fib.__bindgen_anon_4.ipv6_dst };
+        let address = if fib.family == AF_INET {
+            [Be32::from_raw(words[0]), Be32::ZERO, Be32::ZERO, Be32::ZERO]
+        } else {
+            words.map(Be32::from_raw)
+        };
+        Ok(Route { ifindex: fib.ifindex, next_hop: NextHop { family: u32::from(fib.family), address }, mtu })
+    }
+}
+
+/// Compare-and-swap, which core does not have for this target; whether it was `from`.
+///
+/// # Safety
+/// `pointer` is aligned and into a map.
+#[inline(always)]
+unsafe fn compare_and_swap(pointer: *mut u64, from: u64, to: u64) -> bool {
+    #[cfg(target_arch = "bpf")]
+    {
+        let seen: u64;
+        // SAFETY: the caller's promise.
+        unsafe {
+            core::arch::asm!(
+                "r0 = cmpxchg_64(r1 + 0, r0, r2)",
+                inout("r0") from => seen,
+                in("r1") pointer,
+                in("r2") to,
+            );
+        }
+        seen == from
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        use core::sync::atomic::{AtomicU64, Ordering};
+        // SAFETY: the caller's promise.
+        let word = unsafe { AtomicU64::from_ptr(pointer) };
+        word.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
+/// Atomic addition without a result.
+///
+/// # Safety
+/// `pointer` is aligned and into a map.
+#[inline(always)]
+unsafe fn add(pointer: *mut u64, value: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's promise.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) pointer, in(reg) value);
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        use core::sync::atomic::{AtomicU64, Ordering};
+        // SAFETY: the caller's promise.
+        unsafe { AtomicU64::from_ptr(pointer) }.fetch_add(value, Ordering::Relaxed);
+    }
+}
+
+/// Atomic or without a result.
+///
+/// # Safety
+/// `pointer` is aligned and into a map.
+#[inline(always)]
+unsafe fn or(pointer: *mut u64, value: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's promise.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({0} + 0) |= {1}", in(reg) pointer, in(reg) value);
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        use core::sync::atomic::{AtomicU64, Ordering};
+        // SAFETY: the caller's promise.
+        unsafe { AtomicU64::from_ptr(pointer) }.fetch_or(value, Ordering::Relaxed);
+    }
+}
