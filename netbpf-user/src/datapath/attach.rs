@@ -184,7 +184,8 @@ impl Datapath {
                 }
                 fs::remove_file(&pin).context(what)?;
             }
-            let link = program.attach(&directory, CgroupAttachMode::AllowMultiple).context(what)?;
+            // Links share a cgroup by nature; the kernel refuses the flags of the older attachment for them.
+            let link = program.attach(&directory, CgroupAttachMode::Single).context(what)?;
             let link: FdLink = program.take_link(link).context(what)?.try_into().context(what)?;
             link.pin(&pin).context(what)?;
         }
