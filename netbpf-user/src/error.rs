@@ -1,6 +1,6 @@
 //! Why the engine refuses: every variant's text is one line for the user, saying what, why and what to do.
 
-use std::fmt::Display;
+use std::error;
 
 /// A refusal or a failure of the engine.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +34,23 @@ pub(crate) trait Context<T> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T, E: Display> Context<T> for std::result::Result<T, E> {
+impl<T, E: Into<Box<dyn error::Error>>> Context<T> for std::result::Result<T, E> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|error| Error::Internal(format!("cannot {}: {error}", what())))
+        self.map_err(|error| Error::Internal(format!("cannot {}: {}", what(), chain(&*error.into()))))
     }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn chain(error: &(dyn error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat the cause in their own text.
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text.replace('\n', " ")
 }

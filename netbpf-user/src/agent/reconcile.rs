@@ -90,7 +90,8 @@ impl Engine {
             .collect();
         let own: BTreeMap<u32, String> = devices
             .into_iter()
-            .filter(|device| host::is_own(device, self.gateway_mac) && device.name != host::HOST_DEVICE)
+            .filter(|device| host::is_own(device, self.gateway_mac))
+            .filter(|device| device.ifindex != self.devices.0 && device.ifindex != self.devices.1)
             .map(|device| (device.ifindex, device.name))
             .collect();
         Ok(Observed {

@@ -41,6 +41,7 @@ impl Engine {
         make_directory(&settings.run_dir, 0o755)?;
         make_directory(&settings.run_dir.join(super::MARKS), 0o700)?;
 
+        let is_first = instance.is_none();
         let instance = match instance {
             Some(instance) => instance,
             None => {
@@ -99,6 +100,9 @@ impl Engine {
                     let own = own.filter(|device| host::is_own(device, gateway_mac)).map_or(0, |device| device.ifindex);
                     for failure in remove_instance(&netlink, &settings, own).await {
                         tracing::warn!("while undoing: {failure}");
+                    }
+                    if is_first {
+                        remove_files(&settings);
                     }
                 }
                 Err(error)

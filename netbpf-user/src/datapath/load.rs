@@ -15,10 +15,13 @@ use super::attach::Filters;
 use super::table::Table;
 use super::{Datapath, Maps, classifier, foreign_layout};
 use crate::config::{DatapathLog, Settings};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Result, chain};
 
 /// The kernel programs, built from netbpf-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netbpf-ebpf"));
+
+/// Lines of the verifier's log that are kept when it refuses a program.
+const VERIFIER_LINES: usize = 40;
 
 /// Where the kernel and distributions expect a bpffs.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -159,7 +162,11 @@ fn cannot_load(error: &EbpfError) -> Error {
 
 fn refused(name: &str, error: &ProgramError) -> Error {
     if let ProgramError::LoadError { verifier_log, .. } = error {
-        tracing::error!("verifier log of {name}:\n{verifier_log}");
+        // Millions of lines for a program that is too large; the reason is at the end.
+        let log = verifier_log.to_string();
+        let end: Vec<&str> = log.lines().rev().take(VERIFIER_LINES).collect();
+        let end: Vec<&str> = end.into_iter().rev().collect();
+        tracing::error!("the verifier's last words on {name}:\n{}", end.join("\n"));
     }
     let kernel = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
     let reason = match error {
@@ -171,16 +178,6 @@ fn refused(name: &str, error: &ProgramError) -> Error {
          the agent's log has the verifier's words",
         kernel.unwrap_or_default()
     ))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text.replace('\n', " ")
 }
 
 /// Makes sure that the instance's directory can be on a bpffs that outlives the agent.
