@@ -1,5 +1,6 @@
 //! Publishing and unpublishing: from SPECs to rules, and rules into the datapath.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use netbpf_common::abi::{PublishKey, PublishedPort, Rule, Transport, generation};
@@ -41,22 +42,16 @@ impl Engine {
         let parsed = super::check::specs(specs, &[])?;
         let mut state = self.state.lock().await;
         let mut record = state.container(name)?.clone();
-        let mut withdrawn = Vec::new();
-        for (spec, text) in parsed.iter().zip(specs) {
-            let before = record.rules.len();
-            record.rules.retain(|rule| {
-                let goes = matches(spec, rule);
-                if goes {
-                    withdrawn.push(*rule);
-                }
-                !goes
-            });
-            if record.rules.len() == before {
-                return Err(Error::NotFound(format!(
-                    "container {name} has no publish '{text}': `netbpf port {name}` lists them"
-                )));
-            }
+        let named = Named::new(&parsed);
+        let (withdrawn, remaining): (Vec<RuleRecord>, Vec<RuleRecord>) =
+            record.rules.iter().partition(|rule| named.has(rule));
+        if let Some(missing) = named.unmatched(&withdrawn) {
+            return Err(Error::NotFound(format!(
+                "container {name} has no publish '{}': `netbpf port {name}` lists them",
+                specs[missing]
+            )));
         }
+        record.rules = remaining;
         self.store.save(&state.instance, Some(&record))?;
         release(&mut state, &withdrawn);
         withdraw(&self.datapath, &state, &withdrawn)?;
@@ -259,17 +254,51 @@ fn write_ports(datapath: &Datapath, state: &State, rules: &[RuleRecord]) -> Resu
     datapath.maps.ports.set_all(&indexes, &values)
 }
 
-/// Whether a SPEC names a publish: without a host port, any with its container ports.
-fn matches(spec: &PublishSpec, rule: &RuleRecord) -> bool {
-    let host_ports = (rule.host_port, rule.last_port());
+/// What tells a publish from the others of a container: transport, address of the host, host ports, container ports.
+type Identity = (Transport, Ipv4Addr, (u16, u16), (u16, u16));
+
+fn identity(rule: &RuleRecord) -> Identity {
     let container_ports = (rule.container_port, rule.container_port + rule.more);
-    spec.transport == rule.transport
-        && spec.container_port == container_ports
-        && spec.host_port.is_none_or(|ports| ports == host_ports)
-        && match spec.host_ip {
-            Some(address) => address == rule.host_ip,
-            None => spec.host_port.is_none() || rule.is_wildcard(),
-        }
+    (rule.transport, rule.host_ip, (rule.host_port, rule.last_port()), container_ports)
+}
+
+/// The publishes that SPECs name. One with a host port names one publish; one without, every publish of its container
+/// ports.
+struct Named<'a> {
+    specs: &'a [PublishSpec],
+    exact: HashSet<Identity>,
+}
+
+impl<'a> Named<'a> {
+    fn new(specs: &'a [PublishSpec]) -> Self {
+        Self { specs, exact: specs.iter().filter_map(Self::exact).collect() }
+    }
+
+    fn exact(spec: &PublishSpec) -> Option<Identity> {
+        let host_ip = spec.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        Some((spec.transport, host_ip, spec.host_port?, spec.container_port))
+    }
+
+    fn is_loosely(spec: &PublishSpec, rule: &RuleRecord) -> bool {
+        spec.host_port.is_none()
+            && spec.transport == rule.transport
+            && spec.container_port == identity(rule).3
+            && spec.host_ip.is_none_or(|address| address == rule.host_ip)
+    }
+
+    fn has(&self, rule: &RuleRecord) -> bool {
+        self.exact.contains(&identity(rule))
+            || self.exact.len() < self.specs.len() && self.specs.iter().any(|spec| Self::is_loosely(spec, rule))
+    }
+
+    /// The place of a SPEC that names none of these publishes.
+    fn unmatched(&self, rules: &[RuleRecord]) -> Option<usize> {
+        let found: HashSet<Identity> = rules.iter().map(identity).collect();
+        self.specs.iter().position(|spec| match Self::exact(spec) {
+            Some(exact) => !found.contains(&exact),
+            None => !rules.iter().any(|rule| Self::is_loosely(spec, rule)),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -294,7 +323,10 @@ mod tests {
             ("80/udp", false),
             ("127.0.0.1:8081:80", false),
         ] {
-            assert_eq!(matches(&spec.parse().unwrap(), &rule), named, "{spec}");
+            let specs = [spec.parse().unwrap()];
+            let found = Named::new(&specs);
+            assert_eq!(found.has(&rule), named, "{spec}");
+            assert_eq!(found.unmatched(&[rule]).is_none(), named, "{spec}");
         }
     }
 }
