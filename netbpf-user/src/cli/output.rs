@@ -11,6 +11,9 @@ use serde::Serialize;
 
 use super::Global;
 
+/// Mappings that a cell of a table shows.
+const CELL_MAPPINGS: usize = 6;
+
 /// Prints a line, or several. A reader that has seen enough (`| head`) is no error.
 pub(super) fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
     match writeln!(io::stdout(), "{text}") {
@@ -43,6 +46,29 @@ pub(super) fn print_table(table: &Table) -> anyhow::Result<()> {
 pub(super) fn mapping(port: &PortMapping) -> String {
     let (host, container) = (range(port.host_port, port.count), range(port.container_port, port.count));
     format!("{}:{host}->{container}/{}", port.host_ip, port.protocol)
+}
+
+/// Mappings in one cell of a table: neighbours as one range, and no more than a line of a terminal holds.
+pub(super) fn mappings_cell(ports: &[PortMapping]) -> String {
+    let mut merged: Vec<PortMapping> = Vec::new();
+    for port in ports {
+        match merged.last_mut() {
+            Some(last) if continues(last, port) => last.count += port.count,
+            _ => merged.push(port.clone()),
+        }
+    }
+    let mut shown: Vec<String> = merged.iter().take(CELL_MAPPINGS).map(mapping).collect();
+    if merged.len() > CELL_MAPPINGS {
+        shown.push(format!("and {} more", merged.len() - CELL_MAPPINGS));
+    }
+    shown.join(", ")
+}
+
+fn continues(last: &PortMapping, next: &PortMapping) -> bool {
+    let follows = |last_first: u16, next_first: u16| u32::from(last_first) + last.count == u32::from(next_first);
+    (last.host_ip, &last.protocol) == (next.host_ip, &next.protocol)
+        && follows(last.host_port, next.host_port)
+        && follows(last.container_port, next.container_port)
 }
 
 fn range(first: u16, count: u32) -> String {
@@ -140,6 +166,9 @@ mod tests {
         assert_eq!(single_ports(&[port.clone()]).next().unwrap().to_string(), "80/tcp -> 0.0.0.0:8080");
         port.count = 3;
         assert_eq!(mapping(&port), "0.0.0.0:8080-8082->80-82/tcp");
+        let next = PortMapping { host_port: 8083, container_port: 83, count: 1, ..port.clone() };
+        let apart = PortMapping { host_port: 9000, ..next.clone() };
+        assert_eq!(mappings_cell(&[port.clone(), next, apart]), "0.0.0.0:8080-8083->80-83/tcp, 0.0.0.0:9000->83/tcp");
         assert_eq!(single_ports(&[port]).last().unwrap().to_string(), "82/tcp -> 0.0.0.0:8082");
     }
 }

@@ -24,7 +24,6 @@ impl Ps {
         let mut table = output::table(["NAME", "STATUS", "PID", "NETWORK", "IP", "AGE", "PORTS"]);
         for container in containers {
             let pid = if container.pid == 0 { "-".into() } else { container.pid.to_string() };
-            let ports: Vec<String> = container.ports.iter().map(output::mapping).collect();
             table.add_row([
                 container.name,
                 container.status,
@@ -32,7 +31,7 @@ impl Ps {
                 container.network,
                 container.ip.to_string(),
                 output::age(output::seconds_since(container.created)),
-                ports.join(", "),
+                output::mappings_cell(&container.ports),
             ]);
         }
         output::print_table(&table)?;

@@ -1,7 +1,8 @@
 //! The flags that name an instance and its settings.
 
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use netbpf_user::Settings;
 use netbpf_user::config::Xdp;
@@ -48,14 +49,16 @@ impl SettingsFlags {
     pub(super) fn settings(self) -> anyhow::Result<Settings> {
         let Self { config, state_dir, run_dir, bpffs, cgroup } = self;
         let mut settings = config.map_or_else(|| Ok(Settings::default()), |path| Settings::load(&path))?;
-        let override_with = |place: &mut PathBuf, flag: Option<PathBuf>| {
+        // In a flag a relative path means what it means to the shell; in the file it would mean nothing.
+        let override_with = |place: &mut PathBuf, flag: Option<PathBuf>| -> anyhow::Result<()> {
             if let Some(flag) = flag {
-                *place = flag;
+                *place = path::absolute(&flag).with_context(|| "an empty path names no directory".to_owned())?;
             }
+            Ok(())
         };
-        override_with(&mut settings.state_dir, state_dir);
-        override_with(&mut settings.run_dir, run_dir);
-        override_with(&mut settings.bpffs, bpffs);
+        override_with(&mut settings.state_dir, state_dir)?;
+        override_with(&mut settings.run_dir, run_dir)?;
+        override_with(&mut settings.bpffs, bpffs)?;
         settings.cgroup = cgroup.or(settings.cgroup);
         settings.validate()?;
         Ok(settings)
