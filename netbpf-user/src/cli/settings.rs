@@ -52,7 +52,7 @@ impl SettingsFlags {
         // In a flag a relative path means what it means to the shell; in the file it would mean nothing.
         let override_with = |place: &mut PathBuf, flag: Option<PathBuf>| -> anyhow::Result<()> {
             if let Some(flag) = flag {
-                *place = path::absolute(&flag).with_context(|| "an empty path names no directory".to_owned())?;
+                *place = path::absolute(&flag).context("an empty path names no directory")?;
             }
             Ok(())
         };
