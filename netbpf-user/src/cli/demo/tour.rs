@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
@@ -49,9 +48,9 @@ impl<'rig> Tour<'rig> {
     pub(super) fn new(rig: &'rig Rig, interrupt: &'rig Interrupt, quiet: bool) -> anyhow::Result<Self> {
         let _host = rig.join_cgroup()?;
         // Names of namespaces are the machine's, and somebody may have these.
-        let free = |name: &str| {
-            let taken = Namespace::named(name).path().exists() || Path::new("/var/run/netns").join(name).exists();
-            if taken { format!("{name}-{}", std::process::id()) } else { name.to_owned() }
+        let free = |name: &str| match Namespace::named(name).path().exists() {
+            true => format!("{name}-{}", std::process::id()),
+            false => name.to_owned(),
         };
         Ok(Self { rig, interrupt, quiet, _host, c1: free("c1"), c2: free("c2"), steps: Vec::new() })
     }
