@@ -16,15 +16,12 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
-use netbpf_common::abi::{Event, FlowKey};
+use netbpf_common::abi::{COLLECT_KEYS, Event, FlowKey};
 use netbpf_common::path::{self, Env, Packet as _, V4, Verdict};
 use netbpf_common::wire::V4Addr;
 
 use crate::ctx::{Skb, redirect, redirect_neighbour, redirect_peer};
 use crate::maps::Maps;
-
-/// Most flow keys that one run of `collect` takes.
-const COLLECT_KEYS: u32 = 128;
 
 /// TC ingress of each endpoint's host-side device: all that a container sends.
 #[classifier]
@@ -60,7 +57,7 @@ pub fn collect(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
     let mut collected = 0;
-    for i in 0..COLLECT_KEYS {
+    for i in 0..COLLECT_KEYS as u32 {
         let Some(key) = skb.read::<FlowKey<V4Addr>>(i * size_of::<FlowKey<V4Addr>>() as u32) else { break };
         if path::collect::collect::<V4, _>(&maps, &key) {
             collected += 1;

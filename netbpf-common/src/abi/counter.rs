@@ -11,6 +11,12 @@ macro_rules! named {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
+            /// By its number.
+            #[inline(always)]
+            pub const fn from_u32(number: u32) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+
             /// The name in counters, logs and documents.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }

@@ -230,6 +230,10 @@ pub struct Flow<A> {
     pub is_reply: u8,
 }
 
+/// Most flow keys that one run of the program `collect` takes. The verifier walks its loop once per
+/// key.
+pub const COLLECT_KEYS: usize = 16;
+
 /// A half-open flow in the ring of evictable flows.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[repr(C)]

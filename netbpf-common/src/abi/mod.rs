@@ -13,7 +13,7 @@ mod publish;
 pub use config::{Config, TIMEOUTS, Timeout};
 pub use counter::{COUNTERS, DropReason, Event};
 pub use endpoint::{ENDPOINT_SLOTS, Endpoint, NETWORKS, Network, NetworkFlags, Subnet, Uplink, UplinkFlags};
-pub use flow::{Flow, FlowKey, Life, NextHop, RingSlot, Scope, Stamp, TargetKind, Word};
+pub use flow::{COLLECT_KEYS, Flow, FlowKey, Life, NextHop, RingSlot, Scope, Stamp, TargetKind, Word};
 pub use publish::{
     GENERATIONS, KEPT_WORDS, LOOPBACK_INDEX, PORT_TABLE, PORTS, PublishKey, PublishedPort, RULES, Rule, Transport,
     VIRTUALS, generation,

@@ -1,7 +1,7 @@
 //! What a packet does to the state of its flow.
 
 use crate::abi::{Life, Word};
-use crate::wire::{L4, tcp_flags};
+use crate::wire::{Kind, L4, tcp_flags};
 
 /// Which half of a flow a packet belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,7 +20,7 @@ pub enum Direction {
 /// since a container answers every packet of a flood.
 #[inline(always)]
 pub fn advance(word: Word, direction: Direction, l4: &L4) -> Word {
-    let flags = l4.tcp_flags();
+    let flags = l4.tcp_flags;
     let fin = flags & tcp_flags::FIN != 0;
     let mut next = word;
     match direction {
@@ -47,17 +47,14 @@ pub fn advance(word: Word, direction: Direction, l4: &L4) -> Word {
 
 #[inline(always)]
 fn confirms(l4: &L4, flags: u8) -> bool {
-    match l4 {
-        L4::Tcp(..) => flags & (tcp_flags::ACK | tcp_flags::SYN | tcp_flags::RST) == tcp_flags::ACK,
-        _ => true,
-    }
+    l4.kind != Kind::Tcp || flags & (tcp_flags::ACK | tcp_flags::SYN | tcp_flags::RST) == tcp_flags::ACK
 }
 
 /// Whether a packet opens a new connection on the key of one that is closing: a client that uses
 /// its port again right after close (RFC 9293 section 3.6.1, RFC 6191).
 #[inline(always)]
 pub fn reopens(word: Word, l4: &L4) -> bool {
-    let flags = l4.tcp_flags();
+    let flags = l4.tcp_flags;
     word.has(Word::CLOSING) && flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
 }
 
@@ -67,7 +64,7 @@ mod tests {
     use crate::wire::Ports;
 
     fn tcp(flags: u8) -> L4 {
-        L4::Tcp(Ports::default(), flags)
+        L4 { tcp_flags: flags, ..L4::new(Kind::Tcp, Ports::default()) }
     }
 
     const SYN: u8 = tcp_flags::SYN;
@@ -92,7 +89,7 @@ mod tests {
 
     #[test]
     fn udp_is_confirmed_by_the_second_packet_of_the_asking_side() {
-        let udp = L4::Udp(Ports::default());
+        let udp = L4::new(Kind::Udp, Ports::default());
         let replied = advance(Word::half(7), Direction::Reply, &udp);
         assert_eq!(replied.life(), Life::Half);
         assert_eq!(advance(replied, Direction::Original, &udp).life(), Life::Established);

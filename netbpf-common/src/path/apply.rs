@@ -3,7 +3,7 @@
 use super::{Family, Packet, Parsed};
 use crate::abi::{Flow, FlowKey};
 use crate::wire::checksum::{Delta, Sum};
-use crate::wire::{Address, Be16, Ethernet, L4, Mac, Ports};
+use crate::wire::{Address, Be16, Ethernet, Kind, Mac, Ports};
 
 /// New addresses and ports of a packet, and what that does to its checksums.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,10 +87,12 @@ pub fn apply<F: Family, P: Packet>(
         Some(t) => {
             F::rewrite(packet, Ethernet::LEN, t.src, t.dst, t.addresses, rewrite.hop)?;
             let l4 = parsed.l4_at();
-            match parsed.l4 {
-                L4::Tcp(..) | L4::Udp(_) => packet.write(l4, Ports { sport: t.sport, dport: t.dport })?,
-                L4::Echo(..) => packet.write(l4 + 4, Be16::from_raw(t.sport.raw() | t.dport.raw()))?,
-                L4::Sctp(_) | L4::Icmp | L4::Other => {}
+            match parsed.l4.kind {
+                Kind::Tcp | Kind::Udp => packet.write(l4, Ports { sport: t.sport, dport: t.dport })?,
+                Kind::EchoRequest | Kind::EchoReply => {
+                    packet.write(l4 + 4, Be16::from_raw(t.sport.raw() | t.dport.raw()))?
+                }
+                Kind::Sctp | Kind::Icmp | Kind::Other => {}
             }
             match parsed.l4.checksum() {
                 Some(checksum) => packet.update_checksum(l4, checksum, t.addresses, t.ports),

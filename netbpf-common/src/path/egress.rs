@@ -1,14 +1,17 @@
 //! Everything a container sends.
 
 use super::family::IcmpError;
-use super::follow::{self, Refusal, carry, check_destination, follow, into_endpoint, into_host, opens, way_out};
+use super::follow::{
+    self, Refusal, carry, carry_direct, check_destination, checked, code, follow, into_endpoint, into_host, opens,
+    way_out,
+};
 use super::make::{Leg, NewFlow, make};
 use super::{
     Decision, Env, Family, Packet, Parsed, RouteQuery, V4, Verdict, neighbour, parse, publish,
     refuse::{Teller, refuse},
 };
 use crate::abi::{DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, NetworkFlags, Scope, Transport, generation};
-use crate::wire::{Address, Be16, Echo, Ethernet, L4, tcp_flags};
+use crate::wire::{Address, Be16, Ethernet, Kind, tcp_flags};
 
 /// TC ingress of an endpoint's host-side device.
 #[inline(always)]
@@ -65,62 +68,47 @@ fn route<F: Family, P: Packet, E: Env<F>>(
     if parsed.ip.header_len > F::HEADER_LEN {
         return Err(DropReason::IpOption.into());
     }
-    if parsed.ip.is_fragment || parsed.l4 == L4::Icmp {
-        let mut routed = Err(Refusal::Drop(DropReason::Internal));
-        without_flow(env, packet, parsed, endpoint, &mut routed);
-        return routed;
+    if parsed.ip.is_fragment || parsed.l4.kind == Kind::Icmp {
+        let decision = direct(env, parsed, endpoint)?;
+        return carry_direct(env, packet, parsed, &decision);
     }
     let key = parsed.key(Scope::Container);
     if !follow(env, parsed, &key, endpoint.generation)? {
-        let mut opened = Ok(());
-        plan(env, parsed, &key, endpoint, &mut opened);
-        opened?;
-        make(env, parsed, &key, &mut opened);
-        opened?;
+        checked(plan(env, parsed, &key, endpoint))?;
+        checked(make(env, parsed, &key))?;
     }
     carry(env, packet, parsed, &key)
 }
 
 /// A packet without ports goes where it needs no translation, and nowhere else.
-#[inline(never)]
-fn without_flow<F: Family, P: Packet, E: Env<F>>(
-    env: &E,
-    packet: &mut P,
-    parsed: &Parsed<F>,
-    endpoint: &Endpoint,
-    routed: &mut Result<Verdict, Refusal>,
-) {
-    *routed = direct(env, parsed, endpoint)
-        .map_err(Refusal::Drop)
-        .and_then(|decision| follow::enact(env, packet, parsed, &decision));
-}
-
 #[inline(always)]
 fn direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, endpoint: &Endpoint) -> Result<Decision<F>, DropReason> {
     let dst = parsed.ip.dst;
-    if let Some(neighbour) = env.slot_of(dst).and_then(|slot| env.endpoint(slot)) {
+    let slot = env.slot_of(dst);
+    if slot != 0 {
+        let neighbour = env.endpoint(slot).ok_or(DropReason::NoEndpoint)?;
         if neighbour.network != endpoint.network {
             return Err(DropReason::Isolated);
         }
         return Ok(into_endpoint(parsed, Scope::Container as u16, neighbour));
     }
-    if env.local(dst).is_some() && !dst.is_loopback() {
+    if env.is_local(dst) && !dst.is_loopback() {
         return Ok(into_host(env, parsed));
     }
     Err(if parsed.ip.is_fragment { DropReason::Fragment } else { DropReason::IcmpError })
 }
 
-/// Decides on a flow that a container opens; it is left in [`Env::scratch`].
+/// Decides on a flow that a container opens; it is left in [`Env::scratch`]. A code.
 #[inline(never)]
-fn plan<F: Family, E: Env<F>>(
-    env: &E,
-    parsed: &Parsed<F>,
-    key: &FlowKey<F::Addr>,
-    endpoint: &Endpoint,
-    planned: &mut Result<(), Refusal>,
-) {
-    let Some(mut scratch) = env.scratch() else { return };
-    *planned = choose(env, parsed, key, endpoint, &mut scratch.flow).map(|new| scratch.new = new);
+fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>, endpoint: &Endpoint) -> u64 {
+    let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
+    match choose(env, parsed, key, endpoint, &mut scratch.flow) {
+        Ok(new) => {
+            scratch.new = new;
+            code::GOOD
+        }
+        Err(refusal) => refusal.code(),
+    }
 }
 
 #[inline(always)]
@@ -133,26 +121,27 @@ fn choose<F: Family, E: Env<F>>(
 ) -> Result<NewFlow<F>, Refusal> {
     let slot = slot_of_device(endpoint.ifindex);
     check_destination(key.dst)?;
-    if parsed.l4.tcp_flags() & tcp_flags::RST != 0 || matches!(parsed.l4, L4::Echo(Echo::Reply, _)) {
+    if parsed.l4.tcp_flags & tcp_flags::RST != 0 || parsed.l4.kind == Kind::EchoReply {
         return Err(DropReason::NoFlow.into());
     }
     let back = Leg::endpoint(slot, endpoint);
     let network = env.network(endpoint.network).ok_or(DropReason::UnknownDevice)?;
     let subnet = F::subnet_of(network);
 
-    if let Some(target) = env.slot_of(key.dst) {
+    let target = env.slot_of(key.dst);
+    if target != 0 {
         let neighbour = env.endpoint(target).ok_or(DropReason::NoEndpoint)?;
         if neighbour.network != endpoint.network {
             return Err(DropReason::Isolated.into());
         }
         return Ok(NewFlow::plain(key, Leg::endpoint(target, neighbour), back));
     }
-    if env.local(key.dst).is_some() {
+    if env.is_local(key.dst) {
         let rule = Transport::from_protocol(key.proto)
             .and_then(|transport| publish::find(env, key.dst, transport, key.dport.get()));
         let Some(rule) = rule else {
             let owner = follow::epoch(env, generation::PUBLISH_EPOCH);
-            return Ok(NewFlow { owner, ..NewFlow::plain(key, Leg::Host, back) });
+            return Ok(NewFlow { owner, ..NewFlow::plain(key, Leg::HOST, back) });
         };
         if !opens(&parsed.l4) {
             return Err(Refusal::Reset);
@@ -175,7 +164,7 @@ fn choose<F: Family, E: Env<F>>(
     }
     let query = RouteQuery { src: F::Addr::default(), dst: key.dst, proto: key.proto, tos: parsed.ip.tos };
     let src = way_out(env, &query, flow)?;
-    Ok(NewFlow { src, ..NewFlow::plain(key, Leg::World { ifindex: flow.target }, back) })
+    Ok(NewFlow { src, ..NewFlow::plain(key, Leg::world(flow.target), back) })
 }
 
 /// The slot of the endpoint behind a host-side device.

@@ -94,7 +94,7 @@ pub struct Scratch<F: Family> {
 impl<F: Family> Default for Scratch<F> {
     fn default() -> Self {
         let key = FlowKey::default();
-        Self { flow: Flow::default(), new: NewFlow::plain(&key, Leg::Host, Leg::Host) }
+        Self { flow: Flow::default(), new: NewFlow::plain(&key, Leg::HOST, Leg::HOST) }
     }
 }
 
@@ -121,10 +121,12 @@ pub trait Env<F: Family> {
     fn endpoint(&self, slot: u32) -> Option<&Endpoint>;
     /// Network by number.
     fn network(&self, number: u16) -> Option<&Network>;
-    /// Slot of the endpoint that has the address.
-    fn slot_of(&self, address: F::Addr) -> Option<u32>;
-    /// Virtual index of an address of the host, 0 if it has none; nothing for others' addresses.
-    fn local(&self, address: F::Addr) -> Option<u32>;
+    /// Slot of the endpoint that has the address; 0 for none.
+    fn slot_of(&self, address: F::Addr) -> u32;
+    /// Whether the address is one of the host's.
+    fn is_local(&self, address: F::Addr) -> bool;
+    /// Virtual index of an address of the host; 0 for none.
+    fn virtual_index(&self, address: F::Addr) -> u32;
     /// The address of the host that a virtual address stands for.
     fn behind_virtual(&self, address: F::Addr) -> Option<F::Addr>;
     /// The virtual address that stands for an address of the host with this index.
@@ -140,8 +142,8 @@ pub trait Env<F: Family> {
     fn rule(&self, number: u32) -> Option<&Rule>;
     /// What a port is published as, by [`Transport::port_index`](crate::abi::Transport::port_index).
     fn published(&self, port_index: u32) -> PublishedPort;
-    /// Rule of a publish on one address.
-    fn published_on(&self, key: &PublishKey<F::Addr>) -> Option<u32>;
+    /// Rule of a publish on one address; 0 for none.
+    fn published_on(&self, key: &PublishKey<F::Addr>) -> u32;
     /// Whether a flow has kept this port outside the NAT range.
     fn is_kept(&self, port_index: u32) -> bool;
     /// Remembers that a flow has kept this port outside the NAT range.

@@ -8,7 +8,7 @@ use crate::abi::{
     DropReason, Endpoint, Event, Flow, FlowKey, Life, Scope, Stamp, TargetKind, Transport, UplinkFlags, generation,
 };
 use crate::flow::{Direction, advance, reopens};
-use crate::wire::{Address, Be16, L4, tcp_flags};
+use crate::wire::{Address, Be16, Kind, L4, tcp_flags};
 
 /// Why a packet does not go on, and what its sender is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +19,78 @@ pub(super) enum Refusal {
     Icmp(IcmpError),
     /// A TCP reset: its connection ended with what it was decided on.
     Reset,
+}
+
+/// What a function with a stack frame of its own tells its caller: BPF functions return a number.
+/// The high half says which, the low half carries a value.
+pub(super) mod code {
+    /// The packet goes on, the flow is good.
+    pub(in crate::path) const GOOD: u64 = 0;
+    /// No flow any more.
+    pub(in crate::path) const MISS: u64 = 1 << 32;
+    /// [`Refusal::Drop`](super::Refusal::Drop) with its reason.
+    pub(in crate::path) const DROP: u64 = 2 << 32;
+    /// [`Refusal::Reset`](super::Refusal::Reset).
+    pub(in crate::path) const RESET: u64 = 3 << 32;
+    /// ICMP host unreachable.
+    pub(in crate::path) const HOST_UNREACHABLE: u64 = 4 << 32;
+    /// ICMP time exceeded.
+    pub(in crate::path) const TIME_EXCEEDED: u64 = 5 << 32;
+    /// ICMP fragmentation needed with the MTU.
+    pub(in crate::path) const TOO_BIG: u64 = 6 << 32;
+    /// [`Verdict::Peer`](super::Verdict::Peer) with the ifindex.
+    pub(in crate::path) const PEER: u64 = 7 << 32;
+    /// [`Verdict::Neighbour`](super::Verdict::Neighbour) with the ifindex; the next hop is the flow's.
+    pub(in crate::path) const NEIGHBOUR: u64 = 8 << 32;
+    /// [`Verdict::Device`](super::Verdict::Device) with the ifindex.
+    pub(in crate::path) const DEVICE: u64 = 9 << 32;
+    /// [`Verdict::Ingress`](super::Verdict::Ingress) with the ifindex.
+    pub(in crate::path) const INGRESS: u64 = 10 << 32;
+}
+
+/// Splits a [`code`] into which and value.
+#[inline(always)]
+const fn split(code: u64) -> (u64, u32) {
+    (code & !0xffff_ffff, code as u32)
+}
+
+impl Refusal {
+    /// As a [`code`].
+    #[inline(always)]
+    pub(super) const fn code(self) -> u64 {
+        match self {
+            Self::Drop(reason) => code::DROP | reason as u64,
+            Self::Reset => code::RESET,
+            Self::Icmp(IcmpError::HostUnreachable) => code::HOST_UNREACHABLE,
+            Self::Icmp(IcmpError::TimeExceeded) => code::TIME_EXCEEDED,
+            Self::Icmp(IcmpError::TooBig(mtu)) => code::TOO_BIG | mtu as u64,
+        }
+    }
+
+    /// From a [`code`] that says one.
+    #[inline(always)]
+    pub(super) const fn from_code(code: u64) -> Option<Self> {
+        match split(code) {
+            (code::DROP, reason) => match DropReason::from_u32(reason) {
+                Some(reason) => Some(Self::Drop(reason)),
+                None => Some(Self::Drop(DropReason::Internal)),
+            },
+            (code::RESET, _) => Some(Self::Reset),
+            (code::HOST_UNREACHABLE, _) => Some(Self::Icmp(IcmpError::HostUnreachable)),
+            (code::TIME_EXCEEDED, _) => Some(Self::Icmp(IcmpError::TimeExceeded)),
+            (code::TOO_BIG, mtu) => Some(Self::Icmp(IcmpError::TooBig(mtu as u16))),
+            _ => None,
+        }
+    }
+}
+
+/// What the code of a refusal or [`code::GOOD`] means.
+#[inline(always)]
+pub(super) const fn checked(code: u64) -> Result<(), Refusal> {
+    match Refusal::from_code(code) {
+        Some(refusal) => Err(refusal),
+        None => Ok(()),
+    }
 }
 
 impl From<DropReason> for Refusal {
@@ -32,10 +104,7 @@ impl From<DropReason> for Refusal {
 /// came later has no use for the middle of a connection.
 #[inline(always)]
 pub(super) fn opens(l4: &L4) -> bool {
-    match l4 {
-        L4::Tcp(_, flags) => flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN,
-        _ => true,
-    }
+    l4.kind != Kind::Tcp || l4.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
 }
 
 /// Looks the packet's flow up and lets the packet act on it; whether there is one, which then lies
@@ -57,12 +126,10 @@ pub(super) fn follow<F: Family, E: Env<F>>(
         return Ok(false);
     }
     if is_unusual(env, parsed, flow, source_generation) {
-        let mut settled = Settled::Miss;
-        settle(env, &entry, parsed, key, &mut Unusual { source_generation, settled: &mut settled });
-        match settled {
-            Settled::Good => {}
-            Settled::Miss => return Ok(false),
-            Settled::Refused(refusal) => return Err(refusal),
+        let settled = settle(env, &entry, parsed, key, source_generation);
+        checked(settled)?;
+        if settled == code::MISS {
+            return Ok(false);
         }
     }
     entry.touch(env.now(), parsed.ip.total_len);
@@ -99,50 +166,34 @@ fn is_target_fresh<F: Family, E: Env<F>>(env: &E, flow: &Flow<F::Addr>) -> bool 
     }
 }
 
-/// What became of an unusual packet's flow.
-enum Settled {
-    /// The flow, as it now is in [`Env::scratch`], goes on.
-    Good,
-    /// No flow any more.
-    Miss,
-    /// The packet does not go on.
-    Refused(Refusal),
-}
-
-/// What [`settle`] is told and tells: BPF functions take five arguments and return a number.
-struct Unusual<'a> {
-    source_generation: u32,
-    settled: &'a mut Settled,
-}
-
 /// Changes the state of a flow, decides again on what it rests on, ends it: all that is not a
-/// plain hit, out of the way of those that are.
+/// plain hit, out of the way of those that are. A [`code`].
 #[inline(never)]
 fn settle<F: Family, E: Env<F>>(
     env: &E,
     entry: &E::Entry,
     parsed: &Parsed<F>,
     key: &FlowKey<F::Addr>,
-    unusual: &mut Unusual<'_>,
-) {
-    let Some(mut scratch) = env.scratch() else { return };
+    source_generation: u32,
+) -> u64 {
+    let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
     let flow = &mut scratch.flow;
-    *unusual.settled = if reopens(flow.word, &parsed.l4) {
+    if reopens(flow.word, &parsed.l4) {
         table::end_either(env, key, entry, flow);
-        Settled::Miss
-    } else if !table::step(env, entry, flow, &parsed.l4) {
-        Settled::Miss
-    } else {
-        match is_still_so(env, entry, parsed, key, flow, unusual.source_generation) {
-            Ok(true) => Settled::Good,
-            Ok(false) => {
-                env.count(Event::FlowRedecided);
-                table::end_either(env, key, entry, flow);
-                if opens(&parsed.l4) { Settled::Miss } else { Settled::Refused(Refusal::Reset) }
-            }
-            Err(refusal) => Settled::Refused(refusal),
+        return code::MISS;
+    }
+    if !table::step(env, entry, flow, &parsed.l4) {
+        return code::MISS;
+    }
+    match is_still_so(env, entry, parsed, key, flow, source_generation) {
+        Ok(true) => code::GOOD,
+        Ok(false) => {
+            env.count(Event::FlowRedecided);
+            table::end_either(env, key, entry, flow);
+            if opens(&parsed.l4) { code::MISS } else { code::RESET }
         }
-    };
+        Err(refusal) => refusal.code(),
+    }
 }
 
 /// Whether what the flow was decided on is still so, deciding again where that is cheap: a rule
@@ -255,28 +306,52 @@ pub(super) fn carry<F: Family, E: Env<F>, P: Packet>(
     parsed: &Parsed<F>,
     key: &FlowKey<F::Addr>,
 ) -> Result<Verdict, Refusal> {
-    let mut carried = Err(Refusal::Drop(DropReason::Internal));
-    decide_and_apply(env, packet, parsed, key, &mut carried);
-    carried
+    let carried = decide_and_apply(env, packet, parsed, key);
+    let ifindex = match split(carried) {
+        (code::PEER, ifindex) => return Ok(Verdict::Peer { ifindex }),
+        (code::DEVICE, ifindex) => return Ok(Verdict::Device { ifindex }),
+        (code::INGRESS, ifindex) => return Ok(Verdict::Ingress { ifindex }),
+        (code::NEIGHBOUR, ifindex) => ifindex,
+        _ => return Err(Refusal::from_code(carried).unwrap_or(Refusal::Drop(DropReason::Internal))),
+    };
+    let next_hop = env.scratch().ok_or(DropReason::Internal)?.flow.next_hop;
+    Ok(Verdict::Neighbour { ifindex, next_hop })
 }
 
-/// The body of [`carry`], with a stack frame of its own.
+/// The body of [`carry`], with a stack frame of its own. A [`code`].
 #[inline(never)]
 fn decide_and_apply<F: Family, E: Env<F>, P: Packet>(
     env: &E,
     packet: &mut P,
     parsed: &Parsed<F>,
     key: &FlowKey<F::Addr>,
-    carried: &mut Result<Verdict, Refusal>,
-) {
-    let Some(scratch) = env.scratch() else { return };
-    *carried =
-        decide(env, packet, parsed, key, &scratch.flow).and_then(|decision| enact(env, packet, parsed, &decision));
+) -> u64 {
+    let Some(scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
+    match decide(env, packet, parsed, key, &scratch.flow) {
+        Ok(decision) => enact(env, packet, parsed, &decision),
+        Err(refusal) => refusal.code(),
+    }
 }
 
-/// Changes the packet as decided.
+/// Changes the packet as decided. A [`code`].
 #[inline(always)]
-pub(super) fn enact<F: Family, E: Env<F>, P: Packet>(
+fn enact<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, parsed: &Parsed<F>, decision: &Decision<F>) -> u64 {
+    if apply(packet, parsed, &decision.rewrite, env.config().gateway_mac).is_none() {
+        return Refusal::Drop(DropReason::Internal).code();
+    }
+    match decision.verdict {
+        Verdict::Peer { ifindex } => code::PEER | u64::from(ifindex),
+        Verdict::Device { ifindex } => code::DEVICE | u64::from(ifindex),
+        Verdict::Ingress { ifindex } => code::INGRESS | u64::from(ifindex),
+        Verdict::Neighbour { ifindex, .. } => code::NEIGHBOUR | u64::from(ifindex),
+        Verdict::Drop(reason) => Refusal::Drop(reason).code(),
+        Verdict::Pass => Refusal::Drop(DropReason::Internal).code(),
+    }
+}
+
+/// Sends a packet that needs no flow on its way.
+#[inline(always)]
+pub(super) fn carry_direct<F: Family, E: Env<F>, P: Packet>(
     env: &E,
     packet: &mut P,
     parsed: &Parsed<F>,

@@ -1,14 +1,14 @@
 //! Everything the host sends to containers.
 
 use super::family::IcmpError;
-use super::follow::{self, Refusal, carry, follow, into_endpoint, opens};
+use super::follow::{Refusal, carry, carry_direct, checked, code, follow, into_endpoint, opens};
 use super::make::{Leg, NewFlow, make};
 use super::{
     Env, Family, Packet, Parsed, V4, Verdict, parse, publish,
     refuse::{Teller, refuse},
 };
 use crate::abi::{DropReason, FlowKey, Scope, Transport};
-use crate::wire::{Address, Be16, Echo, Ethernet, L4, tcp_flags};
+use crate::wire::{Address, Be16, Ethernet, Kind, tcp_flags};
 
 /// TC egress of netbpf0.
 #[inline(always)]
@@ -45,38 +45,43 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &Pars
     if !dst.is_unicast() {
         return Err(DropReason::Multicast.into());
     }
-    if parsed.ip.is_fragment || parsed.l4 == L4::Icmp {
-        let endpoint = env.slot_of(dst).and_then(|slot| env.endpoint(slot)).ok_or(DropReason::NoEndpoint)?;
-        return follow::enact(env, packet, parsed, &into_endpoint(parsed, Scope::Host as u16, endpoint));
+    if parsed.ip.is_fragment || parsed.l4.kind == Kind::Icmp {
+        let slot = env.slot_of(dst);
+        let endpoint = env.endpoint(slot).filter(|_| slot != 0).ok_or(DropReason::NoEndpoint)?;
+        return carry_direct(env, packet, parsed, &into_endpoint(parsed, Scope::Host as u16, endpoint));
     }
     let key = parsed.key(Scope::Host);
     if !follow(env, parsed, &key, 0)? {
-        let mut opened = Ok(());
-        plan(env, parsed, &key, &mut opened);
-        opened?;
-        make(env, parsed, &key, &mut opened);
-        opened?;
+        checked(plan(env, parsed, &key))?;
+        checked(make(env, parsed, &key))?;
     }
     carry(env, packet, parsed, &key)
 }
 
 /// Decides on a flow that a socket of the host opens: to a container's address, or to a virtual
 /// address that stands for a published port.
-/// It is left in [`Env::scratch`].
+/// It is left in [`Env::scratch`]. A code.
 #[inline(never)]
-fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>, planned: &mut Result<(), Refusal>) {
-    let Some(mut scratch) = env.scratch() else { return };
-    *planned = choose(env, parsed, key).map(|new| scratch.new = new);
+fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> u64 {
+    let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
+    match choose(env, parsed, key) {
+        Ok(new) => {
+            scratch.new = new;
+            code::GOOD
+        }
+        Err(refusal) => refusal.code(),
+    }
 }
 
 #[inline(always)]
 fn choose<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> Result<NewFlow<F>, Refusal> {
-    if parsed.l4.tcp_flags() & tcp_flags::RST != 0 || matches!(parsed.l4, L4::Echo(Echo::Reply, _)) {
+    if parsed.l4.tcp_flags & tcp_flags::RST != 0 || parsed.l4.kind == Kind::EchoReply {
         return Err(DropReason::NoFlow.into());
     }
-    if let Some(slot) = env.slot_of(key.dst) {
+    let slot = env.slot_of(key.dst);
+    if slot != 0 {
         let endpoint = env.endpoint(slot).ok_or(DropReason::NoEndpoint)?;
-        return Ok(NewFlow::plain(key, Leg::endpoint(slot, endpoint), Leg::Host));
+        return Ok(NewFlow::plain(key, Leg::endpoint(slot, endpoint), Leg::HOST));
     }
     let rule = env
         .behind_virtual(key.dst)
@@ -90,6 +95,6 @@ fn choose<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
         dst: F::address_of(rule.endpoint),
         dport: Be16::new(rule.port),
         owner: rule.stamp,
-        ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::Host)
+        ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::HOST)
     })
 }

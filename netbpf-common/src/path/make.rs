@@ -1,62 +1,60 @@
 //! A decided flow becomes a made one: port, checksum deltas, both entries.
 
 use super::apply::deltas;
-use super::follow::Refusal;
+use super::follow::{Refusal, code};
 use super::table::{self, Made};
 use super::{Env, Family, HostSocket, Parsed, Scratch};
 use crate::abi::{DropReason, Endpoint, Flow, FlowKey, Scope, Stamp, TargetKind, Transport, generation};
 use crate::flow::{ATTEMPTS, PortRange};
 use crate::wire::Be16;
 
-/// Where the packets of one direction go.
+/// Where the packets of one direction go. A struct, not an enum: the verifier does not follow the
+/// copy of a payload that a variant leaves out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Leg {
-    /// Into an endpoint.
-    Endpoint {
-        /// Its slot.
-        slot: u32,
-        /// Its generation.
-        generation: u32,
-    },
-    /// To the world by the route that lies in the flow.
-    World {
-        /// The device; 0 for a route that the first packet looks up.
-        ifindex: u32,
-    },
-    /// To the host's stack.
-    Host,
+pub(super) struct Leg {
+    kind: TargetKind,
+    /// Endpoint slot or ifindex.
+    target: u32,
+    /// Of the endpoint.
+    generation: u32,
 }
 
 impl Leg {
+    /// To the host's stack.
+    pub(super) const HOST: Self = Self { kind: TargetKind::Host, target: 0, generation: 0 };
+
+    /// To the world by a route that the first packet looks up.
+    pub(super) const UNKNOWN_WORLD: Self = Self::world(0);
+
+    /// Into an endpoint.
     #[inline(always)]
-    pub(super) fn endpoint(slot: u32, endpoint: &Endpoint) -> Self {
-        Self::Endpoint { slot, generation: endpoint.generation }
+    pub(super) const fn endpoint(slot: u32, endpoint: &Endpoint) -> Self {
+        Self { kind: TargetKind::Endpoint, target: slot, generation: endpoint.generation }
+    }
+
+    /// To the world by the route that lies in the flow, out of this device.
+    #[inline(always)]
+    pub(super) const fn world(ifindex: u32) -> Self {
+        Self { kind: TargetKind::World, target: ifindex, generation: 0 }
     }
 
     /// From which side the packets of the opposite direction come.
     #[inline(always)]
     fn scope(&self) -> Scope {
-        match self {
-            Self::Endpoint { .. } => Scope::Container,
-            Self::World { .. } => Scope::Uplink,
-            Self::Host => Scope::Host,
-        }
-    }
-
-    #[inline(always)]
-    fn endpoint_generation(&self) -> u32 {
-        match *self {
-            Self::Endpoint { generation, .. } => generation,
-            _ => 0,
+        match self.kind {
+            TargetKind::Endpoint => Scope::Container,
+            TargetKind::World => Scope::Uplink,
+            TargetKind::Host => Scope::Host,
         }
     }
 
     #[inline(always)]
     fn write<F: Family, E: Env<F>>(&self, env: &E, flow: &mut Flow<F::Addr>) {
-        (flow.target_kind, flow.target, flow.target_generation) = match *self {
-            Self::Endpoint { slot, generation } => (TargetKind::Endpoint as u8, slot, generation),
-            Self::World { ifindex } => (TargetKind::World as u8, ifindex, env.generation(generation::ROUTE_EPOCH)),
-            Self::Host => (TargetKind::Host as u8, 0, 0),
+        flow.target_kind = self.kind as u8;
+        flow.target = self.target;
+        flow.target_generation = match self.kind {
+            TargetKind::World => env.generation(generation::ROUTE_EPOCH),
+            TargetKind::Endpoint | TargetKind::Host => self.generation,
         };
     }
 }
@@ -94,15 +92,13 @@ impl<F: Family> NewFlow<F> {
 }
 
 /// Makes the flow of `key` that was decided on in [`Env::scratch`], with the originator's port if
-/// that is free and another if not. Its O entry is left there too.
+/// that is free and another if not. Its O entry is left there too. A code.
 #[inline(never)]
-pub(super) fn make<F: Family, E: Env<F>>(
-    env: &E,
-    parsed: &Parsed<F>,
-    key: &FlowKey<F::Addr>,
-    made: &mut Result<(), Refusal>,
-) {
-    *made = insert(env, parsed, key).map_err(Refusal::Drop);
+pub(super) fn make<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> u64 {
+    match insert(env, parsed, key) {
+        Ok(()) => code::GOOD,
+        Err(reason) => Refusal::Drop(reason).code(),
+    }
 }
 
 #[inline(always)]
@@ -133,7 +129,7 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
         flow.bytes = 0;
         flow.other = *key;
         flow.is_reply = 1;
-        flow.source_generation = new.forward.endpoint_generation();
+        flow.source_generation = new.forward.generation;
         (flow.address_delta, flow.port_delta) = back;
         new.back.write(env, flow);
         let made = table::make(env, key, &reply, flow, |flow| {
@@ -141,7 +137,7 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
             flow.is_reply = 0;
             flow.packets = 1;
             flow.bytes = u64::from(parsed.ip.total_len);
-            flow.source_generation = new.back.endpoint_generation();
+            flow.source_generation = new.back.generation;
             (flow.address_delta, flow.port_delta) = forth;
             new.forward.write(env, flow);
         });

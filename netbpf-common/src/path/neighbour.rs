@@ -38,6 +38,7 @@ fn mac_of<E: Env<V4>>(env: &E, asker: &Endpoint, target: V4Addr) -> Option<Mac> 
     if env.network(asker.network)?.v4.gateway == target {
         return Some(env.config().gateway_mac);
     }
-    let neighbour = env.endpoint(env.slot_of(target)?)?;
-    (neighbour.network == asker.network && neighbour.v4 == target).then_some(neighbour.mac)
+    let slot = env.slot_of(target);
+    let neighbour = env.endpoint(slot)?;
+    (slot != 0 && neighbour.network == asker.network && neighbour.v4 == target).then_some(neighbour.mac)
 }

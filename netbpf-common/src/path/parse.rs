@@ -2,7 +2,7 @@
 
 use super::{Family, Ip, Packet, verdict::Outcome};
 use crate::abi::{DropReason, FlowKey, Scope};
-use crate::wire::{Echo, Ethernet, IcmpV4, L4, Ports, Tcp, protocol};
+use crate::wire::{Be16, Ethernet, IcmpV4, Kind, L4, Ports, Tcp, protocol};
 
 /// An IP packet as the paths see it.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,7 @@ impl<F: Family> Parsed<F> {
     /// The key of the packet's flow.
     #[inline(always)]
     pub fn key(&self, scope: Scope) -> FlowKey<F::Addr> {
-        let Ports { sport, dport } = self.l4.ports();
+        let Ports { sport, dport } = self.l4.ports;
         FlowKey::new(scope, self.ip.proto, self.ip.src, sport, self.ip.dst, dport)
     }
 
@@ -37,11 +37,11 @@ impl<F: Family> Parsed<F> {
 }
 
 /// Reads the headers behind an Ethernet header. Ports of a fragment are not read, since only the
-/// first has them: its transport is [`L4::Other`].
+/// first has them: its transport is [`Kind::Other`].
 #[inline(always)]
 pub fn parse<F: Family, P: Packet>(packet: &P, ethernet: Ethernet) -> Outcome<Parsed<F>> {
     let ip = F::parse(packet, Ethernet::LEN)?;
-    let l4 = if ip.is_fragment { L4::Other } else { transport::<F, P>(packet, &ip)? };
+    let l4 = if ip.is_fragment { L4::new(Kind::Other, Ports::default()) } else { transport::<F, P>(packet, &ip)? };
     Ok(Parsed { ethernet, ip, l4 })
 }
 
@@ -54,28 +54,28 @@ fn transport<F: Family, P: Packet>(packet: &P, ip: &Ip<F::Addr>) -> Outcome<L4> 
         protocol::TCP => {
             need(Tcp::LEN)?;
             let ports = packet.read(at).ok_or(DropReason::Malformed)?;
-            let flags = packet.read(at + Tcp::FLAGS_AT).ok_or(DropReason::Malformed)?;
-            Ok(L4::Tcp(ports, flags))
+            let control: Be16 = packet.read(at + Tcp::CONTROL_AT).ok_or(DropReason::Malformed)?;
+            Ok(L4 { tcp_flags: control.get() as u8, ..L4::new(Kind::Tcp, ports) })
         }
         protocol::UDP => {
             need(8)?;
-            Ok(L4::Udp(packet.read(at).ok_or(DropReason::Malformed)?))
+            Ok(L4::new(Kind::Udp, packet.read(at).ok_or(DropReason::Malformed)?))
         }
         protocol::SCTP => {
             need(12)?;
-            Ok(L4::Sctp(packet.read(at).ok_or(DropReason::Malformed)?))
+            Ok(L4::new(Kind::Sctp, packet.read(at).ok_or(DropReason::Malformed)?))
         }
         proto if proto == F::ICMP => {
             need(IcmpV4::LEN)?;
             let icmp: IcmpV4 = packet.read(at).ok_or(DropReason::Malformed)?;
             if icmp.kind == F::ECHO_REQUEST {
-                Ok(L4::Echo(Echo::Request, icmp.id))
+                Ok(L4::new(Kind::EchoRequest, Ports { sport: icmp.id, dport: Be16::ZERO }))
             } else if icmp.kind == F::ECHO_REPLY {
-                Ok(L4::Echo(Echo::Reply, icmp.id))
+                Ok(L4::new(Kind::EchoReply, Ports { sport: Be16::ZERO, dport: icmp.id }))
             } else {
-                Ok(L4::Icmp)
+                Ok(L4::new(Kind::Icmp, Ports::default()))
             }
         }
-        _ => Ok(L4::Other),
+        _ => Ok(L4::new(Kind::Other, Ports::default())),
     }
 }

@@ -25,11 +25,9 @@ pub(super) fn find<F: Family, E: Env<F>>(
     port: u16,
 ) -> Option<Published<'_>> {
     let published = env.published(transport.port_index(port));
-    let number = if published.specific == 0 {
-        published.wildcard
-    } else {
-        env.published_on(&PublishKey::new(address, transport, port)).unwrap_or(published.wildcard)
-    };
+    let specific =
+        if published.specific == 0 { 0 } else { env.published_on(&PublishKey::new(address, transport, port)) };
+    let number = if specific == 0 { published.wildcard } else { specific };
     if number == 0 {
         return None;
     }
@@ -51,5 +49,5 @@ pub(super) fn is_held<F: Family, E: Env<F>>(env: &E, address: F::Addr, transport
     let published = env.published(transport.port_index(port));
     published.wildcard != 0
         || published.specific != 0
-            && (address == F::Addr::default() || env.published_on(&PublishKey::new(address, transport, port)).is_some())
+            && (address == F::Addr::default() || env.published_on(&PublishKey::new(address, transport, port)) != 0)
 }

@@ -4,7 +4,7 @@ use super::family::IcmpError;
 use super::follow::Refusal;
 use super::{Env, Family, Packet, Parsed, Verdict};
 use crate::abi::{DropReason, Event};
-use crate::wire::{Ethernet, L4, Mac};
+use crate::wire::{Ethernet, Kind, Mac};
 
 impl Refusal {
     /// The reason this is counted under.
@@ -41,7 +41,7 @@ pub(super) fn refuse<F: Family, E: Env<F>, P: Packet>(
     let answerable = match refusal {
         Refusal::Drop(_) => false,
         // No error about an error, nor about a fragment (RFC 1122 section 3.2.2).
-        Refusal::Icmp(_) => parsed.l4 != L4::Icmp && !parsed.ip.is_fragment,
+        Refusal::Icmp(_) => parsed.l4.kind != Kind::Icmp && !parsed.ip.is_fragment,
         Refusal::Reset => true,
     };
     if answerable && answer(env, packet, parsed, &refusal, teller) {

@@ -17,8 +17,11 @@ pub fn lead<F: Family, E: Env<F>>(env: &E, address: F::Addr, transport: Transpor
     if published.wildcard == 0 && published.specific == 0 {
         return None;
     }
-    let index =
-        if address.is_loopback() || address == F::Addr::default() { LOOPBACK_INDEX } else { env.local(address)? };
+    let loopback = address.is_loopback() || address == F::Addr::default();
+    let index = if loopback { LOOPBACK_INDEX } else { env.virtual_index(address) };
+    if index == 0 {
+        return None;
+    }
     let led = env.virtual_address(index);
     let meant = env.behind_virtual(led)?;
     publish::find(env, meant, transport, port)?;

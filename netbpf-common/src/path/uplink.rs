@@ -1,11 +1,11 @@
 //! Everything from outside.
 
-use super::follow::{Refusal, carry, follow, opens};
+use super::follow::{Refusal, carry, checked, follow, opens};
 use super::make::{Leg, NewFlow, make};
 use super::{Env, Family, HostSocket, Packet, Parsed, V4, Verdict, parse, publish};
 use crate::abi::{DropReason, FlowKey, Scope, Transport};
 use crate::flow::PortRange;
-use crate::wire::{Address, Be16, Echo, Ethernet, L4};
+use crate::wire::{Address, Be16, Ethernet, Kind};
 
 /// TC ingress of an uplink. What is not ours passes on untouched: tagged frames and frames for
 /// another MAC too, and malformed ones, which the host's stack judges.
@@ -28,12 +28,10 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
     let carried = match follow(env, &parsed, &key, 0) {
         Ok(true) => carry(env, packet, &parsed, &key),
         Ok(false) => {
-            let mut opened = Ok(());
             if !published || !plan(env, &parsed, &key) {
                 return Verdict::Pass;
             }
-            make(env, &parsed, &key, &mut opened);
-            opened.and_then(|()| carry(env, packet, &parsed, &key))
+            checked(make(env, &parsed, &key)).and_then(|()| carry(env, packet, &parsed, &key))
         }
         Err(refusal) => Err(refusal),
     };
@@ -55,11 +53,11 @@ fn concerns_us<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Option<bool
     if parsed.ip.is_fragment || parsed.ip.dst.is_loopback() {
         return None;
     }
-    match parsed.l4 {
-        L4::Icmp | L4::Echo(Echo::Request, _) => None,
-        L4::Echo(Echo::Reply, _) | L4::Other => Some(false),
-        L4::Tcp(ports, _) | L4::Udp(ports) | L4::Sctp(ports) => {
-            let port = ports.dport.get();
+    match parsed.l4.kind {
+        Kind::Icmp | Kind::EchoRequest => None,
+        Kind::EchoReply | Kind::Other => Some(false),
+        Kind::Tcp | Kind::Udp | Kind::Sctp => {
+            let port = parsed.l4.ports.dport.get();
             let index = Transport::from_protocol(parsed.ip.proto)?.port_index(port);
             let published = env.published(index);
             if published.wildcard != 0 || published.specific != 0 {
@@ -76,25 +74,19 @@ fn concerns_us<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Option<bool
 /// is the host's own affair.
 #[inline(never)]
 fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> bool {
-    let (Some(new), Some(mut scratch)) = (choose(env, parsed, key), env.scratch()) else { return false };
-    scratch.new = new;
-    true
-}
-
-#[inline(always)]
-fn choose<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> Option<NewFlow<F>> {
-    let transport = Transport::from_protocol(key.proto)?;
-    env.local(key.dst)?;
-    let rule = publish::find(env, key.dst, transport, key.dport.get())?;
+    let Some(transport) = Transport::from_protocol(key.proto) else { return false };
     // Nobody outside has an address of ours; the host's stack drops these as martians.
-    let martian = !key.src.is_unicast() || env.local(key.src).is_some() || env.slot_of(key.src).is_some();
-    if martian || !opens(&parsed.l4) || env.host_socket(key) == HostSocket::Connected {
-        return None;
+    let martian = !key.src.is_unicast() || env.is_local(key.src) || env.slot_of(key.src) != 0;
+    if martian || !env.is_local(key.dst) || !opens(&parsed.l4) || env.host_socket(key) == HostSocket::Connected {
+        return false;
     }
-    Some(NewFlow {
+    let Some(rule) = publish::find(env, key.dst, transport, key.dport.get()) else { return false };
+    let Some(mut scratch) = env.scratch() else { return false };
+    scratch.new = NewFlow {
         dst: F::address_of(rule.endpoint),
         dport: Be16::new(rule.port),
         owner: rule.stamp,
-        ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::World { ifindex: 0 })
-    })
+        ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::UNKNOWN_WORLD)
+    };
+    true
 }

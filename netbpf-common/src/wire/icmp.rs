@@ -50,12 +50,3 @@ impl IcmpV4 {
             .add16(self.sequence)
     }
 }
-
-/// Which side of an echo a message is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Echo {
-    /// The question.
-    Request,
-    /// The answer.
-    Reply,
-}

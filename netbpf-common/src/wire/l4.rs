@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Be16, Echo, Tcp};
+use super::{Be16, Tcp};
 
 /// IP protocol numbers (IANA).
 pub mod protocol {
@@ -43,68 +43,65 @@ pub struct Checksum {
     pub optional: bool,
 }
 
-/// The transport part of a packet.
+/// What a transport header is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum L4 {
-    /// TCP with its control bits.
-    Tcp(Ports, u8),
+pub enum Kind {
+    /// TCP.
+    Tcp,
     /// UDP.
-    Udp(Ports),
+    Udp,
     /// SCTP: ports that stay as they are, since its CRC32c is out of reach.
-    Sctp(Ports),
-    /// An echo with its identifier.
-    Echo(Echo, Be16),
+    Sctp,
+    /// An ICMP echo request.
+    EchoRequest,
+    /// An ICMP echo reply.
+    EchoReply,
     /// An ICMP message that opens no flow: an error, a router discovery, ...
     Icmp,
     /// A protocol without ports, translated by address alone.
     Other,
 }
 
-impl L4 {
-    /// The ports of the flow's key: an echo has its identifier at the asking side.
-    #[inline(always)]
-    pub fn ports(&self) -> Ports {
-        match *self {
-            Self::Tcp(ports, _) | Self::Udp(ports) | Self::Sctp(ports) => ports,
-            Self::Echo(Echo::Request, id) => Ports { sport: id, dport: Be16::ZERO },
-            Self::Echo(Echo::Reply, id) => Ports { sport: Be16::ZERO, dport: id },
-            Self::Icmp | Self::Other => Ports::default(),
-        }
-    }
-
+/// The transport part of a packet. A struct, not an enum: the verifier does not follow the copy of
+/// a payload that a variant leaves out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct L4 {
+    /// Of what.
+    pub kind: Kind,
     /// TCP control bits; none for other protocols.
+    pub tcp_flags: u8,
+    /// The ports of the flow's key: an echo has its identifier at the asking side (RFC 5508
+    /// section 3.1), a protocol without ports has zeros.
+    pub ports: Ports,
+}
+
+impl L4 {
+    /// A transport without TCP's control bits.
     #[inline(always)]
-    pub fn tcp_flags(&self) -> u8 {
-        match *self {
-            Self::Tcp(_, flags) => flags,
-            _ => 0,
-        }
+    pub const fn new(kind: Kind, ports: Ports) -> Self {
+        Self { kind, tcp_flags: 0, ports }
     }
 
     /// Whether a translation may choose another port.
     #[inline(always)]
     pub fn has_free_ports(&self) -> bool {
-        matches!(self, Self::Tcp(..) | Self::Udp(_) | Self::Echo(..))
+        matches!(self.kind, Kind::Tcp | Kind::Udp | Kind::EchoRequest | Kind::EchoReply)
     }
 
-    /// Where ports lie (offset from the transport header) and which of the two: an echo has only
-    /// its identifier.
+    /// The checksum that follows a change of addresses or ports.
     #[inline(always)]
     pub fn checksum(&self) -> Option<Checksum> {
-        match self {
-            Self::Tcp(..) => Some(Checksum { at: 16, pseudo_header: true, optional: false }),
-            Self::Udp(_) => Some(Checksum { at: 6, pseudo_header: true, optional: true }),
-            Self::Echo(..) => Some(Checksum { at: 2, pseudo_header: false, optional: false }),
-            Self::Sctp(_) | Self::Icmp | Self::Other => None,
+        match self.kind {
+            Kind::Tcp => Some(Checksum { at: 16, pseudo_header: true, optional: false }),
+            Kind::Udp => Some(Checksum { at: 6, pseudo_header: true, optional: true }),
+            Kind::EchoRequest | Kind::EchoReply => Some(Checksum { at: 2, pseudo_header: false, optional: false }),
+            Kind::Sctp | Kind::Icmp | Kind::Other => None,
         }
     }
 
     /// Bytes of the transport header that come once per segment, for the size of GSO segments.
     #[inline(always)]
     pub fn header_len(&self) -> u32 {
-        match self {
-            Self::Tcp(..) => Tcp::LEN,
-            _ => 8,
-        }
+        if self.kind == Kind::Tcp { Tcp::LEN } else { 8 }
     }
 }

@@ -43,8 +43,9 @@ pub struct Tcp {
 impl Tcp {
     /// Length in bytes, without options.
     pub const LEN: u32 = 20;
-    /// Offset of the control bits.
-    pub const FLAGS_AT: u32 = 13;
+    /// Offset of the 16 bits whose lower half are the control bits. Read as one word: of a single byte
+    /// the verifier does not see that it lies in the packet.
+    pub const CONTROL_AT: u32 = 12;
 
     /// Sum of the header, checksum field included.
     #[inline(always)]
