@@ -4,6 +4,10 @@ use std::net::Ipv4Addr;
 
 use netbpf_user::api::types::CreateRequest;
 
+/// What SPEC is. Rust's documentation would take the brackets for links.
+pub(super) const SPEC_HELP: &str = "Publish: [HOST_IP:][HOST_PORT[-HOST_PORT]]:CONTAINER_PORT[-CONTAINER_PORT][/tcp|/udp|/sctp]; \
+    CONTAINER_PORT alone, or HOST_IP::CONTAINER_PORT, chooses a free host port";
+
 /// The network of a container.
 #[derive(clap::Args)]
 pub(super) struct NetworkFlags {
@@ -13,8 +17,7 @@ pub(super) struct NetworkFlags {
     /// MAC address; derived from the IPv4 address by default
     #[arg(long, value_name = "M")]
     mac_address: Option<String>,
-    /// Publish: [HOST_IP:][HOST_PORT[-HOST_PORT]]:CONTAINER_PORT[-CONTAINER_PORT][/tcp|/udp|/sctp]; CONTAINER_PORT alone, or HOST_IP::CONTAINER_PORT, chooses a free host port
-    #[arg(short, long, value_name = "SPEC")]
+    #[arg(short, long, value_name = "SPEC", help = SPEC_HELP)]
     publish: Vec<String>,
     /// Publish container ports (80, 53/udp, 8000-8010) on free host ports
     #[arg(short = 'P', long, value_name = "EXPOSED")]

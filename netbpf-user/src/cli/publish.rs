@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::container::SPEC_HELP;
 use super::{Global, output};
 
 /// Publish ports of a container, without restarting anything
@@ -16,8 +17,7 @@ Examples:
 pub(super) struct Publish {
     /// The container
     name: String,
-    /// [HOST_IP:][HOST_PORT[-HOST_PORT]]:CONTAINER_PORT[-CONTAINER_PORT][/tcp|/udp|/sctp], or CONTAINER_PORT alone
-    #[arg(short = 'p', long = "publish", value_name = "SPEC", required = true, num_args = 1..)]
+    #[arg(short = 'p', long = "publish", value_name = "SPEC", required = true, num_args = 1.., help = SPEC_HELP)]
     specs: Vec<String>,
 }
 
