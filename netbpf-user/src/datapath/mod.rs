@@ -13,7 +13,7 @@ use aya::Ebpf;
 use aya::programs::tc::SchedClassifier;
 use aya::programs::{TestRun as _, TestRunOptions};
 use netbpf_common::abi::{
-    COUNTERS, Config, Endpoint, Flow, FlowKey, Network, PublishKey, PublishedPort, Rule, Uplink, program,
+    COLLECT_KEYS, COUNTERS, Config, Endpoint, Flow, FlowKey, Network, PublishKey, PublishedPort, Rule, Uplink, program,
 };
 use netbpf_common::wire::V4Addr;
 
@@ -23,9 +23,6 @@ pub(crate) use sys::readable;
 pub(crate) use table::Table;
 
 use crate::error::{Context as _, Error, Result};
-
-/// Keys that one run of the collector takes.
-pub(crate) const COLLECT_BATCH: usize = 128;
 
 /// The least that the kernel takes as a frame for BPF_PROG_TEST_RUN, and then some.
 const SHORTEST_FRAME: usize = 64;
@@ -73,7 +70,7 @@ impl Datapath {
         let mut programs = self.programs.lock().expect("no panic while it was held");
         let collect = classifier(&mut programs, program::COLLECT)?;
         let mut deleted = 0;
-        for batch in keys.chunks(COLLECT_BATCH) {
+        for batch in keys.chunks(COLLECT_KEYS) {
             let mut frame = bytemuck::cast_slice(batch).to_vec();
             frame.resize(frame.len().max(SHORTEST_FRAME), 0);
             let run = collect
