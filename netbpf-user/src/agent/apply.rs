@@ -87,7 +87,10 @@ impl Engine {
                 made
             }
             Step::Attach(ifindex, device) => {
-                self.datapath.attach(&Hook::egress(*ifindex, device))?;
+                // The kernel waits for a grace period of RCU (tcx_entry_sync), some milliseconds.
+                let (datapath, hook) = (self.datapath.clone(), Hook::egress(*ifindex, device));
+                let attach = tokio::task::spawn_blocking(move || datapath.attach(&hook));
+                attach.await.context(|| format!("attach to {device}"))??;
                 self.netlink.set_up(*ifindex).await
             }
             Step::WriteEndpoint(slot, endpoint) => maps.endpoints.set(*slot, *endpoint),

@@ -99,13 +99,22 @@ impl Engine {
         let mut steps = Vec::new();
         let made = async {
             record.generation = self.datapath.bump(generation::LAST_ENDPOINT)?;
-            let planned = plan(&[record.wanted()], &Observed::default());
-            self.apply(&planned).await?;
-            steps = planned;
-            self.put_in_force(state, record, &record.rules)?;
             let mut instance = state.instance.clone();
             instance.last_address = Some(state.pool.last());
-            self.store.save(&instance, Some(record))?;
+            let planned = plan(&[record.wanted()], &Observed::default());
+            // Both wait, for the disk and for a grace period of the kernel, so they do it at the same time. After a
+            // crash in between, a later start makes the rest, or forgets a container without a namespace.
+            let save = {
+                let (store, instance, record) = (self.store.clone(), instance.clone(), record.clone());
+                tokio::task::spawn_blocking(move || store.save(&instance, Some(&record)))
+            };
+            let (applied, saved) = tokio::join!(self.apply(&planned), save);
+            if applied.is_ok() {
+                steps = planned;
+            }
+            applied?;
+            saved.context(|| "write the database".into())??;
+            self.put_in_force(state, record, &record.rules)?;
             Ok(instance)
         }
         .await;
@@ -118,6 +127,9 @@ impl Engine {
                 release(state, &record.rules);
                 self.withdraw_reserved(state, &record.rules);
                 self.undo(&steps).await;
+                if let Err(error) = self.store.forget(&record.name) {
+                    tracing::warn!("while undoing: {error}");
+                }
                 Err(error)
             }
         }

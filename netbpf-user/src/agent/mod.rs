@@ -50,7 +50,7 @@ pub struct Engine {
     devices: (u32, u32),
     datapath: Arc<Datapath>,
     netlink: Netlink,
-    store: Store,
+    store: Arc<Store>,
     state: Mutex<State>,
     since: u64,
     /// Ends the background tasks.

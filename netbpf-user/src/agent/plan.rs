@@ -118,8 +118,9 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
     }
     for (ifindex, device) in &observed.devices {
         if !by_device.contains_key(ifindex) {
-            steps.push(Step::Detach(*ifindex, device.clone()));
+            // A link that has lost its device goes at once; with the device there, the kernel waits a grace period.
             steps.push(Step::DeleteDevice(*ifindex));
+            steps.push(Step::Detach(*ifindex, device.clone()));
         }
     }
     for name in &observed.namespaces {
@@ -228,8 +229,8 @@ mod tests {
             [
                 Step::DeleteAddress(_),
                 Step::ClearEndpoint(_),
-                Step::Detach(..),
                 Step::DeleteDevice(_),
+                Step::Detach(..),
                 Step::DeleteNamespace(_)
             ]
         ));

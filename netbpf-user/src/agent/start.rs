@@ -36,7 +36,7 @@ impl Engine {
         mount_bpffs(&settings)?;
         make_directory(&settings.state_dir, 0o700)?;
         let lock = lock(&settings.state_dir)?;
-        let store = Store::open(&settings.state_dir)?;
+        let store = Arc::new(Store::open(&settings.state_dir)?);
         let (instance, containers) = store.load()?;
         make_directory(&settings.run_dir, 0o755)?;
         make_directory(&settings.run_dir.join(super::MARKS), 0o700)?;
