@@ -1,10 +1,13 @@
 //! What the tests of netbpf stand on: packets as bytes, sockets in any namespace, traffic that
 //! checks itself.
 
+pub mod fixture;
 pub mod link;
+pub mod memory;
 pub mod packet;
 pub mod ping;
 pub mod place;
 pub mod server;
 pub mod transfer;
 pub mod wait;
+pub mod world;

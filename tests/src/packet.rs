@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, IpFragOffset, IpHeaders, IpNumber,
-    Ipv4Extensions, Ipv4Header, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice, VlanId,
+    Ipv4Extensions, Ipv4Header, PacketBuilder, PacketBuilderStep, SlicedPacket, TcpHeader, TransportSlice, VlanId,
 };
+use netbpf_common::wire::tcp_flags;
 
 /// A MAC address.
 pub type Mac = [u8; 6];
@@ -72,6 +73,36 @@ impl Ethernet {
         let builder = ip.tcp(from.port(), to.port(), 1, 64_240).ack(1);
         let mut frame = Vec::with_capacity(builder.size(0));
         builder.write(&mut frame, &[]).expect("a Vec takes all");
+        frame
+    }
+
+    /// A TCP segment with any control bits.
+    pub fn segment(self, from: SocketAddrV4, to: SocketAddrV4, flags: u8, ttl: u8, payload: &[u8]) -> Vec<u8> {
+        let ip = self.builder().ipv4(from.ip().octets(), to.ip().octets(), ttl);
+        let mut header = TcpHeader::new(from.port(), to.port(), 1000, 64_240);
+        header.acknowledgment_number = 2000;
+        (header.fin, header.syn) = (flags & tcp_flags::FIN != 0, flags & tcp_flags::SYN != 0);
+        (header.rst, header.ack) = (flags & tcp_flags::RST != 0, flags & tcp_flags::ACK != 0);
+        let builder = ip.tcp_header(header);
+        let mut frame = Vec::with_capacity(builder.size(payload.len()));
+        builder.write(&mut frame, payload).expect("a Vec takes all, and the payload fits");
+        frame
+    }
+
+    /// A UDP datagram with any time to live.
+    pub fn datagram(self, from: SocketAddrV4, to: SocketAddrV4, ttl: u8, payload: &[u8]) -> Vec<u8> {
+        let builder = self.builder().ipv4(from.ip().octets(), to.ip().octets(), ttl).udp(from.port(), to.port());
+        let mut frame = Vec::with_capacity(builder.size(payload.len()));
+        builder.write(&mut frame, payload).expect("a Vec takes all, and the payload fits");
+        frame
+    }
+
+    /// An ICMP echo: a request, or else a reply.
+    pub fn echo(self, from: Ipv4Addr, to: Ipv4Addr, request: bool, id: u16, ttl: u8) -> Vec<u8> {
+        let ip = self.builder().ipv4(from.octets(), to.octets(), ttl);
+        let builder = if request { ip.icmpv4_echo_request(id, 1) } else { ip.icmpv4_echo_reply(id, 1) };
+        let mut frame = Vec::new();
+        builder.write(&mut frame, b"ping").expect("a Vec takes all");
         frame
     }
 

@@ -1,0 +1,431 @@
+//! The paths without a kernel: a frame in memory, and tables in hash maps.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+
+use bytemuck::Pod;
+use netbpf_common::abi::{
+    Config, DropReason, Endpoint, Event, Flow, FlowKey, Network, NextHop, PublishKey, PublishedPort, RingSlot, Rule,
+    Stamp, Uplink, Word, generation,
+};
+use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Packet, Route, RouteQuery, Scratch, V4};
+use netbpf_common::wire::{Address as _, Be16, Be32, Checksum, V4Addr, checksum::Delta};
+
+use crate::world::{self, CONTAINERS, LOCALS, PUBLISHES};
+
+const AF_INET: u32 = 2;
+
+/// A frame in memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// The bytes, Ethernet header first.
+    pub bytes: Vec<u8>,
+    /// The device it is on.
+    pub ifindex: u32,
+    /// The device it came into the host by; 0 for none.
+    pub ingress_ifindex: u32,
+    /// Whether it was addressed to the device.
+    pub for_us: bool,
+    /// Whether the kernel keeps an 802.1Q tag beside it.
+    pub tagged: bool,
+    /// Payload bytes per segment; 0 if it is not GSO.
+    pub gso_size: u32,
+    /// Whether its checksum is left to the device: then only the pseudo header is in it.
+    pub partial_checksum: bool,
+}
+
+impl Frame {
+    /// An ordinary frame on a device.
+    pub fn new(ifindex: u32, bytes: Vec<u8>) -> Self {
+        let for_us = true;
+        let (ingress_ifindex, tagged, gso_size, partial_checksum) = (0, false, 0, false);
+        Self { bytes, ifindex, ingress_ifindex, for_us, tagged, gso_size, partial_checksum }
+    }
+
+    fn range(&self, at: u32, len: usize) -> Option<std::ops::Range<usize>> {
+        let start = at as usize;
+        (start + len <= self.bytes.len()).then_some(start..start + len)
+    }
+}
+
+impl Packet for Frame {
+    fn len(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    fn gso_size(&self) -> u32 {
+        self.gso_size
+    }
+
+    fn has_vlan_tag(&self) -> bool {
+        self.tagged
+    }
+
+    fn is_for_us(&self) -> bool {
+        self.for_us
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    fn ingress_ifindex(&self) -> u32 {
+        self.ingress_ifindex
+    }
+
+    fn read<T: Pod>(&self, at: u32) -> Option<T> {
+        Some(bytemuck::pod_read_unaligned(&self.bytes[self.range(at, size_of::<T>())?]))
+    }
+
+    fn write<T: Pod>(&mut self, at: u32, header: T) -> Option<()> {
+        let range = self.range(at, size_of::<T>())?;
+        self.bytes[range].copy_from_slice(bytemuck::bytes_of(&header));
+        Some(())
+    }
+
+    /// As `bpf_l4_csum_replace` does it (net/core/filter.c), with BPF_F_MARK_MANGLED_0 where zero means
+    /// "none".
+    fn update_checksum(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta) -> Option<()> {
+        let mut sum: Be16 = self.read(l4 + checksum.at)?;
+        if checksum.optional && sum == Be16::ZERO {
+            return Some(());
+        }
+        if self.partial_checksum {
+            if checksum.pseudo_header {
+                // The field holds the sum of the pseudo header itself, not its complement.
+                sum = Be16::from_raw(!addresses.apply(Be16::from_raw(!sum.raw())).raw());
+            }
+        } else {
+            if checksum.pseudo_header {
+                sum = addresses.apply(sum);
+            }
+            sum = ports.apply(sum);
+            if checksum.optional && sum == Be16::ZERO {
+                sum = Be16::from_raw(0xffff);
+            }
+        }
+        self.write(l4 + checksum.at, sum)
+    }
+
+    fn resize(&mut self, len: u32) -> Option<()> {
+        self.bytes.resize(len as usize, 0);
+        self.gso_size = 0;
+        Some(())
+    }
+
+    fn insert_header(&mut self, len: u32) -> Option<()> {
+        const ETHERNET: usize = 14;
+        // What is there is undefined; tests want to see it when it is not overwritten.
+        self.bytes.splice(ETHERNET..ETHERNET, std::iter::repeat_n(0xa5, len as usize));
+        Some(())
+    }
+}
+
+/// A flow table in memory.
+pub type Flows = HashMap<FlowKey<V4Addr>, Entry>;
+
+/// The tables of one instance in memory.
+#[derive(Debug)]
+pub struct Memory {
+    /// Settings.
+    pub config: Config,
+    /// The clock, in jiffies.
+    pub now: Cell<u64>,
+    /// Endpoints by slot.
+    pub endpoints: HashMap<u32, Endpoint>,
+    /// Networks by number.
+    pub networks: HashMap<u32, Network>,
+    /// Slots by address.
+    pub addresses: HashMap<V4Addr, u32>,
+    /// Virtual indexes by address.
+    pub locals: HashMap<V4Addr, u32>,
+    /// Uplinks by ifindex.
+    pub uplinks: HashMap<u32, Uplink>,
+    /// Generations of rules and epochs.
+    pub generations: HashMap<u32, u32>,
+    /// Rules by number.
+    pub rules: HashMap<u32, Rule>,
+    /// Publishes by port index.
+    pub ports: HashMap<u32, PublishedPort>,
+    /// Publishes on single addresses.
+    pub published: HashMap<PublishKey<V4Addr>, u32>,
+    /// Sockets of the host, by the key of the packets they receive.
+    pub sockets: HashMap<FlowKey<V4Addr>, HostSocket>,
+    /// The flow table.
+    pub flows: RefCell<Flows>,
+    /// Entries that the flow table holds.
+    pub capacity: usize,
+    /// Counters of drops.
+    pub drops: RefCell<HashMap<DropReason, u64>>,
+    /// Counters of events.
+    pub events: RefCell<HashMap<Event, u64>>,
+    kept: RefCell<HashSet<u32>>,
+    ring: RefCell<VecDeque<RingSlot<V4Addr>>>,
+    flow_id: Cell<u64>,
+    seed: Cell<u32>,
+    scratch: RefCell<Scratch<V4>>,
+}
+
+impl Memory {
+    /// The world of [`crate::world`], with a ring of this size.
+    pub fn new(ring: u32) -> Self {
+        let mut ports = HashMap::new();
+        let mut published = HashMap::new();
+        let mut rules = HashMap::new();
+        let mut generations = HashMap::new();
+        for publish in PUBLISHES {
+            rules.insert(publish.rule, publish.rule());
+            generations.insert(generation::FIRST_RULE + publish.rule, world::GENERATION);
+            for port in publish.host_port..publish.host_port + publish.count {
+                let entry: &mut PublishedPort = ports.entry(publish.transport.port_index(port)).or_default();
+                match publish.address {
+                    None => entry.wildcard = publish.rule,
+                    Some(address) => {
+                        entry.specific += 1;
+                        published.insert(PublishKey::new(address.into(), publish.transport, port), publish.rule);
+                    }
+                }
+            }
+        }
+        Self {
+            config: world::config(ring),
+            now: Cell::new(1_000_000),
+            endpoints: CONTAINERS.iter().map(|c| (c.slot, c.endpoint(world::GENERATION))).collect(),
+            networks: world::networks().into(),
+            addresses: CONTAINERS.iter().map(|c| (c.ip.into(), c.slot)).collect(),
+            locals: LOCALS.iter().map(|(address, index)| ((*address).into(), *index)).collect(),
+            uplinks: [(world::UPLINK, world::uplink())].into(),
+            generations,
+            rules,
+            ports,
+            published,
+            sockets: HashMap::new(),
+            flows: RefCell::default(),
+            capacity: usize::MAX,
+            drops: RefCell::default(),
+            events: RefCell::default(),
+            kept: RefCell::default(),
+            ring: RefCell::new(vec![RingSlot::default(); ring as usize].into()),
+            flow_id: Cell::new(0),
+            seed: Cell::new(0x1234_5678),
+            scratch: RefCell::default(),
+        }
+    }
+
+    /// Lets seconds pass.
+    pub fn sleep(&self, seconds: u64) {
+        self.now.set(self.now.get() + seconds * u64::from(world::HZ));
+    }
+
+    /// Changes a generation.
+    pub fn bump(&mut self, slot: u32) {
+        *self.generations.entry(slot).or_default() += 1;
+    }
+
+    /// How often something was counted.
+    pub fn events(&self, event: Event) -> u64 {
+        self.events.borrow().get(&event).copied().unwrap_or(0)
+    }
+
+    /// How often this was a reason to drop where a path counts it itself.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops.borrow().get(&reason).copied().unwrap_or(0)
+    }
+}
+
+/// A flow entry in memory.
+#[derive(Clone, Debug)]
+pub struct Entry(Rc<RefCell<Flow<V4Addr>>>);
+
+impl FlowEntry<V4Addr> for Entry {
+    fn read_into(&self, flow: &mut Flow<V4Addr>) {
+        *flow = *self.0.borrow();
+    }
+
+    fn other(&self) -> FlowKey<V4Addr> {
+        self.0.borrow().other
+    }
+
+    fn word(&self) -> Word {
+        self.0.borrow().word
+    }
+
+    fn swap(&self, from: Word, to: Word) -> bool {
+        let word = &mut self.0.borrow_mut().word;
+        let won = *word == from;
+        if won {
+            *word = to;
+        }
+        won
+    }
+
+    fn copy_word(&self, word: Word) {
+        self.0.borrow_mut().word = word;
+    }
+
+    fn touch(&self, now: u64, bytes: u32) {
+        let mut flow = self.0.borrow_mut();
+        flow.seen = now;
+        flow.packets += 1;
+        flow.bytes += u64::from(bytes);
+    }
+
+    fn restamp(&self, owner: Stamp) {
+        self.0.borrow_mut().owner = owner;
+    }
+
+    fn reroute(&self, flow: &Flow<V4Addr>, epoch: u32) {
+        let mut entry = self.0.borrow_mut();
+        entry.target = flow.target;
+        entry.next_hop = flow.next_hop;
+        entry.mtu = flow.mtu;
+        entry.routed = flow.routed;
+        entry.target_generation = epoch;
+    }
+}
+
+impl<'a> Env<V4> for &'a Memory {
+    type Entry = Entry;
+    type Scratch = RefMut<'a, Scratch<V4>>;
+
+    fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    /// xorshift: the same in every run, so that a failure comes back.
+    fn random(&self) -> u32 {
+        let mut x = self.seed.get();
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        self.seed.set(x);
+        x
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn count_drop(&self, reason: DropReason) {
+        *self.drops.borrow_mut().entry(reason).or_default() += 1;
+    }
+
+    fn count(&self, event: Event) {
+        *self.events.borrow_mut().entry(event).or_default() += 1;
+    }
+
+    fn endpoint(&self, slot: u32) -> Option<&Endpoint> {
+        self.endpoints.get(&slot)
+    }
+
+    fn network(&self, number: u16) -> Option<&Network> {
+        self.networks.get(&u32::from(number))
+    }
+
+    fn slot_of(&self, address: V4Addr) -> u32 {
+        self.addresses.get(&address).copied().unwrap_or(0)
+    }
+
+    fn is_local(&self, address: V4Addr) -> bool {
+        self.locals.contains_key(&address)
+    }
+
+    fn virtual_index(&self, address: V4Addr) -> u32 {
+        self.locals.get(&address).copied().unwrap_or(0)
+    }
+
+    fn behind_virtual(&self, address: V4Addr) -> Option<V4Addr> {
+        let index = address.low().checked_sub(self.config.virtual_v4.low())?;
+        self.locals.iter().find(|(_, i)| **i == index && index != 0).map(|(address, _)| *address)
+    }
+
+    fn virtual_address(&self, index: u32) -> V4Addr {
+        V4Addr(Be32::new(self.config.virtual_v4.low() | index))
+    }
+
+    fn host_address(&self) -> V4Addr {
+        self.config.host_v4
+    }
+
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
+        self.uplinks.get(&ifindex)
+    }
+
+    fn generation(&self, slot: u32) -> u32 {
+        self.generations.get(&slot).copied().unwrap_or(0)
+    }
+
+    fn rule(&self, number: u32) -> Option<&Rule> {
+        self.rules.get(&number)
+    }
+
+    fn published(&self, port_index: u32) -> PublishedPort {
+        self.ports.get(&port_index).copied().unwrap_or_default()
+    }
+
+    fn published_on(&self, key: &PublishKey<V4Addr>) -> u32 {
+        self.published.get(key).copied().unwrap_or(0)
+    }
+
+    fn is_kept(&self, port_index: u32) -> bool {
+        self.kept.borrow().contains(&port_index)
+    }
+
+    fn keep(&self, port_index: u32) {
+        self.kept.borrow_mut().insert(port_index);
+    }
+
+    fn flow(&self, key: &FlowKey<V4Addr>) -> Option<Entry> {
+        self.flows.borrow().get(key).cloned()
+    }
+
+    fn insert(&self, key: &FlowKey<V4Addr>, flow: &Flow<V4Addr>) -> Result<(), InsertError> {
+        let mut flows = self.flows.borrow_mut();
+        if flows.contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        if flows.len() >= self.capacity {
+            return Err(InsertError::Full);
+        }
+        flows.insert(*key, Entry(Rc::new(RefCell::new(*flow))));
+        Ok(())
+    }
+
+    fn remove(&self, key: &FlowKey<V4Addr>) {
+        self.flows.borrow_mut().remove(key);
+    }
+
+    fn scratch(&self) -> Option<RefMut<'a, Scratch<V4>>> {
+        let memory: &'a Memory = self;
+        Some(memory.scratch.borrow_mut())
+    }
+
+    fn next_flow_id(&self) -> u64 {
+        self.flow_id.set(self.flow_id.get() + 1);
+        self.flow_id.get()
+    }
+
+    fn exchange_ring(&self, slot: &RingSlot<V4Addr>) -> RingSlot<V4Addr> {
+        let mut ring = self.ring.borrow_mut();
+        ring.push_back(*slot);
+        ring.pop_front().unwrap_or_default()
+    }
+
+    fn host_socket(&self, key: &FlowKey<V4Addr>) -> HostSocket {
+        self.sockets.get(key).copied().unwrap_or(HostSocket::None)
+    }
+
+    fn route(&self, query: &RouteQuery<V4Addr>) -> Result<Route, DropReason> {
+        let to: std::net::Ipv4Addr = query.dst.into();
+        let (ifindex, next_hop) = match to.octets() {
+            [198, 18, 0, _] => (world::UPLINK, to),
+            [10, 66, ..] => return Err(DropReason::NoRoute),
+            [10, 77, ..] => (world::FOREIGN, to),
+            [172, 30 | 31, ..] => (world::HOST_DEVICE, to),
+            _ => (world::UPLINK, world::OUTSIDE),
+        };
+        let address = V4Addr::from(next_hop).words();
+        Ok(Route { ifindex, next_hop: NextHop { family: AF_INET, address }, mtu: world::MTU })
+    }
+}

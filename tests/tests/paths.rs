@@ -1,0 +1,57 @@
+//! Tier 0: the paths over tables in memory.
+
+use netbpf_common::path::{self, Verdict};
+use netbpf_tests::fixture::{self, Hook, Step};
+use netbpf_tests::memory::{Frame, Memory};
+use netbpf_tests::world;
+
+/// Runs a packet of a fixture; what becomes of it, and the bytes.
+fn run(memory: &Memory, step: &Step) -> (Verdict, Vec<u8>) {
+    let device = match step.hook {
+        Hook::Egress(device) => device,
+        Hook::Uplink => world::UPLINK,
+        Hook::Host | Hook::Forwarded => world::HOST_DEVICE,
+    };
+    let mut frame = Frame::new(device, step.input.clone());
+    let verdict = match step.hook {
+        Hook::Egress(_) => path::egress(&mut frame, &memory),
+        Hook::Uplink => {
+            frame.for_us = step.input[..6] == world::UPLINK_MAC;
+            path::uplink(&mut frame, &memory)
+        }
+        Hook::Host => path::host(&mut frame, &memory),
+        Hook::Forwarded => {
+            frame.ingress_ifindex = world::UPLINK;
+            path::host(&mut frame, &memory)
+        }
+    };
+    (verdict, frame.bytes)
+}
+
+#[test]
+fn every_fixture_comes_out_as_it_says() {
+    let mut steps = 0;
+    for fixture in fixture::all() {
+        let memory = Memory::new(16);
+        for step in &fixture.steps {
+            let (verdict, bytes) = run(&memory, step);
+            assert_eq!(verdict, step.verdict, "{}: {}", fixture.name, step.says);
+            if !matches!(verdict, Verdict::Drop(_)) {
+                assert_eq!(bytes, step.output, "{}: {}", fixture.name, step.says);
+            }
+            steps += 1;
+        }
+    }
+    assert!(steps > 50, "only {steps} packets were tried");
+}
+
+#[test]
+fn what_is_refused_leaves_no_flow() {
+    let fixtures = fixture::all();
+    let refused = fixtures.iter().flat_map(|f| &f.steps).filter(|s| matches!(s.verdict, Verdict::Drop(_)));
+    for step in refused {
+        let memory = Memory::new(16);
+        run(&memory, step);
+        assert!(memory.flows.borrow().is_empty(), "{}", step.says);
+    }
+}
