@@ -28,6 +28,7 @@ pub(crate) struct Changes {
 
 /// A socket that hears what changes in its network namespace.
 pub(crate) struct Watch {
+    socket: tokio::task::AbortHandle,
     messages: futures_util::stream::BoxStream<'static, NetlinkPayload<RouteNetlinkMessage>>,
 }
 
@@ -39,8 +40,8 @@ impl Watch {
         let what = || "listen to changes of the network".into();
         let (mut connection, _, messages) = rtnetlink::new_multicast_connection(&groups).context(what)?;
         connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER).context(what)?;
-        tokio::spawn(connection);
-        Ok(Self { messages: messages.map(|(message, _)| message.payload).boxed() })
+        let socket = tokio::spawn(connection).abort_handle();
+        Ok(Self { socket, messages: messages.map(|(message, _)| message.payload).boxed() })
     }
 
     /// Waits for a change, and takes all that have been announced by then. `None` when the socket is gone.
@@ -51,6 +52,13 @@ impl Watch {
             changes.add(&message);
         }
         Some(changes)
+    }
+}
+
+impl Drop for Watch {
+    /// Otherwise the socket would be read on, for nobody.
+    fn drop(&mut self) {
+        self.socket.abort();
     }
 }
 
