@@ -3,7 +3,7 @@
 pub mod agent;
 pub mod api;
 pub mod config;
-mod datapath;
+pub mod datapath;
 pub mod error;
 mod ipam;
 mod net;

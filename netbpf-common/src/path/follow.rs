@@ -118,14 +118,16 @@ pub(super) fn follow<F: Family, E: Env<F>>(
     source_generation: u32,
 ) -> Result<bool, Refusal> {
     let Some(entry) = env.flow(key) else { return Ok(false) };
-    let mut scratch = env.scratch().ok_or(DropReason::Internal)?;
-    let flow = &mut scratch.flow;
-    entry.read_into(flow);
-    // The entry may have been deleted and used again while it was read.
-    if !entry.word().same_flow(flow.word) {
-        return Ok(false);
-    }
-    if is_unusual(env, parsed, flow, source_generation) {
+    let unusual = {
+        let mut scratch = env.scratch().ok_or(DropReason::Internal)?;
+        entry.read_into(&mut scratch.flow);
+        // The entry may have been deleted and used again while it was read.
+        if !entry.word().same_flow(scratch.flow.word) {
+            return Ok(false);
+        }
+        is_unusual(env, parsed, &scratch.flow, source_generation)
+    };
+    if unusual {
         let settled = settle(env, &entry, parsed, key, source_generation);
         checked(settled)?;
         if settled == code::MISS {

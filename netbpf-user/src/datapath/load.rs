@@ -28,7 +28,10 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 impl Datapath {
     /// Loads the programs and takes over the pinned maps, or makes them.
-    pub(crate) fn load(settings: &Settings) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the kernel refuses a program, or the pinned maps are of another layout.
+    pub fn load(settings: &Settings) -> Result<Self> {
         if OBJECT.is_empty() {
             return Err(Error::Unsupported(
                 "this netbpf was built without its kernel programs: build it again with `cargo xtask build`".into(),

@@ -20,40 +20,67 @@ use netbpf_common::wire::V4Addr;
 pub(crate) use attach::{Attachment, Hook, remove_filter};
 pub(crate) use load::{cgroup_root, mount_bpffs};
 pub(crate) use sys::readable;
-pub(crate) use table::Table;
+pub use table::Table;
 
 use crate::error::{Context as _, Error, Result};
 
 /// The least that the kernel takes as a frame for BPF_PROG_TEST_RUN, and then some.
 const SHORTEST_FRAME: usize = 64;
 
+/// What a program may add to a frame.
+const HEADROOM: usize = 256;
+
 /// Every map that the agent reads or writes.
 #[derive(Debug)]
-pub(crate) struct Maps {
-    pub(crate) config: Table<u32, Config>,
-    pub(crate) endpoints: Table<u32, Endpoint>,
-    pub(crate) networks: Table<u32, Network>,
-    pub(crate) addresses: Table<V4Addr, u32>,
-    pub(crate) locals: Table<V4Addr, u32>,
-    pub(crate) virtuals: Table<u32, V4Addr>,
-    pub(crate) uplinks: Table<u32, Uplink>,
-    pub(crate) generations: Table<u32, u32>,
-    pub(crate) rules: Table<u32, Rule>,
-    pub(crate) ports: Table<u32, PublishedPort>,
-    pub(crate) published: Table<PublishKey<V4Addr>, u32>,
-    pub(crate) flows: Table<FlowKey<V4Addr>, Flow<V4Addr>>,
-    pub(crate) counters: Table<u32, [u64; COUNTERS as usize]>,
+pub struct Maps {
+    /// The one [`Config`].
+    pub config: Table<u32, Config>,
+    /// Endpoints by slot.
+    pub endpoints: Table<u32, Endpoint>,
+    /// Networks by number.
+    pub networks: Table<u32, Network>,
+    /// Slots by address.
+    pub addresses: Table<V4Addr, u32>,
+    /// Virtual indexes by address of the host.
+    pub locals: Table<V4Addr, u32>,
+    /// Addresses of the host by virtual index.
+    pub virtuals: Table<u32, V4Addr>,
+    /// Uplinks by ifindex.
+    pub uplinks: Table<u32, Uplink>,
+    /// Generations of rules and epochs.
+    pub generations: Table<u32, u32>,
+    /// Publish rules by number.
+    pub rules: Table<u32, Rule>,
+    /// What ports are published as.
+    pub ports: Table<u32, PublishedPort>,
+    /// Rules of publishes on single addresses.
+    pub published: Table<PublishKey<V4Addr>, u32>,
+    /// The flow table.
+    pub flows: Table<FlowKey<V4Addr>, Flow<V4Addr>>,
+    /// Counters of drops and events.
+    pub counters: Table<u32, [u64; COUNTERS as usize]>,
 }
 
 /// The loaded programs and the pinned maps of an instance.
 #[derive(Debug)]
-pub(crate) struct Datapath {
+pub struct Datapath {
     directory: PathBuf,
     programs: Mutex<Ebpf>,
     /// The maps.
-    pub(crate) maps: Maps,
+    pub maps: Maps,
     /// Filters of devices on a kernel without TCX, which has no links to pin.
     filters: Mutex<attach::Filters>,
+}
+
+/// What came of running a program.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What the program returned.
+    pub returned: u32,
+    /// The frame afterwards.
+    pub output: Vec<u8>,
+    /// Time per run.
+    pub duration: std::time::Duration,
 }
 
 impl Datapath {
@@ -67,18 +94,33 @@ impl Datapath {
 
     /// Hands keys of flows to the program that deletes those which have expired or are stale. Returns how many.
     pub(crate) fn collect(&self, keys: &[FlowKey<V4Addr>]) -> Result<u32> {
-        let mut programs = self.programs.lock().expect("no panic while it was held");
-        let collect = classifier(&mut programs, program::COLLECT)?;
         let mut deleted = 0;
         for batch in keys.chunks(COLLECT_KEYS) {
             let mut frame = bytemuck::cast_slice(batch).to_vec();
             frame.resize(frame.len().max(SHORTEST_FRAME), 0);
-            let run = collect
-                .test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() })
-                .context(|| "run the collector of flows".into())?;
-            deleted += run.return_value;
+            deleted += self.run(program::COLLECT, &frame, &[], 1)?.returned;
         }
         Ok(deleted)
+    }
+
+    /// Runs a TC program on a frame (BPF_PROG_TEST_RUN), `repeat` times; `context` is a `__sk_buff`, or nothing.
+    ///
+    /// # Errors
+    /// When the kernel does not take the frame or the context.
+    pub fn run(&self, program: &str, frame: &[u8], context: &[u8], repeat: u32) -> Result<Run> {
+        let mut programs = self.programs.lock().expect("no panic while it was held");
+        let classifier = classifier(&mut programs, program)?;
+        let mut output = vec![0; frame.len() + HEADROOM];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut output),
+            ctx_in: (!context.is_empty()).then_some(context),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        let result = classifier.test_run(options).context(|| format!("run the program {program}"))?;
+        output.truncate(result.data_size_out as usize);
+        Ok(Run { returned: result.return_value, output, duration: result.duration })
     }
 
     /// Moves the datapath's own log lines out of its ring buffer, when `datapath_log` is on.

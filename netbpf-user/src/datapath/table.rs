@@ -17,7 +17,7 @@ const BATCH: usize = 4096;
 
 /// A pinned map from `K` to `V`. For per-CPU maps `V` is the value of one CPU.
 #[derive(Debug)]
-pub(crate) struct Table<K, V> {
+pub struct Table<K, V> {
     name: &'static str,
     map: MapData,
     cpus: usize,
@@ -52,17 +52,17 @@ impl<K: Pod, V: Pod> Table<K, V> {
     }
 
     /// Name of the map.
-    pub(crate) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         self.name
     }
 
     /// How many elements it can hold.
-    pub(crate) fn max_entries(&self) -> u32 {
+    pub fn max_entries(&self) -> u32 {
         self.max_entries
     }
 
     /// The value of a key.
-    pub(crate) fn get(&self, key: K) -> Result<Option<V>> {
+    pub fn get(&self, key: K) -> Result<Option<V>> {
         debug_assert_eq!(self.cpus, 1);
         let mut value = [V::zeroed()];
         let found = sys::lookup(self.fd(), &key, &mut value).context(|| format!("read the map {}", self.name))?;
@@ -70,29 +70,29 @@ impl<K: Pod, V: Pod> Table<K, V> {
     }
 
     /// The values of a key on every CPU.
-    pub(crate) fn get_per_cpu(&self, key: K) -> Result<Vec<V>> {
+    pub fn get_per_cpu(&self, key: K) -> Result<Vec<V>> {
         let mut values = vec![V::zeroed(); self.cpus];
         sys::lookup(self.fd(), &key, &mut values).context(|| format!("read the map {}", self.name))?;
         Ok(values)
     }
 
     /// Writes one element.
-    pub(crate) fn set(&self, key: K, value: V) -> Result<()> {
+    pub fn set(&self, key: K, value: V) -> Result<()> {
         sys::update(self.fd(), &key, &value).map_err(|error| self.cannot_write(&error))
     }
 
     /// Writes many elements.
-    pub(crate) fn set_all(&self, keys: &[K], values: &[V]) -> Result<()> {
+    pub fn set_all(&self, keys: &[K], values: &[V]) -> Result<()> {
         sys::update_batch(self.fd(), keys, values).map_err(|error| self.cannot_write(&error))
     }
 
     /// Deletes one element, if it is there.
-    pub(crate) fn remove(&self, key: K) -> Result<()> {
+    pub fn remove(&self, key: K) -> Result<()> {
         sys::delete(self.fd(), &key).context(|| format!("delete from the map {}", self.name))
     }
 
     /// All elements, in no order. One that is written meanwhile may be missed or read twice.
-    pub(crate) fn entries(&self) -> Result<Vec<(K, V)>> {
+    pub fn entries(&self) -> Result<Vec<(K, V)>> {
         debug_assert_eq!(self.cpus, 1);
         let mut batch = BATCH.min(self.max_entries as usize).max(1);
         let mut keys = vec![K::zeroed(); batch];
