@@ -201,7 +201,13 @@ pub fn ask_udp(socket: &UdpSocket, to: SocketAddrV4) -> io::Result<(Seen, Socket
 /// As [`ask_udp`].
 pub fn receive_answer(socket: &UdpSocket) -> io::Result<(Seen, SocketAddr)> {
     let mut buffer = [0; 2048];
-    let (length, from) = socket.recv_from(&mut buffer)?;
+    let (length, from) = loop {
+        // A socket with a timeout is not read again by itself after a signal (signal(7)).
+        match socket.recv_from(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            received => break received?,
+        }
+    };
     let answer = String::from_utf8_lossy(&buffer[..length]);
     let (greeting, echo) = answer.split_once('\n').unwrap_or((&answer, ""));
     if echo != "how do you do" {

@@ -53,10 +53,12 @@ fn receive(mut from: &TcpStream, pattern: &[u8], bytes: u64) -> io::Result<()> {
     let (mut received, mut position) = (0, 0);
     let mut buffer = vec![0; CHUNK];
     loop {
-        let length = from.read(&mut buffer)?;
-        if length == 0 {
-            break;
-        }
+        let length = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
         if buffer[..length] != pattern[position..position + length] {
             let message = format!("wrong bytes between offset {received} and {}", received + length as u64);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));

@@ -39,10 +39,23 @@ fn pings_go_between_containers_host_and_outside() {
         (&lab.host, lab.ext_ip),
         (&lab.ext, lab.host_ip),
     ];
-    for (from, to) in pairs {
-        let ping = Pinger::new(from, 9);
+    for (id, (from, to)) in (1..).zip(pairs) {
+        let ping = Pinger::new(from, id);
         ping.send(to, 1, b"hello").expect("sent");
         assert_eq!(ping.reply(SOON), Some((to, 1, b"hello".to_vec())), "{} to {to}", from.namespace().name());
+    }
+}
+
+#[test]
+fn the_host_and_a_container_that_ping_with_the_same_id_each_get_their_own_replies() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &[]);
+    let pings = [(Pinger::new(&lab.host, 7), b"host"), (Pinger::new(&c1.place, 7), b"cont")];
+    for seq in 1..=3 {
+        for (ping, payload) in &pings {
+            ping.send(lab.ext_ip, seq, *payload).expect("sent");
+            assert_eq!(ping.reply(SOON), Some((lab.ext_ip, seq, payload.to_vec())));
+        }
     }
 }
 

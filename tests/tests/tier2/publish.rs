@@ -191,7 +191,7 @@ fn a_random_port_is_free_and_is_shown() {
     let shown = lab.done(&["port", &c1.name]);
     assert!(shown.lines().any(|line| line == format!("80/tcp -> 0.0.0.0:{web}")), "{shown}");
     assert!(shown.lines().any(|line| line == format!("81/tcp -> 127.0.0.1:{local}")), "{shown}");
-    assert_eq!(lab.done(&["port", &c1.name, "53/udp"]).trim(), format!("0.0.0.0:{dns}"));
+    assert_eq!(lab.done(&["port", &c1.name, "53/udp"]).trim(), format!("53/udp -> 0.0.0.0:{dns}"));
 }
 
 #[test]

@@ -1,0 +1,177 @@
+//! The world of [`crate::world`] in the kernel: real devices and routes in a network namespace of the
+//! calling thread alone, the real object, its real maps.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use netbpf_common::abi::{PublishKey, PublishedPort, generation, program};
+use netbpf_user::Settings;
+use netbpf_user::datapath::{Datapath, Run};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
+
+use crate::fixture::Hook;
+use crate::world::{self, CONTAINERS, LOCALS, PUBLISHES};
+
+/// Bytes of a `__sk_buff` (include/uapi/linux/bpf.h).
+const CONTEXT: usize = 192;
+/// Offset of `ingress_ifindex` in it.
+const INGRESS_IFINDEX: usize = 36;
+/// Offset of `ifindex` in it.
+const IFINDEX: usize = 40;
+
+/// The programs and maps, filled with the world.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The datapath.
+    pub datapath: Datapath,
+    /// Settings it was loaded with.
+    pub settings: Settings,
+    directory: TempDir,
+}
+
+impl Kernel {
+    /// Loads the object and builds the world, in a network and mount namespace that the calling
+    /// thread gets for itself. `flows` and `ring` are the sizes of the tables.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or this is not root.
+    pub fn new(flows: u32, ring: u32) -> Result<Self> {
+        ensure!(nix::unistd::geteuid().is_root(), "tier 1 needs root: run it with `sudo`, or through `cargo xtask test`");
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("leave the namespaces of the machine")?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make the mounts private")?;
+        let directory = tempfile::tempdir()?;
+        let bpffs = directory.path().join("bpf");
+        fs::create_dir(&bpffs)?;
+        mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), None::<&str>).context("mount a bpffs")?;
+
+        devices()?;
+        let settings = Settings { bpffs: bpffs.join("netbpf"), flows, half_open: ring, ..Settings::default() };
+        let datapath = Datapath::load(&settings)?;
+        let kernel = Self { datapath, settings, directory };
+        kernel.fill(ring)?;
+        Ok(kernel)
+    }
+
+    /// The directory of its bpffs, for tools that look at it.
+    pub fn directory(&self) -> PathBuf {
+        self.directory.path().into()
+    }
+
+    fn fill(&self, ring: u32) -> Result<()> {
+        let maps = &self.datapath.maps;
+        maps.config.set(0, world::config(ring))?;
+        for container in CONTAINERS {
+            maps.endpoints.set(container.slot, container.endpoint(world::GENERATION))?;
+            maps.addresses.set(container.ip.into(), container.slot)?;
+        }
+        for (number, network) in world::networks() {
+            maps.networks.set(number, network)?;
+        }
+        for (address, index) in LOCALS {
+            maps.locals.set(address.into(), index)?;
+            maps.virtuals.set(index, address.into())?;
+        }
+        maps.uplinks.set(world::UPLINK, world::uplink())?;
+        for publish in PUBLISHES {
+            maps.rules.set(publish.rule, publish.rule())?;
+            maps.generations.set(generation::FIRST_RULE + publish.rule, world::GENERATION)?;
+            for port in publish.host_port..publish.host_port + publish.count {
+                let mut entry = PublishedPort::default();
+                match publish.address {
+                    None => entry.wildcard = publish.rule,
+                    Some(address) => {
+                        entry.specific = 1;
+                        let key = PublishKey::new(address.into(), publish.transport, port);
+                        maps.published.set(key, publish.rule)?;
+                    }
+                }
+                maps.ports.set(publish.transport.port_index(port), entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets all flows.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn forget_flows(&self) -> Result<()> {
+        for (key, _) in self.datapath.maps.flows.entries()? {
+            self.datapath.maps.flows.remove(key)?;
+        }
+        Ok(())
+    }
+
+    /// Sum over all CPUs of a counter.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn counter(&self, place: u32) -> Result<u64> {
+        let cpus = self.datapath.maps.counters.get_per_cpu(0)?;
+        Ok(cpus.iter().map(|counters| counters[place as usize]).sum())
+    }
+
+    /// Runs a frame through a hook.
+    ///
+    /// # Errors
+    /// When the kernel does not take the frame.
+    pub fn run(&self, hook: Hook, frame: &[u8], repeat: u32) -> Result<Run> {
+        let (name, device, ingress) = match hook {
+            Hook::Egress(device) => (program::EGRESS, device, device),
+            Hook::Uplink => (program::UPLINK, world::UPLINK, world::UPLINK),
+            Hook::Host => (program::HOST, world::HOST_DEVICE, 0),
+            Hook::Forwarded => (program::HOST, world::HOST_DEVICE, world::UPLINK),
+        };
+        let mut context = [0; CONTEXT];
+        context[INGRESS_IFINDEX..][..4].copy_from_slice(&ingress.to_ne_bytes());
+        context[IFINDEX..][..4].copy_from_slice(&device.to_ne_bytes());
+        Ok(self.datapath.run(name, frame, &context, repeat)?)
+    }
+}
+
+/// Makes the devices, addresses and routes that the programs ask the kernel about.
+fn devices() -> Result<()> {
+    let pair = |name: &str, index: u32, peer: &str, peer_index: Option<u32>| {
+        let (index, peer_index) = (index.to_string(), peer_index.map(|i| i.to_string()));
+        let mut arguments = vec!["link", "add", name, "index", &index, "type", "veth", "peer", "name", peer];
+        if let Some(peer_index) = &peer_index {
+            arguments.extend(["index", peer_index]);
+        }
+        ip(&arguments)
+    };
+    ip(&["link", "set", "lo", "up"])?;
+    pair("up0", world::UPLINK, "up0-far", None)?;
+    pair("netbpf0", world::HOST_DEVICE, "netbpf1", Some(world::ROUTE_DEVICE))?;
+    pair("other0", world::FOREIGN, "other0-far", None)?;
+    for container in CONTAINERS {
+        let name = format!("c{}", container.slot);
+        pair(&name, container.device(), &format!("{name}-eth0"), None)?;
+        ip(&["link", "set", &name, "up"])?;
+    }
+    let mac = |mac: [u8; 6]| netbpf_common::wire::Mac::new(mac).to_string();
+    ip(&["link", "set", "up0", "address", &mac(world::UPLINK_MAC)])?;
+    for name in ["up0", "up0-far", "netbpf0", "netbpf1", "other0", "other0-far"] {
+        ip(&["link", "set", name, "up"])?;
+    }
+    let prefix = |address: Ipv4Addr, len: u8| format!("{address}/{len}");
+    ip(&["address", "add", &prefix(world::HOST, 24), "dev", "up0"])?;
+    ip(&["neighbour", "add", &world::OUTSIDE.to_string(), "lladdr", &mac(world::OUTSIDE_MAC), "dev", "up0"])?;
+    ip(&["route", "add", "default", "via", &world::OUTSIDE.to_string(), "dev", "up0"])?;
+    ip(&["route", "add", &prefix(world::BEHIND_FOREIGN, 32), "dev", "other0"])?;
+    ip(&["route", "add", "blackhole", &prefix(world::BLACKHOLE, 32)])?;
+    // Of this namespace: what is written here is seen nowhere else.
+    fs::write("/proc/sys/net/ipv4/conf/netbpf1/forwarding", "1").context("let routes be looked up from netbpf1")
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip").args(arguments).output().context("run ip (package iproute2)")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "ip {}: {}", arguments.join(" "), said.trim());
+    Ok(())
+}

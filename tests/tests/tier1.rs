@@ -1,0 +1,68 @@
+//! Tier 1: the object in the kernel. The verifier takes it, and every fixture comes out of the
+//! programs as it does out of the paths in memory.
+
+use netbpf_common::path::Verdict;
+use netbpf_tests::fixture::{self, Hook};
+use netbpf_tests::kernel::Kernel;
+
+const TC_ACT_UNSPEC: i32 = -1;
+const TC_ACT_SHOT: i32 = 2;
+const TC_ACT_REDIRECT: i32 = 7;
+
+/// Length of an Ethernet header.
+const ETHERNET: usize = 14;
+
+/// The least that the kernel takes as an IPv4 frame for BPF_PROG_TEST_RUN; tier 0 tries what is shorter.
+const SHORTEST: usize = ETHERNET + 20;
+
+#[test]
+fn the_verifier_takes_every_program() {
+    Kernel::new(64, 16).expect("the object loads");
+}
+
+#[test]
+fn every_fixture_comes_out_of_the_kernel_as_it_says() {
+    let kernel = Kernel::new(1024, 16).expect("the object loads");
+    let mut steps = 0;
+    for fixture in fixture::all() {
+        kernel.forget_flows().expect("the table is readable");
+        for step in fixture.steps.iter().filter(|step| step.input.len() >= SHORTEST) {
+            let counted = |reason| kernel.counter(reason as u32).expect("counters are readable");
+            let (expected, before) = match step.verdict {
+                Verdict::Pass => (TC_ACT_UNSPEC, None),
+                Verdict::Drop(reason) => (TC_ACT_SHOT, Some((reason, counted(reason)))),
+                _ => (TC_ACT_REDIRECT, None),
+            };
+            let run = kernel.run(step.hook, &step.input, 1).expect("the kernel takes the frame");
+            assert_eq!(run.returned as i32, expected, "{}: {}", fixture.name, step.says);
+            if let Some((reason, before)) = before {
+                assert_eq!(counted(reason), before + 1, "{}: {}: counted as {}", fixture.name, step.says, reason.name());
+            } else {
+                assert_eq!(run.output, step.output, "{}: {}", fixture.name, step.says);
+            }
+            steps += 1;
+        }
+    }
+    assert!(steps > 50, "only {steps} packets were tried");
+}
+
+#[test]
+fn no_length_of_a_packet_upsets_a_program() {
+    let kernel = Kernel::new(1024, 16).expect("the object loads");
+    for step in fixture::all().iter().flat_map(|fixture| &fixture.steps) {
+        for len in SHORTEST..step.input.len() {
+            let run = kernel.run(step.hook, &step.input[..len], 1).expect("the kernel takes the frame");
+            let returned = run.returned as i32;
+            let answers = [TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT];
+            assert!(answers.contains(&returned), "{}: {returned} at {len} bytes", step.says);
+            if returned == TC_ACT_REDIRECT {
+                // Only what is whole goes on: a frame's padding may be cut, the packet may not.
+                let total = usize::from(u16::from_be_bytes([step.input[16], step.input[17]]));
+                let arp = step.input[12..14] == [8, 6];
+                assert!(arp || len >= ETHERNET + total, "{}: goes on at {len} bytes", step.says);
+            }
+        }
+    }
+    // Forwarded packets are refused before anything is read.
+    assert!(kernel.run(Hook::Forwarded, &[0; SHORTEST], 1).is_ok());
+}
