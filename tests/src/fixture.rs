@@ -625,7 +625,7 @@ fn refusals() -> Vec<Fixture> {
         dropped(
             "IPv6",
             egress(C1),
-            ethertype(frame.clone(), 0x86dd),
+            ethertype(routed(C1).datagram(from, to, TTL, &[0; 32]), 0x86dd),
             DropReason::UnsupportedProtocol,
         ),
         dropped("IP options", egress(C1), with_options(&frame), DropReason::IpOption),

@@ -16,7 +16,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
 
     for (line, expected) in [
         (create(&["-p", "8080:80"]), name),
-        (create(&["--ip", &taken]), name),
+        (create(&["--ip", &taken]), &taken),
         (create(&["--ip", "10.1.2.3"]), "172.30.0.0/16"),
         (create(&["--ip", "172.30.0.1"]), "gateway"),
         (create(&["--ip", "172.30.0.0"]), "172.30.0.0"),
@@ -58,7 +58,7 @@ fn a_bad_spec_is_refused_and_changes_nothing() {
         "80:0",
         "65536:80",
         "80:65536",
-        "-1:80",
+        "+1:80",
         "http:80",
         "80:80/icmp",
         "80:80/",
