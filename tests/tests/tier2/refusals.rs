@@ -21,7 +21,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         (create(&["--ip", "172.30.0.1"]), "gateway"),
         (create(&["--ip", "172.30.0.0"]), "172.30.0.0"),
         (create(&["--ip", "172.30.255.255"]), "172.30.255.255"),
-        (create(&["--mac-address", "01:00:5e:00:00:01"]), "multicast"),
+        (create(&["--mac-address", "01:00:5e:00:00:01"]), "01:00:5e:00:00:01"),
         (create(&["--mac-address", &c1.mac]), name),
         (create(&["-p", "10.9.9.9:8081:80"]), "10.9.9.9"),
         (create(&["-p", "20000:80"]), "nat_ports"),

@@ -1,0 +1,162 @@
+//! Nanoseconds per packet of each path, measured by the kernel (BPF_PROG_TEST_RUN): `cargo xtask bench`.
+//!
+//! A run of the kernel's repeats a program on one packet, which the program changes. So the hits
+//! that translate are measured on pairs of flows that turn each other's packets back.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::{Result, ensure};
+use netbpf_common::abi::{Flow, FlowKey, NextHop, Scope, Stamp, TargetKind, Word, generation, program};
+use netbpf_common::wire::checksum::Sum;
+use netbpf_common::wire::{Address as _, Be16, V4Addr, tcp_flags};
+use netbpf_tests::fixture::Hook;
+use netbpf_tests::kernel::Kernel;
+use netbpf_tests::packet::Ethernet;
+use netbpf_tests::world::{
+    self, C1, C2, FAR, GATEWAY, GATEWAY_MAC, GENERATION, HOST, MTU, OUTSIDE, OUTSIDE_MAC, UPLINK, UPLINK_MAC,
+};
+
+/// Runs of one packet: fewer than the hops it has to live.
+const REPEAT: u32 = 200;
+const TTL: u8 = 255;
+const ROUNDS: usize = 301;
+/// Flows made to measure a miss.
+const MISSES: u16 = 2000;
+const UDP: u8 = 17;
+const PAYLOAD: &[u8] = &[0; 18];
+
+const TC_ACT_SHOT: i32 = 2;
+
+fn main() -> Result<()> {
+    let kernel = Kernel::new(131_072, 16_384)?;
+    println!("{:<44} {:>9} {:>9} {:>9}", "ns per packet (60 bytes, UDP)", "median", "min", "p90");
+
+    let at = |address, port| SocketAddrV4::new(address, port);
+    let routed = Ethernet { from: C1.mac, to: GATEWAY_MAC };
+    let arriving = Ethernet { from: OUTSIDE_MAC, to: UPLINK_MAC };
+    let from_host = Ethernet { from: GATEWAY_MAC, to: GATEWAY_MAC };
+    let egress = Hook::Egress(C1.device());
+
+    // What running anything costs: a tagged frame is passed on at the first look.
+    let tagged = arriving.tagged_udp(7, at(OUTSIDE, 1), at(HOST, 2), PAYLOAD);
+    let nothing = repeated(&kernel, "uplink, tagged frame: the harness", Hook::Uplink, &tagged)?;
+    let foreign = arriving.segment(at(OUTSIDE, 40_000), at(HOST, 22), tcp_flags::ACK, TTL, b"");
+    repeated(&kernel, "uplink, traffic of the host: passed", Hook::Uplink, &foreign)?;
+
+    let neighbours = Ethernet { from: C1.mac, to: C2.mac }.datagram(at(C1.ip, 20_000), at(C2.ip, 7), TTL, PAYLOAD);
+    kernel.run(egress, &neighbours, 1)?;
+    repeated(&kernel, "egress hit, container to container", egress, &neighbours)?;
+
+    let endpoint = Way { kind: TargetKind::Endpoint, target: C1.slot, source: 0 };
+    let outside = Way { kind: TargetKind::World, target: UPLINK, source: GENERATION };
+    pair(&kernel, Scope::Container, at(C1.ip, 20_000), FAR, [53, 54], &outside)?;
+    let out = routed.datagram(at(C1.ip, 20_000), at(FAR, 53), TTL, PAYLOAD);
+    repeated(&kernel, "egress hit, masquerade", egress, &out)?;
+
+    pair(&kernel, Scope::Uplink, at(OUTSIDE, 40_000), HOST, [20_000, 20_001], &endpoint)?;
+    let inwards = arriving.datagram(at(OUTSIDE, 40_000), at(HOST, 20_000), TTL, PAYLOAD);
+    repeated(&kernel, "uplink hit, published port", Hook::Uplink, &inwards)?;
+
+    pair(&kernel, Scope::Host, at(GATEWAY, 45_000), C1.ip, [80, 81], &endpoint)?;
+    let from = from_host.datagram(at(GATEWAY, 45_000), at(C1.ip, 80), TTL, PAYLOAD);
+    repeated(&kernel, "host hit, published port", Hook::Host, &from)?;
+
+    println!();
+    println!("{:<44} {:>9} {:>9} {:>9}", "ns per new flow (one run each)", "median", "min", "p90");
+    single(&kernel, "the harness", Hook::Uplink, |_| tagged.clone())?;
+    single(&kernel, "egress miss, container to container", egress, |port| {
+        Ethernet { from: C1.mac, to: C2.mac }.datagram(at(C1.ip, port), at(C2.ip, 9), TTL, PAYLOAD)
+    })?;
+    single(&kernel, "egress miss, masquerade", egress, |port| {
+        routed.datagram(at(C1.ip, port), at(FAR, 123), TTL, PAYLOAD)
+    })?;
+    single(&kernel, "uplink miss, published port", Hook::Uplink, |port| {
+        arriving.datagram(at(OUTSIDE, port), at(HOST, 5353), TTL, PAYLOAD)
+    })?;
+    single(&kernel, "host miss, container's address", Hook::Host, |port| {
+        from_host.datagram(at(GATEWAY, port), at(C1.ip, 53), TTL, PAYLOAD)
+    })?;
+
+    println!();
+    println!("{:<16} {:>12} {:>12} {:>12}", "program", "instructions", "walked", "bytes jited");
+    for info in aya::programs::loaded_programs() {
+        let info = info?;
+        let name = info.name_as_str().unwrap_or_default().to_owned();
+        if program::SOCKET.contains(&name.as_str())
+            || [program::EGRESS, program::UPLINK, program::HOST, program::COLLECT].contains(&name.as_str())
+        {
+            // Eight bytes per instruction (include/uapi/linux/bpf.h).
+            let instructions = info.size_translated().unwrap_or(0) / 8;
+            println!(
+                "{name:<16} {instructions:>12} {:>12} {:>12}",
+                info.verified_instruction_count().unwrap_or(0),
+                info.size_jitted()
+            );
+        }
+    }
+    println!();
+    println!("The harness costs {nothing} ns of each hit.");
+    Ok(())
+}
+
+/// Where packets of a crafted flow go.
+struct Way {
+    kind: TargetKind,
+    target: u32,
+    source: u32,
+}
+
+/// Two flows that lead to each other's port and back.
+fn pair(kernel: &Kernel, scope: Scope, from: SocketAddrV4, to: Ipv4Addr, ports: [u16; 2], way: &Way) -> Result<()> {
+    const AF_INET: u32 = 2;
+    let (src, dst) = (V4Addr::from(*from.ip()), V4Addr::from(to));
+    let key = |port| FlowKey::new(scope, UDP, src, Be16::new(from.port()), dst, Be16::new(port));
+    for (id, [port, other]) in [ports, [ports[1], ports[0]]].into_iter().enumerate() {
+        let sum = |port| Sum::ZERO.add16(Be16::new(port));
+        let flow = Flow {
+            word: Word::half(id as u64 + 1).with(Word::REPLIED).established(),
+            other: key(other).reversed(scope),
+            port_delta: sum(other).delta_from(sum(port)),
+            owner: Stamp { slot: generation::ALWAYS, generation: 0 },
+            next_hop: NextHop { family: AF_INET, address: V4Addr::from(OUTSIDE).words() },
+            target: way.target,
+            target_generation: if way.kind == TargetKind::Endpoint { GENERATION } else { 0 },
+            source_generation: way.source,
+            mtu: MTU,
+            target_kind: way.kind as u8,
+            ..Flow::default()
+        };
+        kernel.datapath.maps.flows.set(key(port), flow)?;
+    }
+    Ok(())
+}
+
+/// Time of one packet, out of many runs on it; the median.
+fn repeated(kernel: &Kernel, name: &str, hook: Hook, frame: &[u8]) -> Result<u128> {
+    let mut times = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let run = kernel.run(hook, frame, REPEAT)?;
+        ensure!(run.returned as i32 != TC_ACT_SHOT, "{name}: the packet was dropped");
+        times.push(run.duration.as_nanos());
+    }
+    Ok(print(name, times))
+}
+
+/// Time of one packet, each of another flow.
+fn single(kernel: &Kernel, name: &str, hook: Hook, frame: impl Fn(u16) -> Vec<u8>) -> Result<u128> {
+    kernel.forget_flows()?;
+    let mut times = Vec::with_capacity(MISSES.into());
+    for port in world::NAT_FIRST..world::NAT_FIRST + MISSES {
+        let run = kernel.run(hook, &frame(port), 1)?;
+        ensure!(run.returned as i32 != TC_ACT_SHOT, "{name}: the packet was dropped");
+        times.push(run.duration.as_nanos());
+    }
+    Ok(print(name, times))
+}
+
+fn print(name: &str, mut times: Vec<u128>) -> u128 {
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    println!("{name:<44} {median:>9} {:>9} {:>9}", times[0], times[times.len() * 9 / 10]);
+    median
+}
