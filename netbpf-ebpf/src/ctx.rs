@@ -39,7 +39,7 @@ impl Skb {
     pub(crate) fn new(ctx: &TcContext) -> Self {
         let skb = Self { skb: ctx.as_ptr().cast() };
         let (data, end) = skb.bounds();
-        let want = skb.len().min(HEADERS);
+        let want = skb.frame_len().min(HEADERS);
         if data + want as usize > end {
             // SAFETY: the skb is valid; on failure the bounds stay, and reads beyond them fail.
             unsafe { bpf_skb_pull_data(skb.skb, want) };
@@ -73,7 +73,7 @@ impl Skb {
 
 impl Packet for Skb {
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn frame_len(&self) -> u32 {
         // SAFETY: the skb is valid.
         unsafe { (*self.skb).len }
     }

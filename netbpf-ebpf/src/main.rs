@@ -25,7 +25,7 @@ use crate::maps::Maps;
 
 /// TC ingress of each endpoint's host-side device: all that a container sends.
 #[classifier]
-pub fn egress(ctx: TcContext) -> i32 {
+pub(crate) fn egress(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
     let verdict = path::egress(&mut skb, &maps);
@@ -34,7 +34,7 @@ pub fn egress(ctx: TcContext) -> i32 {
 
 /// TC ingress of each uplink: all that comes from outside.
 #[classifier]
-pub fn uplink(ctx: TcContext) -> i32 {
+pub(crate) fn uplink(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
     let verdict = path::uplink(&mut skb, &maps);
@@ -43,7 +43,7 @@ pub fn uplink(ctx: TcContext) -> i32 {
 
 /// TC egress of netbpf0: all that the host sends to containers.
 #[classifier]
-pub fn host(ctx: TcContext) -> i32 {
+pub(crate) fn host(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
     let verdict = path::host(&mut skb, &maps);
@@ -53,7 +53,7 @@ pub fn host(ctx: TcContext) -> i32 {
 /// Run by the agent with BPF_PROG_TEST_RUN on an array of keys of O entries; returns how many
 /// flows it has ended.
 #[classifier]
-pub fn collect(ctx: TcContext) -> i32 {
+pub(crate) fn collect(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
     let mut collected = 0;

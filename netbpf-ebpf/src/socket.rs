@@ -14,52 +14,52 @@ const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
 
 #[cgroup_sock_addr(connect4)]
-pub fn connect4(ctx: SockAddrContext) -> i32 {
+pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
     lead(Sock4::new(&ctx))
 }
 
 #[cgroup_sock_addr(connect6)]
-pub fn connect6(ctx: SockAddrContext) -> i32 {
+pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
     lead(Sock6::new(&ctx))
 }
 
 #[cgroup_sock_addr(sendmsg4)]
-pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
     lead(Sock4::new(&ctx))
 }
 
 #[cgroup_sock_addr(sendmsg6)]
-pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
     lead(Sock6::new(&ctx))
 }
 
 #[cgroup_sock_addr(recvmsg4)]
-pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
+pub(crate) fn recvmsg4(ctx: SockAddrContext) -> i32 {
     restore(Sock4::new(&ctx))
 }
 
 #[cgroup_sock_addr(recvmsg6)]
-pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
+pub(crate) fn recvmsg6(ctx: SockAddrContext) -> i32 {
     restore(Sock6::new(&ctx))
 }
 
 #[cgroup_sock_addr(getpeername4)]
-pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+pub(crate) fn getpeername4(ctx: SockAddrContext) -> i32 {
     restore(Sock4::new(&ctx))
 }
 
 #[cgroup_sock_addr(getpeername6)]
-pub fn getpeername6(ctx: SockAddrContext) -> i32 {
+pub(crate) fn getpeername6(ctx: SockAddrContext) -> i32 {
     restore(Sock6::new(&ctx))
 }
 
 #[cgroup_sock_addr(bind4)]
-pub fn bind4(ctx: SockAddrContext) -> i32 {
+pub(crate) fn bind4(ctx: SockAddrContext) -> i32 {
     hold(Sock4::new(&ctx))
 }
 
 #[cgroup_sock_addr(bind6)]
-pub fn bind6(ctx: SockAddrContext) -> i32 {
+pub(crate) fn bind6(ctx: SockAddrContext) -> i32 {
     hold(Sock6::new(&ctx))
 }
 

@@ -355,11 +355,7 @@ fn publishes() -> Vec<Fixture> {
         Fixture {
             name: "what is not published is the host's own affair",
             steps: vec![
-                passed(
-                    "another port",
-                    Hook::Uplink,
-                    ARRIVING.segment(client, at(HOST, 22), SYN, TTL, b""),
-                ),
+                passed("another port", Hook::Uplink, ARRIVING.segment(client, at(HOST, 22), SYN, TTL, b"")),
                 passed(
                     "the middle of a connection that nobody knows: the host's stack resets it",
                     Hook::Uplink,
@@ -391,21 +387,13 @@ fn publishes() -> Vec<Fixture> {
                     ARRIVING.segment(at(C2.ip, 40_000), at(HOST, 8080), SYN, TTL, b""),
                 ),
                 passed("a ping of the host", Hook::Uplink, ARRIVING.echo(OUTSIDE, HOST, true, 9, TTL)),
-                passed(
-                    "a tagged frame",
-                    Hook::Uplink,
-                    ARRIVING.tagged_udp(77, client, at(HOST, 5353), b"x"),
-                ),
+                passed("a tagged frame", Hook::Uplink, ARRIVING.tagged_udp(77, client, at(HOST, 5353), b"x")),
                 passed(
                     "a frame for another machine",
                     Hook::Uplink,
                     link(OUTSIDE_MAC, [2, 0, 0, 0, 0, 0x77]).datagram(client, at(HOST, 5353), TTL, b"x"),
                 ),
-                passed(
-                    "a fragment",
-                    Hook::Uplink,
-                    ARRIVING.fragment(OUTSIDE, HOST, &[0; 64]),
-                ),
+                passed("a fragment", Hook::Uplink, ARRIVING.fragment(OUTSIDE, HOST, &[0; 64])),
             ],
         },
         Fixture {
@@ -556,12 +544,7 @@ fn refusals() -> Vec<Fixture> {
     let (from, to) = (at(C1.ip, 20_000), at(FAR, 53));
     let frame = routed(C1).datagram(from, to, TTL, b"x");
     let mut steps = vec![
-        dropped(
-            "a frame with a tag",
-            egress(C1),
-            routed(C1).tagged_udp(77, from, to, b"x"),
-            DropReason::VlanTag,
-        ),
+        dropped("a frame with a tag", egress(C1), routed(C1).tagged_udp(77, from, to, b"x"), DropReason::VlanTag),
         dropped(
             "another's MAC address",
             egress(C1),
@@ -604,12 +587,7 @@ fn refusals() -> Vec<Fixture> {
             routed(C1).datagram(from, at(C3.ip, 53), TTL, b"x"),
             DropReason::Isolated,
         ),
-        dropped(
-            "a fragment to the world",
-            egress(C1),
-            routed(C1).fragment(C1.ip, FAR, &[0; 64]),
-            DropReason::Fragment,
-        ),
+        dropped("a fragment to the world", egress(C1), routed(C1).fragment(C1.ip, FAR, &[0; 64]), DropReason::Fragment),
         dropped(
             "a reply of echo to nobody's request",
             egress(C1),
@@ -634,9 +612,9 @@ fn refusals() -> Vec<Fixture> {
         dropped("a length beyond the frame", egress(C1), byte(frame.clone(), 16, 0xff), DropReason::Malformed),
         dropped("a length shorter than the header", egress(C1), short(frame.clone()), DropReason::Malformed),
     ];
-    steps.extend((14..frame.len()).map(|len| {
-        dropped("cut off", egress(C1), frame[..len].to_vec(), DropReason::Malformed)
-    }));
+    steps.extend(
+        (14..frame.len()).map(|len| dropped("cut off", egress(C1), frame[..len].to_vec(), DropReason::Malformed)),
+    );
     vec![Fixture { name: "what a container must not send is dropped by name and leaves no flow", steps }]
 }
 
@@ -665,43 +643,41 @@ fn with_options(frame: &[u8]) -> Vec<u8> {
 
 fn answers() -> Vec<Fixture> {
     let from = at(C1.ip, 20_000);
-    vec![
-        Fixture {
-            name: "the sender of what cannot go on is told why",
-            steps: vec![
-                {
-                    let last = routed(C1).datagram(from, at(FAR, 33_434), 1, b"probe");
-                    step(
-                        "time exceeded, from the gateway: traceroute's first line",
-                        egress(C1),
-                        last.clone(),
-                        peer(C1),
-                        icmp_error(delivered(C1), GATEWAY, C1.ip, 11, 0, 0, &last),
-                    )
-                },
-                {
-                    let big = routed(C1).datagram(from, at(FAR, 4000), TTL, &[7; 1600]);
-                    step(
-                        "fragmentation needed, with the MTU of the way out",
-                        egress(C1),
-                        big.clone(),
-                        peer(C1),
-                        icmp_error(delivered(C1), GATEWAY, C1.ip, 3, 4, 1500, &big),
-                    )
-                },
-                {
-                    let lost = FROM_HOST.segment(at(GATEWAY, 45_000), at(Ipv4Addr::new(172, 30, 0, 99), 80), SYN, TTL, b"");
-                    step(
-                        "host unreachable, to a process of the host",
-                        Hook::Host,
-                        lost.clone(),
-                        HOST_STACK,
-                        icmp_error(FROM_HOST, GATEWAY, GATEWAY, 3, 1, 0, &lost),
-                    )
-                },
-            ],
-        },
-    ]
+    vec![Fixture {
+        name: "the sender of what cannot go on is told why",
+        steps: vec![
+            {
+                let last = routed(C1).datagram(from, at(FAR, 33_434), 1, b"probe");
+                step(
+                    "time exceeded, from the gateway: traceroute's first line",
+                    egress(C1),
+                    last.clone(),
+                    peer(C1),
+                    icmp_error(delivered(C1), GATEWAY, C1.ip, 11, 0, 0, &last),
+                )
+            },
+            {
+                let big = routed(C1).datagram(from, at(FAR, 4000), TTL, &[7; 1600]);
+                step(
+                    "fragmentation needed, with the MTU of the way out",
+                    egress(C1),
+                    big.clone(),
+                    peer(C1),
+                    icmp_error(delivered(C1), GATEWAY, C1.ip, 3, 4, 1500, &big),
+                )
+            },
+            {
+                let lost = FROM_HOST.segment(at(GATEWAY, 45_000), at(Ipv4Addr::new(172, 30, 0, 99), 80), SYN, TTL, b"");
+                step(
+                    "host unreachable, to a process of the host",
+                    Hook::Host,
+                    lost.clone(),
+                    HOST_STACK,
+                    icmp_error(FROM_HOST, GATEWAY, GATEWAY, 3, 1, 0, &lost),
+                )
+            },
+        ],
+    }]
 }
 
 /// An ICMP error about a frame, made from scratch; it quotes 28 bytes of payload in words of four.

@@ -41,7 +41,10 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses, or this is not root.
     pub fn new(flows: u32, ring: u32) -> Result<Self> {
-        ensure!(nix::unistd::geteuid().is_root(), "tier 1 needs root: run it with `sudo`, or through `cargo xtask test`");
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "tier 1 needs root: run it with `sudo`, or through `cargo xtask test`"
+        );
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("leave the namespaces of the machine")?;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("make the mounts private")?;

@@ -50,7 +50,7 @@ impl Frame {
 }
 
 impl Packet for Frame {
-    fn len(&self) -> u32 {
+    fn frame_len(&self) -> u32 {
         self.bytes.len() as u32
     }
 

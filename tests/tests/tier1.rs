@@ -40,7 +40,14 @@ fn every_fixture_comes_out_of_the_kernel_as_it_says() {
             let run = kernel.run(step.hook, &step.input, 1).expect("the kernel takes the frame");
             assert_eq!(run.returned as i32, expected, "{}: {}", fixture.name, step.says);
             if let Some((reason, before)) = before {
-                assert_eq!(counted(reason), before + 1, "{}: {}: counted as {}", fixture.name, step.says, reason.name());
+                assert_eq!(
+                    counted(reason),
+                    before + 1,
+                    "{}: {}: counted as {}",
+                    fixture.name,
+                    step.says,
+                    reason.name()
+                );
             } else {
                 assert_eq!(run.output, step.output, "{}: {}", fixture.name, step.says);
             }

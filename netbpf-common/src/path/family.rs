@@ -99,7 +99,7 @@ impl Family for V4 {
         let header: Ipv4 = packet.read(at).ok_or(DropReason::Malformed)?;
         let header_len = header.header_len();
         let total_len = u32::from(header.total_len.get());
-        if !header.is_v4() || header_len < Ipv4::LEN || total_len < header_len || at + total_len > packet.len() {
+        if !header.is_v4() || header_len < Ipv4::LEN || total_len < header_len || at + total_len > packet.frame_len() {
             // A BIG TCP packet has a total length of zero (net/ipv4/ip_output.c) and is refused:
             // netbpf's devices never ask for one.
             return Err(DropReason::Malformed);

@@ -10,7 +10,7 @@ use crate::wire::{Checksum, checksum::Delta};
 /// before, or the kernel refused; a path that sees it drops the packet.
 pub trait Packet {
     /// Length of the frame. For a GSO packet that of all segments together.
-    fn len(&self) -> u32;
+    fn frame_len(&self) -> u32;
 
     /// Payload bytes per segment of a GSO packet; 0 for an ordinary one.
     fn gso_size(&self) -> u32;

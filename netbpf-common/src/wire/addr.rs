@@ -113,9 +113,10 @@ impl Address for V6Addr {
 
     #[inline(always)]
     fn is_unicast(self) -> bool {
-        let zero_prefix = self.0[0] == Be32::ZERO && self.0[1] == Be32::ZERO && self.0[2] == Be32::ZERO;
-        let group = self.0[0].get() >> 24 == 0xff;
-        !group && !(zero_prefix && self.low() <= 1)
+        let [a, b, c, _] = self.0;
+        let is_group = a.get() >> 24 == 0xff;
+        let is_special = [a, b, c] == [Be32::ZERO; 3] && self.low() <= 1;
+        !is_group && !is_special
     }
 
     #[inline(always)]
