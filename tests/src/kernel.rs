@@ -3,8 +3,8 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use netbpf_common::abi::{PublishKey, PublishedPort, generation, program};
@@ -31,7 +31,7 @@ pub struct Kernel {
     pub datapath: Datapath,
     /// Settings it was loaded with.
     pub settings: Settings,
-    directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 impl Kernel {
@@ -56,14 +56,19 @@ impl Kernel {
         devices()?;
         let settings = Settings { bpffs: bpffs.join("netbpf"), flows, half_open: ring, ..Settings::default() };
         let datapath = Datapath::load(&settings)?;
-        let kernel = Self { datapath, settings, directory };
+        let kernel = Self { datapath, settings, directory: Arc::new(directory) };
         kernel.fill(ring)?;
         Ok(kernel)
     }
 
-    /// The directory of its bpffs, for tools that look at it.
-    pub fn directory(&self) -> PathBuf {
-        self.directory.path().into()
+    /// The same programs once more, on the same maps. To be called in a thread that has the
+    /// namespaces of the one that called [`Self::new`].
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn sibling(&self) -> Result<Self> {
+        let datapath = Datapath::load(&self.settings)?;
+        Ok(Self { datapath, settings: self.settings.clone(), directory: self.directory.clone() })
     }
 
     fn fill(&self, ring: u32) -> Result<()> {

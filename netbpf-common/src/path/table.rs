@@ -66,9 +66,17 @@ fn evict<F: Family, E: Env<F>>(env: &E, slot: &RingSlot<F::Addr>) {
         return;
     }
     let Some(entry) = env.flow(&slot.original) else { return };
-    let word = entry.word();
-    if word.same_flow(slot.word) && word.life() == Life::Half && end(env, &slot.original, &entry, word) {
-        env.count(Event::FlowEvicted);
+    // A first reply changes the word but confirms nothing: the flow has left the ring, and must go.
+    for _ in 0..SWAPS {
+        let word = entry.word();
+        if !word.same_flow(slot.word) || word.life() != Life::Half {
+            return;
+        }
+        if end(env, &slot.original, &entry, word) {
+            env.count(Event::FlowEvicted);
+            return;
+        }
+        env.count(Event::SwapLost);
     }
 }
 

@@ -93,7 +93,10 @@ impl Datapath {
     }
 
     /// Hands keys of flows to the program that deletes those which have expired or are stale. Returns how many.
-    pub(crate) fn collect(&self, keys: &[FlowKey<V4Addr>]) -> Result<u32> {
+    ///
+    /// # Errors
+    /// When the kernel does not run it.
+    pub fn collect(&self, keys: &[FlowKey<V4Addr>]) -> Result<u32> {
         let mut deleted = 0;
         for batch in keys.chunks(COLLECT_KEYS) {
             let mut frame = bytemuck::cast_slice(batch).to_vec();
