@@ -3,14 +3,17 @@
 //! Every test stands in a rig of its own: an outside machine, a host with its own agent, and
 //! containers. Names of tests are sentences about behaviour.
 
+mod api;
 mod basics;
 mod bulk;
+mod flows;
 mod hairpin;
 mod hostile;
 mod icmp;
 mod lab;
 mod lifecycle;
 mod masquerade;
+mod mtu;
 mod process;
 mod publish;
 mod refusals;

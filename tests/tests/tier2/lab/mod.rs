@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,7 +17,7 @@ use netbpf_tests::link::{Link, parse_mac};
 use netbpf_tests::packet::Mac;
 use netbpf_tests::place::Place;
 use netbpf_tests::wait::until;
-use netbpf_user::api::types::{PortMapping, Status};
+use netbpf_user::api::types::{Flow, PortMapping, Status};
 use netbpf_user::rig::{Namespace, Options, Rig};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -45,6 +45,8 @@ pub(crate) struct Lab {
     pub(crate) ext_ip: Ipv4Addr,
     bare: Option<Footprint>,
     prefix: String,
+    // A started agent reads its settings again.
+    _files: TempDir,
     // Last: what the places hold ends before the rig does.
     rig: Rig,
 }
@@ -76,16 +78,32 @@ impl Lab {
     }
 
     pub(crate) fn with(sysctls: Sysctls) -> Self {
+        Self::build(sysctls, None)
+    }
+
+    /// As [`Lab::new`], with settings of the agent in TOML.
+    pub(crate) fn configured(settings: &str) -> Self {
+        Self::build(Sysctls { ip_forward: false, rp_filter: 1 }, Some(settings))
+    }
+
+    fn build(sysctls: Sysctls, settings: Option<&str>) -> Self {
         // Names of namespaces are the machine's, not the rig's.
         static LABS: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("t{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let Sysctls { ip_forward, rp_filter } = sysctls;
-        let options = Options { ip_forward, rp_filter, ..Options::new(program::netbpf()) };
+        let files = tempfile::tempdir().expect("a new directory");
+        let mut options = Options { ip_forward, rp_filter, ..Options::new(program::netbpf()) };
+        if let Some(settings) = settings {
+            let file = files.path().join("settings.toml");
+            fs::write(&file, settings).expect("written");
+            options.agent_flags = vec!["--config".into(), file.to_str().expect("UTF-8").into()];
+        }
         let rig = Rig::without_agent(options).unwrap_or_else(|error| panic!("{error}"));
         let maker = Path::new(env!("CARGO_BIN_EXE_socket-maker"));
         let host = Place::with_cgroup(rig.host().clone(), &rig.cgroup(), maker).expect("a socket maker on the host");
         let ext = Place::new(rig.ext().clone());
-        let mut lab = Self { host, ext, host_ip: Rig::HOST_IP, ext_ip: Rig::EXT_IP, bare: None, prefix, rig };
+        let mut lab =
+            Self { host, ext, host_ip: Rig::HOST_IP, ext_ip: Rig::EXT_IP, bare: None, prefix, _files: files, rig };
         lab.bare = Some(Footprint::of(&lab));
         lab.start_agent();
         lab
@@ -212,6 +230,18 @@ impl Lab {
     /// How often something else has happened.
     pub(crate) fn event(&self, name: &str) -> u64 {
         self.status().events.get(name).copied().unwrap_or(0)
+    }
+
+    /// Flows of a container.
+    #[track_caller]
+    pub(crate) fn flows(&self, container: &Container) -> Vec<Flow> {
+        serde_json::from_value(self.json(&["flows", "--container", &container.name, "--json"]))
+            .expect("a list of flows")
+    }
+
+    /// The agent's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.rig.socket()
     }
 
     /// A container without process.

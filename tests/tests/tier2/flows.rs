@@ -1,0 +1,88 @@
+//! The flow table, as a user sees it: what is in it, how it empties, and that a flood does not fill it.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use netbpf_tests::link::Link;
+use netbpf_tests::packet::Ethernet;
+use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
+use netbpf_tests::wait::{poll_for, until};
+
+use crate::lab::Lab;
+
+#[test]
+fn a_flow_is_listed_with_both_its_faces() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let c2 = lab.container("c2", &[]);
+    let _web = Server::tcp(&c1.place, "c1", 80);
+    let stream = lab.ext.connect_from(5000, lab.at_host(8080)).expect("connected");
+    let mut conversation = Conversation::on(stream).expect("greeted");
+    conversation.exchange(b"hello").expect("its echo");
+
+    let flows = lab.flows(&c1);
+    assert_eq!(flows.len(), 1, "{flows:?}");
+    let (flow, client) = (&flows[0], SocketAddrV4::new(lab.ext_ip, 5000).to_string());
+    assert_eq!((flow.protocol.as_str(), flow.state.as_str()), ("tcp", "established"));
+    assert_eq!((&flow.source, &flow.destination), (&client, &lab.at_host(8080).to_string()));
+    assert_eq!((&flow.translated_source, &flow.translated_destination), (&client, &c1.at(80).to_string()));
+    assert_eq!(flow.containers, [c1.name.as_str()]);
+    assert!(flow.packets >= 3 && flow.reply_packets >= 2, "{flow:?}");
+    assert!(flow.bytes > 5 * 20 && flow.reply_bytes > 5 * 20, "{flow:?}");
+    assert_eq!(lab.flows(&c2), []);
+}
+
+#[test]
+fn what_has_expired_is_collected_and_what_lives_is_not() {
+    let lab = Lab::configured("[timeouts]\nudp_unreplied = 1\nudp_replied = 1\n");
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let _web = Server::tcp(&c1.place, "c1", 80);
+    let _dns = Server::udp(&lab.ext, "ext", 53);
+    let mut kept = Conversation::on(lab.ext.connect(lab.at_host(8080)).expect("connected")).expect("greeted");
+    for _ in 0..10 {
+        ask_udp(&c1.place.any_udp(), lab.at_ext(53)).expect("answered");
+    }
+    assert_eq!(lab.flows(&c1).len(), 11);
+    let collected = poll_for(std::time::Duration::from_secs(40), || (lab.flows(&c1).len() == 1).then_some(()));
+    assert!(collected.is_some(), "{:?}", lab.flows(&c1));
+    assert_eq!(lab.event("flow-collected"), 10);
+    kept.exchange(b"still there?").expect("the connection stands");
+}
+
+#[test]
+fn a_flood_of_half_open_connections_touches_no_established_one() {
+    const FLOOD: u32 = 40_000;
+    let lab = Lab::configured("flows = 4096\nhalf_open = 1024\n");
+    let c1 = lab.container("c1", &["-p", "8080:80", "-p", "8081:81"]);
+    let c2 = lab.container("c2", &[]);
+    let _web = Server::tcp(&c1.place, "c1", 80);
+    let _world = Server::tcp(&lab.ext, "ext", 90);
+    let open = |stream: std::io::Result<_>| Conversation::on(stream.expect("connected")).expect("greeted");
+    let mut established = [
+        open(lab.ext.connect(lab.at_host(8080))),
+        open(c2.place.connect(lab.at_ext(90))),
+        open(c2.place.connect(c1.at(80))),
+    ];
+
+    // At a port with a listener and at one without: both answer every SYN.
+    let wire = lab.ext_link();
+    let ethernet = Ethernet { from: wire.mac, to: lab.host_mac() };
+    for n in 0..FLOOD {
+        let source =
+            SocketAddrV4::new(Ipv4Addr::from(u32::from(lab.ext_ip) + 1 + n / 60_000), (n % 60_000) as u16 + 1024);
+        wire.send(&ethernet.syn(source, lab.at_host(8080 + (n % 2) as u16), n));
+    }
+    // And from inside, towards the world.
+    let inside = Link::open(&c2.place, "eth0");
+    let to_gateway = Ethernet { from: inside.mac, to: lab.gateway_mac(&c2) };
+    for port in 1024..20_000 {
+        inside.send(&to_gateway.udp(c2.at(port), lab.at_ext(99), b"flood"));
+    }
+
+    for conversation in &mut established {
+        conversation.exchange(b"still there?").expect("an established connection is never evicted");
+    }
+    assert!(lab.event("flow-evicted") > 0);
+    assert_eq!(lab.drops("table-full"), 0);
+    until("new connections are made during the flood's aftermath", || ask_tcp(&lab.ext, lab.at_host(8080)).is_ok());
+    ask_tcp(&c2.place, lab.at_ext(90)).expect("answered");
+}

@@ -1,0 +1,73 @@
+//! Ways out that take smaller packets than containers send, and packets that live too short.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use etherparse::Icmpv4Type;
+use netbpf_tests::ping::Pinger;
+use netbpf_tests::transfer::transfer;
+use netbpf_tests::wait::SOON;
+
+use crate::lab::Lab;
+
+/// The host's device takes 1400 bytes from now on; neither end of a connection knows.
+fn narrow(lab: &Lab) {
+    lab.host.command("ip", &["link", "set", "dev", &lab.uplink(), "mtu", "1400"]);
+}
+
+#[test]
+fn a_container_learns_that_the_wire_became_narrower_and_its_data_arrives() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    narrow(&lab);
+    let everywhere = |port| SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+    let inside = c1.place.listen(everywhere(80)).expect("listening");
+    let outside = lab.ext.listen(everywhere(90)).expect("listening");
+    let timeouts = |stream: &std::net::TcpStream| {
+        stream.set_read_timeout(Some(SOON)).expect("a timeout");
+        stream.set_write_timeout(Some(SOON)).expect("a timeout");
+    };
+
+    let client = c1.place.connect(lab.at_ext(90)).expect("connected");
+    let (server, _) = outside.accept().expect("a connection waits");
+    timeouts(&server);
+    transfer(&client, &server, 8 << 20).expect("masqueraded data arrives");
+    let client = lab.ext.connect(lab.at_host(8080)).expect("connected");
+    let (server, _) = inside.accept().expect("a connection waits");
+    timeouts(&server);
+    transfer(&server, &client, 8 << 20).expect("the data of a published port arrives");
+    assert!(lab.drops("too-big") > 0, "both ends began with larger segments");
+}
+
+#[test]
+fn a_datagram_too_large_for_the_wire_is_answered_with_the_size_that_fits() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &[]);
+    narrow(&lab);
+    let ping = Pinger::new(&c1.place, 7);
+    ping.send(lab.ext_ip, 1, &[0; 1450]).expect("sent");
+    let told = ping.find(SOON, |message| match message.kind {
+        Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded {
+            next_hop_mtu,
+        }) => Some((message.from, next_hop_mtu)),
+        _ => None,
+    });
+    assert_eq!(told, Some((lab.gateway(), 1400)));
+    assert_eq!(lab.drops("too-big"), 1);
+}
+
+#[test]
+fn a_packet_that_ends_at_the_gateway_is_answered_by_it_as_traceroute_expects() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &[]);
+    let listener = Pinger::new(&c1.place, 7);
+    let socket = c1.place.any_udp();
+    socket.set_ttl(1).expect("an option");
+    socket.send_to(b"probe", lab.at_ext(33_434)).expect("sent");
+    let from = listener.find(SOON, |message| {
+        matches!(message.kind, Icmpv4Type::TimeExceeded(_)).then_some((message.from, message.payload))
+    });
+    let (from, inner) = from.expect("an answer");
+    assert_eq!(from, lab.gateway());
+    // The packet it is about, as the container has sent it (RFC 792).
+    assert_eq!((&inner[12..16], &inner[16..20]), (&c1.ip.octets()[..], &lab.ext_ip.octets()[..]));
+}
