@@ -2,9 +2,8 @@
 
 use super::apply::deltas;
 use super::follow::{Refusal, code};
-use super::table::{self, Made};
-use super::{Env, Family, HostSocket, Parsed, Scratch};
-use crate::abi::{DropReason, Endpoint, Flow, FlowKey, Scope, Stamp, TargetKind, Transport, generation};
+use super::{Env, Family, HostSocket, InsertError, Parsed, Scratch, table};
+use crate::abi::{DropReason, Endpoint, Flow, FlowKey, Scope, Stamp, TargetKind, Transport, Word, generation};
 use crate::flow::{ATTEMPTS, PortRange};
 use crate::wire::Be16;
 
@@ -110,9 +109,18 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     let seed = env.random();
     let scope = new.forward.scope();
     let mut reply = FlowKey::new(scope, key.proto, new.dst, new.dport, new.src, key.sport);
+    flow.word = Word::half(env.next_flow_id());
     flow.seen = env.now();
     flow.owner = new.owner;
+    flow.packets = 0;
+    flow.bytes = 0;
+    flow.other = *key;
+    flow.is_reply = 1;
+    flow.source_generation = new.forward.generation;
+    new.back.write(env, flow);
 
+    // Inserting the R entry is the allocation of its port; only this is tried again.
+    let mut reserved = false;
     for attempt in 0..=ATTEMPTS {
         if attempt > 0 {
             if !parsed.l4.has_free_ports() {
@@ -123,32 +131,31 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
         if scope == Scope::Uplink && !may_use(env, &reply, &range) {
             continue;
         }
-        // The change of a sum is the same whichever way round the tuple is.
-        let (forth, back) = (deltas(key, &reply), deltas(&reply, key));
-        flow.packets = 0;
-        flow.bytes = 0;
-        flow.other = *key;
-        flow.is_reply = 1;
-        flow.source_generation = new.forward.generation;
-        (flow.address_delta, flow.port_delta) = back;
-        new.back.write(env, flow);
-        let made = table::make(env, key, &reply, flow, |flow| {
-            flow.other = reply;
-            flow.is_reply = 0;
-            flow.packets = 1;
-            flow.bytes = u64::from(parsed.ip.total_len);
-            flow.source_generation = new.back.generation;
-            (flow.address_delta, flow.port_delta) = forth;
-            new.forward.write(env, flow);
-        });
-        match made {
-            Made::Yes => return Ok(()),
-            Made::ReplyTaken => {}
-            Made::Raced => return Err(DropReason::Raced),
-            Made::Full => return Err(DropReason::TableFull),
+        (flow.address_delta, flow.port_delta) = deltas(&reply, key);
+        match env.insert(&reply, flow) {
+            Ok(()) => {
+                reserved = true;
+                break;
+            }
+            Err(InsertError::Exists) => {}
+            Err(InsertError::Full) => return Err(DropReason::TableFull),
         }
     }
-    Err(DropReason::NoPort)
+    if !reserved {
+        return Err(DropReason::NoPort);
+    }
+
+    flow.other = reply;
+    flow.is_reply = 0;
+    flow.packets = 1;
+    flow.bytes = u64::from(parsed.ip.total_len);
+    flow.source_generation = new.back.generation;
+    (flow.address_delta, flow.port_delta) = deltas(key, &reply);
+    new.forward.write(env, flow);
+    table::complete(env, key, flow).map_err(|error| match error {
+        InsertError::Exists => DropReason::Raced,
+        InsertError::Full => DropReason::TableFull,
+    })
 }
 
 /// Whether the port in this reply key may be shared with the host: none of its sockets has it,

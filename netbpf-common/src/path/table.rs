@@ -16,47 +16,20 @@ use crate::wire::L4;
 /// beginning and end.
 const SWAPS: u32 = 4;
 
-/// What came of making a flow.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Made {
-    /// It is there.
-    Yes,
-    /// The reply key belongs to another flow.
-    ReplyTaken,
-    /// Another CPU has just made a flow with the same original key.
-    Raced,
-    /// The table is full.
-    Full,
-}
-
-/// Makes a flow: both entries, and a place in the ring. `flow` holds the R entry and is left
-/// holding the O entry, as `turn` makes one from the other.
+/// Makes a flow whose R entry has been inserted, with the word that `flow` carries, which is to be
+/// its O entry: inserts that, and gives the flow a place in the ring. If another CPU has made one with
+/// the same key, or the table is full, the R entry is taken back.
 #[inline(always)]
-pub fn make<F: Family, E: Env<F>>(
+pub fn complete<F: Family, E: Env<F>>(
     env: &E,
     original: &FlowKey<F::Addr>,
-    reply: &FlowKey<F::Addr>,
-    flow: &mut Flow<F::Addr>,
-    turn: impl FnOnce(&mut Flow<F::Addr>),
-) -> Made {
-    flow.word = Word::half(env.next_flow_id());
-    match env.insert(reply, flow) {
-        Ok(()) => {}
-        Err(InsertError::Exists) => return Made::ReplyTaken,
-        Err(InsertError::Full) => return Made::Full,
-    }
-    turn(flow);
-    if let Err(error) = env.insert(original, flow) {
-        env.remove(reply);
-        return match error {
-            InsertError::Exists => Made::Raced,
-            InsertError::Full => Made::Full,
-        };
-    }
+    flow: &Flow<F::Addr>,
+) -> Result<(), InsertError> {
+    env.insert(original, flow).inspect_err(|_| env.remove(&flow.other))?;
     env.count(Event::FlowMade);
     let oldest = env.exchange_ring(&RingSlot { original: *original, word: flow.word });
     evict(env, &oldest);
-    Made::Yes
+    Ok(())
 }
 
 /// Ends the flow that was in a ring slot if it is still half-open.
