@@ -12,13 +12,13 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_set_retval,
-    bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data,
+    bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data,
 };
 use aya_ebpf::programs::{SockAddrContext, TcContext};
 use bytemuck::Pod;
 use netbpf_common::abi::{NextHop, Transport};
 use netbpf_common::path::{Env, Packet, V4};
-use netbpf_common::wire::{Address as _, Be16, Be32, Checksum, V4Addr, checksum::Delta};
+use netbpf_common::wire::{Address as _, Be16, Be32, Checksum, Ethernet, V4Addr, checksum::Delta};
 
 use crate::maps::Maps;
 
@@ -154,6 +154,104 @@ impl Packet for Skb {
         // SAFETY: the skb is valid.
         let result = unsafe { bpf_skb_adjust_room(self.skb, len as i32, BPF_ADJ_ROOM_MAC, 0) };
         if result < 0 { None } else { Some(()) }
+    }
+}
+
+/// A TC skb of a device without Ethernet headers (tun, WireGuard, PPP). Paths see it as a frame like
+/// any other; it becomes one when its Ethernet header is written, which is before it goes anywhere else.
+pub(crate) struct Bare {
+    pub(crate) skb: Skb,
+    framed: bool,
+}
+
+impl Bare {
+    /// The packet of a hook, its headers in reach.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        Self { skb: Skb::new(ctx), framed: false }
+    }
+
+    /// Offset in the skb of an offset in the frame.
+    #[inline(always)]
+    fn place(&self, at: u32) -> u32 {
+        if self.framed { at } else { at.wrapping_sub(Ethernet::LEN) }
+    }
+
+    /// The header that an Ethernet device would have received.
+    #[inline(always)]
+    fn header(&self) -> Ethernet {
+        // SAFETY: the skb is valid; the EtherType is in network order in the lower half.
+        let ethertype = Be16::from_raw(unsafe { (*self.skb.skb).protocol } as u16);
+        Ethernet { ethertype, ..Ethernet::default() }
+    }
+}
+
+impl Packet for Bare {
+    #[inline(always)]
+    fn frame_len(&self) -> u32 {
+        self.skb.frame_len() + if self.framed { 0 } else { Ethernet::LEN }
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        self.skb.gso_size()
+    }
+
+    #[inline(always)]
+    fn has_vlan_tag(&self) -> bool {
+        self.skb.has_vlan_tag()
+    }
+
+    #[inline(always)]
+    fn is_for_us(&self) -> bool {
+        self.skb.is_for_us()
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.skb.ifindex()
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        self.skb.ingress_ifindex()
+    }
+
+    #[inline(always)]
+    fn read<T: Pod>(&self, at: u32) -> Option<T> {
+        if at == 0 && !self.framed {
+            return bytemuck::try_cast(self.header()).ok();
+        }
+        self.skb.read(self.place(at))
+    }
+
+    #[inline(always)]
+    fn write<T: Pod>(&mut self, at: u32, header: T) -> Option<()> {
+        if at == 0 && !self.framed {
+            // SAFETY: the skb is valid.
+            if unsafe { bpf_skb_change_head(self.skb.skb, Ethernet::LEN, 0) } < 0 {
+                return None;
+            }
+            self.framed = true;
+        }
+        self.skb.write(self.place(at), header)
+    }
+
+    #[inline(always)]
+    fn update_checksum(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta) -> Option<()> {
+        let l4 = self.place(l4);
+        self.skb.update_checksum(l4, checksum, addresses, ports)
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, len: u32) -> Option<()> {
+        let len = self.place(len);
+        self.skb.resize(len)
+    }
+
+    #[inline(always)]
+    fn insert_header(&mut self, len: u32) -> Option<()> {
+        self.skb.insert_header(len)
     }
 }
 

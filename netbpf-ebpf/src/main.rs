@@ -20,7 +20,7 @@ use netbpf_common::abi::{COLLECT_KEYS, Event, FlowKey};
 use netbpf_common::path::{self, Env, Packet as _, V4, Verdict};
 use netbpf_common::wire::V4Addr;
 
-use crate::ctx::{Skb, redirect, redirect_neighbour, redirect_peer};
+use crate::ctx::{Bare, Skb, redirect, redirect_neighbour, redirect_peer};
 use crate::maps::Maps;
 
 /// TC ingress of each endpoint's host-side device: all that a container sends.
@@ -39,6 +39,15 @@ pub(crate) fn uplink(ctx: TcContext) -> i32 {
     let maps = Maps::new(ctx.as_ptr());
     let verdict = path::uplink(&mut skb, &maps);
     enact(&ctx, &mut skb, &maps, verdict, "uplink")
+}
+
+/// TC ingress of each uplink without Ethernet headers.
+#[classifier]
+pub(crate) fn uplink_bare(ctx: TcContext) -> i32 {
+    let mut packet = Bare::new(&ctx);
+    let maps = Maps::new(ctx.as_ptr());
+    let verdict = path::uplink(&mut packet, &maps);
+    enact(&ctx, &mut packet.skb, &maps, verdict, "uplink")
 }
 
 /// TC egress of netbpf0: all that the host sends to containers.

@@ -84,6 +84,8 @@ pub mod program {
     pub const EGRESS: &str = "egress";
     /// TC ingress of each uplink: all that comes from outside. Devices with an Ethernet header.
     pub const UPLINK: &str = "uplink";
+    /// TC ingress of each uplink without Ethernet headers: tun, WireGuard, PPP.
+    pub const UPLINK_BARE: &str = "uplink_bare";
     /// TC egress of netbpf0: all that the host sends to containers.
     pub const HOST: &str = "host";
     /// Run by the agent with BPF_PROG_TEST_RUN: takes flow keys, deletes what has expired.
