@@ -96,4 +96,6 @@ pub struct UplinkFlags;
 impl UplinkFlags {
     /// Our program is attached to it: replies will be understood.
     pub const ATTACHED: u32 = 1 << 0;
+    /// Its packets have no Ethernet header.
+    pub const BARE: u32 = 1 << 1;
 }

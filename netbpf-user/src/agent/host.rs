@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::datapath::{Datapath, Hook, clock, netns_cookie};
 use crate::error::{Error, Result};
 use crate::net::address::HostAddress;
-use crate::net::device::{Device, VethEnd};
+use crate::net::device::{Device, Framing, VethEnd};
 use crate::net::watch::Changes;
 use crate::net::{Netlink, sysctl};
 
@@ -105,13 +105,20 @@ pub(super) fn is_own(device: &Device, mac: Mac) -> bool {
 }
 
 /// The devices to the world: every device that is not ours, not loopback and not the port of a bridge or bond, whose
-/// own program would see the packets twice. Only devices with an Ethernet header are served.
+/// own program would see the packets twice.
 fn uplinks<'a>(devices: &'a [Device], restriction: &[String], mac: Mac) -> Vec<&'a Device> {
     devices
         .iter()
-        .filter(|device| !is_own(device, mac) && !device.is_loopback && !device.is_port && device.is_ethernet)
+        .filter(|device| !is_own(device, mac) && !device.is_loopback && !device.is_port)
+        .filter(|device| device.framing != Framing::Other)
         .filter(|device| restriction.is_empty() || restriction.contains(&device.name))
         .collect()
+}
+
+/// What the datapath is told of an uplink besides its address.
+fn flags(uplink: &UplinkState) -> u32 {
+    let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+    flag(uplink.is_attached, UplinkFlags::ATTACHED) | flag(uplink.is_bare, UplinkFlags::BARE)
 }
 
 /// Virtual indexes of the host's addresses: those that have one keep it, 127.0.0.1 has the first, and when none are left
@@ -148,7 +155,7 @@ impl Engine {
         for name in &self.settings.uplinks {
             if !chosen.iter().any(|device| device.name == *name) {
                 host.problems
-                    .push(format!("uplink {name}: there is no such Ethernet device, or it is a port of another"));
+                    .push(format!("uplink {name}: there is no such device, or it is the port of another, or it is of a kind that is not served"));
             }
         }
 
@@ -158,7 +165,7 @@ impl Engine {
             // No masquerading to it before its replies would not be understood any more.
             self.datapath.maps.uplinks.remove(ifindex)?;
             if let Some(uplink) = host.uplinks.remove(&ifindex) {
-                self.datapath.detach(&Hook::uplink(ifindex, uplink.name))?;
+                self.datapath.detach(&Hook::uplink(ifindex, uplink.name, uplink.is_bare))?;
             }
             changed = true;
         }
@@ -166,11 +173,12 @@ impl Engine {
             let primary = addresses.iter().find(|address| address.ifindex == device.ifindex && address.is_primary);
             let mut uplink = UplinkState {
                 name: device.name.clone(),
+                is_bare: device.framing == Framing::Bare,
                 address: primary.map(|primary| primary.address),
                 is_attached: host.uplinks.get(&device.ifindex).is_some_and(|known| known.is_attached),
             };
             if !uplink.is_attached {
-                match self.datapath.attach(&Hook::uplink(device.ifindex, &*device.name)) {
+                match self.datapath.attach(&Hook::uplink(device.ifindex, &*device.name, uplink.is_bare)) {
                     Ok(()) => uplink.is_attached = true,
                     // One device may be gone again, or have no room; the others are served all the same.
                     Err(error) => {
@@ -182,7 +190,7 @@ impl Engine {
             if host.uplinks.get(&device.ifindex) != Some(&uplink) {
                 let entry = Uplink {
                     v4: uplink.address.map(V4Addr::from).unwrap_or_default(),
-                    flags: if uplink.is_attached { UplinkFlags::ATTACHED } else { 0 },
+                    flags: flags(&uplink),
                     ..Uplink::default()
                 };
                 self.datapath.maps.uplinks.set(device.ifindex, entry)?;
@@ -225,9 +233,10 @@ impl Engine {
         for (address, index) in maps.locals.entries()? {
             host.locals.insert(address.into(), index);
         }
-        for (ifindex, _) in maps.uplinks.entries()? {
+        for (ifindex, entry) in maps.uplinks.entries()? {
             // Not attached: so that it is attached again, with this agent's program.
-            let uplink = UplinkState { name: String::new(), address: None, is_attached: false };
+            let is_bare = entry.flags & UplinkFlags::BARE != 0;
+            let uplink = UplinkState { name: String::new(), is_bare, address: None, is_attached: false };
             host.uplinks.insert(ifindex, uplink);
         }
         Ok(host)
@@ -260,7 +269,7 @@ mod tests {
             mac: Some(Mac::new([0x52, 0, 0, 0, 0, ifindex as u8])),
             mtu: 1500,
             is_veth: false,
-            is_ethernet: true,
+            framing: Framing::Ethernet,
             is_loopback: false,
             is_port: false,
         }
@@ -269,18 +278,19 @@ mod tests {
     #[test]
     fn every_device_that_is_not_ours_is_an_uplink() {
         let devices = [
-            Device { is_loopback: true, is_ethernet: false, ..device(1, "lo") },
+            Device { is_loopback: true, ..device(1, "lo") },
             device(2, "eth0"),
             Device { is_port: true, ..device(3, "eth1") },
             device(4, "br0"),
             Device { is_veth: true, mac: Some(MAC), ..device(5, "netbpf0") },
             Device { is_veth: true, ..device(6, "veth7") },
-            Device { is_ethernet: false, ..device(7, "wg0") },
+            Device { framing: Framing::Bare, ..device(7, "wg0") },
+            Device { framing: Framing::Other, ..device(8, "ib0") },
         ];
         let names = |restriction: &[String]| -> Vec<&str> {
             uplinks(&devices, restriction, MAC).iter().map(|device| &*device.name).collect()
         };
-        assert_eq!(names(&[]), ["eth0", "br0", "veth7"]);
+        assert_eq!(names(&[]), ["eth0", "br0", "veth7", "wg0"]);
         assert_eq!(names(&["br0".into(), "eth9".into()]), ["br0"]);
     }
 

@@ -45,6 +45,8 @@ pub(super) struct HostState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UplinkState {
     pub(super) name: String,
+    /// Whether its packets have no Ethernet header.
+    pub(super) is_bare: bool,
     pub(super) address: Option<Ipv4Addr>,
     pub(super) is_attached: bool,
 }
@@ -84,6 +86,7 @@ impl ContainerRecord {
         Wanted {
             netns: self.netns.clone(),
             made_as: self.owns_netns.then(|| self.name.clone()),
+            taken_from: None,
             device: self.device.clone(),
             slot: self.slot,
             endpoint: self.endpoint(),

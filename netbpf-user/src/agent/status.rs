@@ -115,7 +115,8 @@ impl Engine {
         };
         device(program::HOST, self.devices.0, HOST_DEVICE);
         for (ifindex, uplink) in &state.host.uplinks {
-            device(program::UPLINK, *ifindex, &format!("uplink {}", uplink.name));
+            let program = if uplink.is_bare { program::UPLINK_BARE } else { program::UPLINK };
+            device(program, *ifindex, &format!("uplink {}", uplink.name));
         }
         for record in state.containers.values() {
             device(program::EGRESS, record.ifindex, &format!("container {}", record.name));

@@ -9,6 +9,7 @@ use super::{host, process, start};
 use crate::config::Settings;
 use crate::datapath::{Datapath, Hook, remove_filter};
 use crate::error::{Error, Result};
+use crate::net::device::Framing;
 use crate::net::{Netlink, namespace};
 use crate::process::Files;
 use crate::store::Store;
@@ -38,7 +39,7 @@ pub async fn uninstall(settings: &Settings) -> Result<()> {
             if host::is_own(&device, mac) {
                 errors.extend(netlink.delete_device(device.ifindex).await.err());
             } else {
-                remove_filter(&Hook::uplink(device.ifindex, device.name));
+                remove_filter(&Hook::uplink(device.ifindex, device.name, device.framing == Framing::Bare));
             }
         }
     }

@@ -56,9 +56,10 @@ impl Hook {
         Self { program: program::EGRESS, ifindex, device: device.into(), direction: Direction::Ingress }
     }
 
-    /// What an uplink receives.
-    pub(crate) fn uplink(ifindex: u32, device: impl Into<String>) -> Self {
-        Self { program: program::UPLINK, ifindex, device: device.into(), direction: Direction::Ingress }
+    /// What an uplink receives; `is_bare`: its packets have no Ethernet header.
+    pub(crate) fn uplink(ifindex: u32, device: impl Into<String>, is_bare: bool) -> Self {
+        let program = if is_bare { program::UPLINK_BARE } else { program::UPLINK };
+        Self { program, ifindex, device: device.into(), direction: Direction::Ingress }
     }
 
     /// What the host sends to containers.
@@ -229,7 +230,7 @@ impl Datapath {
 
     /// Deletes pins whose device is gone: the kernel has detached them already.
     pub(crate) fn drop_dead_links(&self) -> Result<()> {
-        for program in [program::EGRESS, program::UPLINK, program::HOST] {
+        for program in [program::EGRESS, program::UPLINK, program::UPLINK_BARE, program::HOST] {
             let links = self.links();
             for entry in fs::read_dir(&links).context(|| format!("read {}", links.display()))?.flatten() {
                 if !entry.file_name().to_string_lossy().starts_with(&format!("{program}-")) {
