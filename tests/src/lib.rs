@@ -2,6 +2,7 @@
 //! checks itself.
 
 pub mod fixture;
+pub mod journey;
 pub mod kernel;
 pub mod link;
 pub mod memory;

@@ -1,0 +1,352 @@
+//! Tier 0: what holds for all packets, whatever they say and in whatever order they come.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use etherparse::SlicedPacket;
+use netbpf_common::abi::{Event, Transport};
+use netbpf_common::path::Verdict;
+use netbpf_tests::fixture::{self, Hook};
+use netbpf_tests::journey::{
+    Arrival, Speech, TTL, Tuple, container_of, finish_checksum, flows, frame_on, is_header_sound, is_transport_sound,
+    leave_checksum_to_device, link_on, travel,
+};
+use netbpf_tests::memory::Memory;
+use netbpf_tests::packet::Ethernet;
+use netbpf_tests::world::{
+    C1, C2, C3, CONTAINERS, Container, GATEWAY, GATEWAY_MAC, HOST, PUBLISHES, Publish, VIRTUAL_LOOPBACK,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+/// A ring that no test fills unless it wants to.
+const RING: u32 = 1024;
+const ETHERNET: usize = 14;
+/// Virtual addresses of the world: of 127.0.0.1, of the uplink, of the gateway.
+const VIRTUALS: [Ipv4Addr; 3] = [VIRTUAL_LOOPBACK, Ipv4Addr::new(169, 254, 30, 2), Ipv4Addr::new(169, 254, 30, 3)];
+
+const fn at(address: Ipv4Addr, port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(address, port)
+}
+
+const fn egress(container: Container) -> Hook {
+    Hook::Egress(container.device())
+}
+
+/// What fails is written down as a fixture, not as a seed.
+fn config() -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+}
+
+// --- What packets say ---
+
+/// A packet to build: everything but where it goes.
+#[derive(Clone, Debug)]
+struct Said {
+    speech: Speech,
+    payload: Vec<u8>,
+    /// Whether its checksum is left to the device.
+    is_partial: bool,
+}
+
+fn payloads() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..96)
+}
+
+fn ports() -> impl Strategy<Value = u16> {
+    prop_oneof![4 => any::<u16>(), 4 => 16_384..=32_767_u16, 1 => select(vec![0, 53, 5060, 5353, 8080, 65_535])]
+}
+
+/// Addresses of machines that are outside and can be reached there.
+fn machines() -> impl Strategy<Value = Ipv4Addr> {
+    (0x0100_0000..0xe000_0000_u32).prop_map(Ipv4Addr::from_bits).prop_filter("ours, or nobody's", |address| {
+        let ours = matches!(address.octets(), [172, 30 | 31, ..] | [169, 254, 30, _]) || *address == HOST;
+        !ours && !address.is_loopback() && !matches!(address.octets(), [10, 66 | 77, ..])
+    })
+}
+
+fn said(speeches: &'static [Speech]) -> impl Strategy<Value = Said> {
+    (select(speeches), payloads(), any::<bool>()).prop_map(|(speech, payload, is_partial)| {
+        // No device is asked for the checksum of an echo, nor for one that is not wanted.
+        let is_partial = is_partial && matches!(speech, Speech::Tcp(_) | Speech::Udp);
+        Said { speech, payload, is_partial }
+    })
+}
+
+/// What a client may begin with where the port is all that counts.
+const TALKS: &[Speech] = &[Speech::SYN, Speech::Udp, Speech::UdpWithoutChecksum];
+/// The same where an echo is translated too.
+const TALKS_AND_PINGS: &[Speech] = &[Speech::SYN, Speech::Udp, Speech::UdpWithoutChecksum, Speech::Ping];
+
+/// The same endpoint as the other side sees it: an echo has its identifier at the asking side alone.
+fn target(speech: Speech, address: Ipv4Addr, port: u16) -> SocketAddrV4 {
+    at(address, if speech == Speech::Ping { 0 } else { port })
+}
+
+/// Sends one packet that must go on, and checks it byte by byte against one that is built from
+/// scratch with the addresses and ports it left with.
+fn goes_on(
+    memory: &Memory,
+    hook: Hook,
+    said: &Said,
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+) -> Result<Arrival, TestCaseError> {
+    let link = link_on(hook);
+    let mut frame = frame_on(hook, said.speech.frame(link, from, to, TTL, &said.payload));
+    if said.is_partial {
+        leave_checksum_to_device(&mut frame.bytes);
+        frame.partial_checksum = true;
+    }
+    let verdict = travel(memory, hook, &mut frame);
+    if said.is_partial {
+        finish_checksum(&mut frame.bytes);
+    }
+    let arrival = Arrival { verdict, bytes: frame.bytes };
+    prop_assert!(arrival.way_back().is_some(), "{said:?} from {from} to {to}: {verdict:?}");
+
+    let tuple = Tuple::read(&arrival.bytes);
+    prop_assert!(tuple.is_some(), "no packet any more");
+    let Tuple { from: source, to: destination, .. } = arrival.tuple();
+    let link = match arrival.way_back() {
+        Some(Hook::Egress(device)) => Ethernet { from: GATEWAY_MAC, to: container_of(device).mac },
+        _ => link,
+    };
+    let is_routed = hook == Hook::Uplink || arrival.way_back() == Some(Hook::Uplink);
+    let ttl = TTL - u8::from(is_routed);
+    let expected = said.speech.frame(link, source, destination, ttl, &said.payload);
+    prop_assert_eq!(&arrival.bytes, &expected);
+    Ok(arrival)
+}
+
+/// There, back, and there again: the answer comes to where the question came from, as its exact
+/// reverse, and the next question takes the same way as the first.
+fn there_and_back(
+    memory: &Memory,
+    hook: Hook,
+    said: &Said,
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+) -> Result<Tuple, TestCaseError> {
+    let there = goes_on(memory, hook, said, from, to)?;
+    let seen = there.tuple();
+    let answered = Said { speech: said.speech.answer(), ..said.clone() };
+    let Some(way_back) = there.way_back() else { return Err(TestCaseError::fail("checked by goes_on")) };
+
+    let back = goes_on(memory, way_back, &answered, seen.to, seen.from)?;
+    prop_assert_eq!(back.way_back(), Some(hook));
+    prop_assert_eq!(back.tuple(), Tuple { protocol: seen.protocol, from: to, to: from });
+
+    let again = goes_on(memory, hook, &Said { speech: said.speech.next(), ..said.clone() }, from, to)?;
+    prop_assert_eq!(again.tuple(), seen);
+    prop_assert_eq!(again.verdict, there.verdict);
+    prop_assert_eq!(flows(memory).len(), 1);
+    Ok(seen)
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn masquerade_and_its_reverse_are_the_identity(
+        container in select(&CONTAINERS[..]),
+        port in ports(),
+        (server, server_port) in (machines(), any::<u16>()),
+        said in said(TALKS_AND_PINGS),
+    ) {
+        let memory = Memory::new(RING);
+        let (from, to) = (at(container.ip, port), target(said.speech, server, server_port));
+        let seen = there_and_back(&memory, egress(container), &said, from, to)?;
+        prop_assert_eq!(*seen.from.ip(), HOST);
+        prop_assert_eq!(seen.to, to);
+        let is_published = memory.ports.contains_key(&port_index(said.speech, port));
+        prop_assert_eq!(seen.from.port() == port, !is_published, "a port is kept when it is free");
+    }
+
+    #[test]
+    fn a_publish_and_its_reverse_are_the_identity_and_the_client_is_seen_as_itself(
+        client in (machines(), ports()).prop_map(|(address, port)| at(address, port)),
+        (publish, offset) in publishes(&everywhere()),
+        said in said(TALKS),
+    ) {
+        let said = Said { speech: speech_of(&publish, said.speech), ..said };
+        let memory = Memory::new(RING);
+        let to = at(HOST, publish.host_port + offset);
+        let seen = there_and_back(&memory, Hook::Uplink, &said, client, to)?;
+        prop_assert_eq!(seen.from, client);
+        prop_assert_eq!(seen.to, at(publish.container.ip, publish.container_port + offset));
+    }
+
+    #[test]
+    fn a_hairpin_and_its_reverse_are_the_identity(
+        container in select(&CONTAINERS[..]),
+        port in ports(),
+        (publish, offset) in publishes(&everywhere()),
+        host in select(vec![HOST, GATEWAY]),
+        said in said(TALKS),
+    ) {
+        let said = Said { speech: speech_of(&publish, said.speech), ..said };
+        let memory = Memory::new(RING);
+        let to = at(host, publish.host_port + offset);
+        let seen = there_and_back(&memory, egress(container), &said, at(container.ip, port), to)?;
+        let itself = container.slot == publish.container.slot;
+        prop_assert_eq!(seen.from, at(if itself { GATEWAY } else { container.ip }, port));
+        prop_assert_eq!(seen.to, at(publish.container.ip, publish.container_port + offset));
+    }
+
+    #[test]
+    fn a_virtual_address_and_its_reverse_are_the_identity(
+        port in ports(),
+        (publish, offset) in publishes(&PUBLISHES),
+        address in select(&VIRTUALS[..]),
+        said in said(TALKS),
+    ) {
+        let said = Said { speech: speech_of(&publish, said.speech), ..said };
+        let memory = Memory::new(RING);
+        let address = if publish.address.is_some() { VIRTUAL_LOOPBACK } else { address };
+        let to = at(address, publish.host_port + offset);
+        let seen = there_and_back(&memory, Hook::Host, &said, at(GATEWAY, port), to)?;
+        prop_assert_eq!(seen.from, at(GATEWAY, port));
+        prop_assert_eq!(seen.to, at(publish.container.ip, publish.container_port + offset));
+    }
+
+    #[test]
+    fn nothing_is_translated_between_neighbours_nor_between_host_and_container(
+        (hook, source, destination) in select(vec![
+            (egress(C1), C1.ip, C2.ip),
+            (egress(C2), C2.ip, C1.ip),
+            (egress(C1), C1.ip, GATEWAY),
+            (egress(C3), C3.ip, HOST),
+            (Hook::Host, GATEWAY, C1.ip),
+            (Hook::Host, HOST, C3.ip),
+        ]),
+        (port, service) in (ports(), any::<u16>()),
+        said in said(TALKS_AND_PINGS),
+    ) {
+        let memory = Memory::new(RING);
+        prop_assume!(!memory.ports.contains_key(&port_index(said.speech, service)));
+        let (from, to) = (at(source, port), target(said.speech, destination, service));
+        let seen = there_and_back(&memory, hook, &said, from, to)?;
+        prop_assert_eq!((seen.from, seen.to), (from, to));
+    }
+
+    #[test]
+    fn a_udp_checksum_that_comes_out_as_zero_is_sent_as_all_ones(
+        port in 16_384..=32_767_u16,
+        to in (machines(), any::<u16>()).prop_map(|(address, port)| at(address, port)),
+        is_partial in any::<bool>(),
+    ) {
+        // The sum over a zero word is the complement of the checksum: with the checksum in its
+        // place the sum is all ones, and its complement zero.
+        let bare = Speech::Udp.frame(link_on(Hook::Uplink), at(HOST, port), to, TTL, &[0, 0]);
+        let said = Said { speech: Speech::Udp, payload: bare[40..42].to_vec(), is_partial };
+        let arrival = goes_on(&Memory::new(RING), egress(C1), &said, at(C1.ip, port), to)?;
+        prop_assert_eq!(&arrival.bytes[40..42], &[0xff, 0xff]);
+    }
+}
+
+fn port_index(speech: Speech, port: u16) -> u32 {
+    Transport::from_protocol(speech.protocol()).map_or(u32::MAX, |t| t.port_index(port))
+}
+
+/// A publish, and one of its ports.
+fn publishes(of: &[Publish]) -> impl Strategy<Value = (Publish, u16)> + use<> {
+    select(of.to_vec()).prop_flat_map(|publish| (Just(publish), 0..publish.count))
+}
+
+/// What is published on all addresses of the host.
+fn everywhere() -> Vec<Publish> {
+    PUBLISHES.into_iter().filter(|publish| publish.address.is_none()).collect()
+}
+
+/// The speech if the publish has it, and what it has if not.
+fn speech_of(publish: &Publish, speech: Speech) -> Speech {
+    if publish.transport.protocol() == speech.protocol() {
+        return speech;
+    }
+    if speech == Speech::SYN { Speech::Udp } else { Speech::SYN }
+}
+
+// --- Arbitrary bytes ---
+
+/// What is done to a frame that was right.
+#[derive(Clone, Debug)]
+struct Damage {
+    bytes: Vec<(Index, u8)>,
+    len: Option<Index>,
+    padding: usize,
+}
+
+fn damages() -> impl Strategy<Value = Damage> {
+    let bytes = vec((any::<Index>(), any::<u8>()), 0..6);
+    (bytes, proptest::option::weighted(0.3, any::<Index>()), prop_oneof![3 => Just(0), 1 => 0..40_usize])
+        .prop_map(|(bytes, len, padding)| Damage { bytes, len, padding })
+}
+
+fn hooks() -> impl Strategy<Value = Hook> {
+    select(vec![egress(C1), egress(C2), egress(C3), Hook::Uplink, Hook::Host, Hook::Forwarded])
+}
+
+/// Sends any frame; what goes on must be a packet whose checksums are no worse than they were.
+fn survives(memory: &Memory, hook: Hook, bytes: &[u8]) -> Result<(), TestCaseError> {
+    let answers = || [Event::ResetMade, Event::IcmpMade, Event::ArpAnswered].map(|event| memory.events(event));
+    let before = answers();
+    let mut frame = frame_on(hook, bytes.to_vec());
+    let verdict = travel(memory, hook, &mut frame);
+    let after = answers();
+    match verdict {
+        Verdict::Drop(_) => {}
+        Verdict::Pass => prop_assert_eq!(&frame.bytes, bytes, "what is passed on is untouched"),
+        _ if after[2] != before[2] => {
+            prop_assert!(SlicedPacket::from_ethernet(&frame.bytes).is_ok());
+        }
+        _ if after != before => {
+            prop_assert!(SlicedPacket::from_ethernet(&frame.bytes).is_ok());
+            prop_assert!(is_header_sound(&frame.bytes) && is_transport_sound(&frame.bytes), "{:x?}", frame.bytes);
+        }
+        _ => {
+            prop_assert_eq!(frame.bytes.len(), bytes.len());
+            let total = usize::from(u16::from_be_bytes([frame.bytes[16], frame.bytes[17]]));
+            prop_assert!((20..=frame.bytes.len() - ETHERNET).contains(&total));
+            prop_assert_eq!(is_header_sound(&frame.bytes), is_header_sound(bytes), "{:x?}", frame.bytes);
+            prop_assert_eq!(is_transport_sound(&frame.bytes), is_transport_sound(bytes), "{:x?}", frame.bytes);
+            if matches!(verdict, Verdict::Neighbour { .. }) {
+                prop_assert_eq!(&frame.bytes[26..30], HOST.octets(), "the source address on the wire");
+            }
+        }
+    }
+    flows(memory);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn no_bytes_upset_a_path(hook in hooks(), bytes in vec(any::<u8>(), 0..200)) {
+        survives(&Memory::new(RING), hook, &bytes)?;
+    }
+
+    #[test]
+    fn no_damage_to_a_frame_upsets_a_path(
+        fixture in any::<Index>(),
+        step in any::<Index>(),
+        hook in proptest::option::weighted(0.2, hooks()),
+        damages in vec(damages(), 1..4),
+    ) {
+        let memory = Memory::new(RING);
+        let fixtures = fixture::all();
+        let step = step.get(&fixture.get(&fixtures).steps);
+        for damage in damages {
+            let mut frame = step.input.clone();
+            for (at, value) in &damage.bytes {
+                *at.get_mut(frame.as_mut_slice()) = *value;
+            }
+            if let Some(len) = damage.len {
+                frame.truncate(len.index(frame.len() + 1));
+            }
+            frame.resize(frame.len() + damage.padding, 0);
+            survives(&memory, hook.unwrap_or(step.hook), &frame)?;
+        }
+    }
+}
