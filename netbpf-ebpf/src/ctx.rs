@@ -11,8 +11,9 @@ use aya_ebpf::bindings::{
     bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1, bpf_sock_addr,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_set_retval,
-    bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data,
+    bpf_clone_redirect, bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+    bpf_set_retval, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_change_type,
+    bpf_skb_pull_data,
 };
 use aya_ebpf::programs::{SockAddrContext, TcContext};
 use bytemuck::Pod;
@@ -143,6 +144,13 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn send_copy(&mut self, ifindex: u32) -> Option<()> {
+        // SAFETY: the skb is valid.
+        let result = unsafe { bpf_clone_redirect(self.skb, ifindex, 0) };
+        if result < 0 { None } else { Some(()) }
+    }
+
+    #[inline(always)]
     fn resize(&mut self, len: u32) -> Option<()> {
         // SAFETY: the skb is valid.
         let result = unsafe { bpf_skb_change_tail(self.skb, len, 0) };
@@ -187,6 +195,8 @@ impl Bare {
 }
 
 impl Packet for Bare {
+    const HAS_ETHERNET: bool = false;
+
     #[inline(always)]
     fn frame_len(&self) -> u32 {
         self.skb.frame_len() + if self.framed { 0 } else { Ethernet::LEN }
@@ -241,6 +251,11 @@ impl Packet for Bare {
     fn update_checksum(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta) -> Option<()> {
         let l4 = self.place(l4);
         self.skb.update_checksum(l4, checksum, addresses, ports)
+    }
+
+    #[inline(always)]
+    fn send_copy(&mut self, ifindex: u32) -> Option<()> {
+        self.skb.send_copy(ifindex)
     }
 
     #[inline(always)]

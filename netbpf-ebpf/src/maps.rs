@@ -9,8 +9,8 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use aya_ebpf::bindings::{
-    BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST,
-    bpf_fib_lookup as FibLookup, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as SockTuple,
+    BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+    BPF_NOEXIST, bpf_fib_lookup as FibLookup, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as SockTuple,
 };
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
@@ -392,27 +392,12 @@ impl Env<V4> for Maps {
     fn route(&self, query: &RouteQuery<V4Addr>) -> Result<Route, DropReason> {
         // SAFETY: a struct of integers in this CPU's own room, see `scratch`.
         let fib = unsafe { &mut *FIB.get_ptr_mut(0).ok_or(DropReason::Internal)? };
-        fib.sport = 0;
-        fib.dport = 0;
-        fib.family = AF_INET;
-        fib.l4_protocol = query.proto;
-        fib.ifindex = self.config.route_ifindex;
-        fib.__bindgen_anon_2.flowinfo = 0;
-        fib.__bindgen_anon_2.tos = query.tos;
-        fib.__bindgen_anon_3.ipv4_src = query.src.0.raw();
-        fib.__bindgen_anon_4.ipv4_dst = query.dst.0.raw();
         // Any length makes the kernel report the MTU of the route; the size of the packet is held
         // against it by the path, which knows segments.
-        fib.__bindgen_anon_1.tot_len = 1;
-        // SAFETY: the context is the hook's, and the struct has the size that is named.
-        let result = unsafe { bpf_fib_lookup(self.ctx, fib, size_of::<FibLookup>() as i32, 0) };
-        let mtu = match result {
-            // SAFETY: the kernel has written the MTU where the length was.
-            r if r == i64::from(BPF_FIB_LKUP_RET_SUCCESS) => unsafe { fib.__bindgen_anon_1.mtu_result },
-            r if r == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) => 0,
-            r if r >= i64::from(BPF_FIB_LKUP_RET_BLACKHOLE) => return Err(DropReason::NoRoute),
-            _ => return Err(DropReason::Internal),
-        };
+        let result = self.look_up(fib, query, 1);
+        if result != FibResult::SUCCESS && result != FibResult::NO_NEIGH {
+            return Err(if result > FibResult::SUCCESS { DropReason::NoRoute } else { DropReason::Internal });
+        }
         // SAFETY: four words, whichever family the gateway has.
         let words = unsafe { fib.__bindgen_anon_4.ipv6_dst };
         let address = if fib.family == AF_INET {
@@ -420,7 +405,40 @@ impl Env<V4> for Maps {
         } else {
             words.map(Be32::from_raw)
         };
-        Ok(Route { ifindex: fib.ifindex, next_hop: NextHop { family: u32::from(fib.family), address }, mtu })
+        let (ifindex, next_hop) = (fib.ifindex, NextHop { family: u32::from(fib.family), address });
+        // While the neighbour is unknown the kernel says no MTU, unless a packet is too long for it.
+        let told = result == FibResult::SUCCESS || self.look_up(fib, query, u16::MAX) == FibResult::FRAG_NEEDED;
+        // SAFETY: the kernel has written the MTU where the length was.
+        let mtu = if told { unsafe { fib.__bindgen_anon_1.mtu_result } } else { 0 };
+        Ok(Route { ifindex, next_hop, mtu })
+    }
+}
+
+/// What `bpf_fib_lookup` returns, in the type that it returns.
+struct FibResult;
+
+impl FibResult {
+    const SUCCESS: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+    const NO_NEIGH: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
+    const FRAG_NEEDED: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
+}
+
+impl Maps {
+    /// Asks the routing table about a packet of this length.
+    #[inline(always)]
+    fn look_up(&self, fib: &mut FibLookup, query: &RouteQuery<V4Addr>, len: u16) -> i64 {
+        fib.sport = 0;
+        fib.dport = 0;
+        fib.family = AF_INET;
+        fib.l4_protocol = query.proto;
+        fib.ifindex = self.config.route_ifindex;
+        fib.__bindgen_anon_1.tot_len = len;
+        fib.__bindgen_anon_2.flowinfo = 0;
+        fib.__bindgen_anon_2.tos = query.tos;
+        fib.__bindgen_anon_3.ipv4_src = query.src.0.raw();
+        fib.__bindgen_anon_4.ipv4_dst = query.dst.0.raw();
+        // SAFETY: the context is the hook's, and the struct has the size that is named.
+        unsafe { bpf_fib_lookup(self.ctx, fib, size_of::<FibLookup>() as i32, 0) }
     }
 }
 

@@ -264,12 +264,10 @@ fn masquerade() -> Vec<Fixture> {
                     outside(),
                     leaving.echo(HOST, FAR, true, 7, HOPPED),
                 ),
-                step(
-                    "reply",
+                passed(
+                    "the reply goes on to the host too, which may have asked with the same identifier",
                     Hook::Uplink,
                     ARRIVING.echo(FAR, HOST, false, 7, TTL),
-                    peer(C1),
-                    delivered(C1).echo(FAR, C1.ip, false, 7, HOPPED),
                 ),
             ],
         },
@@ -673,7 +671,7 @@ fn answers() -> Vec<Fixture> {
                     Hook::Host,
                     lost.clone(),
                     HOST_STACK,
-                    icmp_error(FROM_HOST, GATEWAY, GATEWAY, 3, 1, 0, &lost),
+                    icmp_error(FROM_HOST, Ipv4Addr::new(172, 30, 0, 99), GATEWAY, 3, 1, 0, &lost),
                 )
             },
         ],

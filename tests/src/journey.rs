@@ -159,6 +159,23 @@ pub struct Arrival {
 }
 
 impl Arrival {
+    /// What came of a frame. An echo reply from outside goes on to the host and, as a copy, into a
+    /// container; then it is the copy.
+    ///
+    /// # Panics
+    /// When there is a copy, and its original does not go on to the host.
+    #[track_caller]
+    pub fn new(verdict: Verdict, mut frame: Frame) -> Self {
+        match frame.copies.pop() {
+            Some((ifindex, bytes)) => {
+                assert_eq!(verdict, Verdict::Pass, "the host gets it too");
+                assert!(frame.copies.is_empty(), "one container gets it");
+                Self { verdict: Verdict::Device { ifindex }, bytes }
+            }
+            None => Self { verdict, bytes: frame.bytes },
+        }
+    }
+
     /// Who speaks to whom at the end of the journey.
     ///
     /// # Panics
@@ -189,7 +206,8 @@ impl Arrival {
 /// Sends a packet with a few bytes of payload.
 pub fn send(memory: &Memory, hook: Hook, speech: Speech, from: SocketAddrV4, to: SocketAddrV4) -> Arrival {
     let mut frame = frame_on(hook, speech.frame(link_on(hook), from, to, TTL, b"odd"));
-    Arrival { verdict: travel(memory, hook, &mut frame), bytes: frame.bytes }
+    let verdict = travel(memory, hook, &mut frame);
+    Arrival::new(verdict, frame)
 }
 
 /// Sends the answer to a packet that has arrived.

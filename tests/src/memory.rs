@@ -33,6 +33,8 @@ pub struct Frame {
     pub gso_size: u32,
     /// Whether its checksum is left to the device: then only the pseudo header is in it.
     pub partial_checksum: bool,
+    /// Copies that were sent, with the device they left by.
+    pub copies: Vec<(u32, Vec<u8>)>,
 }
 
 impl Frame {
@@ -40,7 +42,7 @@ impl Frame {
     pub fn new(ifindex: u32, bytes: Vec<u8>) -> Self {
         let for_us = true;
         let (ingress_ifindex, tagged, gso_size, partial_checksum) = (0, false, 0, false);
-        Self { bytes, ifindex, ingress_ifindex, for_us, tagged, gso_size, partial_checksum }
+        Self { bytes, ifindex, ingress_ifindex, for_us, tagged, gso_size, partial_checksum, copies: Vec::new() }
     }
 
     fn range(&self, at: u32, len: usize) -> Option<std::ops::Range<usize>> {
@@ -106,6 +108,11 @@ impl Packet for Frame {
             }
         }
         self.write(l4 + checksum.at, sum)
+    }
+
+    fn send_copy(&mut self, ifindex: u32) -> Option<()> {
+        self.copies.push((ifindex, self.bytes.clone()));
+        Some(())
     }
 
     fn resize(&mut self, len: u32) -> Option<()> {

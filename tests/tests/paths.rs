@@ -3,6 +3,7 @@
 use netbpf_common::path::{self, Verdict};
 use netbpf_tests::fixture::{self, Hook, Step};
 use netbpf_tests::memory::{Frame, Memory};
+use netbpf_tests::packet::Ethernet;
 use netbpf_tests::world;
 
 /// Runs a packet of a fixture; what becomes of it, and the bytes.
@@ -43,6 +44,22 @@ fn every_fixture_comes_out_as_it_says() {
         }
     }
     assert!(steps > 50, "only {steps} packets were tried");
+}
+
+#[test]
+fn an_echo_reply_reaches_the_container_and_the_host() {
+    let fixtures = fixture::all();
+    let fixture = fixtures.iter().find(|f| f.name.starts_with("an echo keeps its identifier")).expect("is there");
+    let memory = Memory::new(16);
+    for step in &fixture.steps {
+        run(&memory, step);
+    }
+    let mut reply = Frame::new(world::UPLINK, fixture.steps[1].input.clone());
+    assert_eq!(path::uplink(&mut reply, &&memory), Verdict::Pass);
+    let into = Ethernet { from: world::GATEWAY_MAC, to: world::C1.mac };
+    let copy = into.echo(world::FAR, world::C1.ip, false, 7, 64);
+    assert_eq!(reply.copies, [(world::C1.device(), copy)]);
+    assert_eq!(reply.bytes, fixture.steps[1].input, "the host gets it whole");
 }
 
 #[test]

@@ -394,6 +394,10 @@ fn decide<F: Family, E: Env<F>, P: Packet>(
         }
         None => return Err(Refusal::Drop(DropReason::Internal)),
     };
+    if parsed.l4.kind == Kind::EchoReply && key.scope == Scope::Uplink as u16 {
+        // The host gets it too, see `uplink`, and gets it whole.
+        decision.rewrite.hop = false;
+    }
     if decision.rewrite.hop && parsed.ip.ttl <= 1 {
         return Err(Refusal::Icmp(IcmpError::TimeExceeded));
     }

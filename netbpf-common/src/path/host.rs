@@ -33,7 +33,8 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
         Ok(verdict) => verdict,
         Err(refusal) => {
             let config = env.config();
-            let teller = Teller { gateway: env.host_address(), to: config.gateway_mac };
+            // In the name of who could not be reached: the host takes nothing from its own addresses.
+            let teller = Teller { gateway: parsed.ip.dst, to: config.gateway_mac };
             refuse(env, packet, &parsed, refusal, &teller, Verdict::Ingress { ifindex: config.host_ifindex })
         }
     }

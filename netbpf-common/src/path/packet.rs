@@ -9,6 +9,10 @@ use crate::wire::{Checksum, checksum::Delta};
 /// Offsets and lengths are in bytes from the start of the frame. `None` means the frame ends
 /// before, or the kernel refused; a path that sees it drops the packet.
 pub trait Packet {
+    /// Whether the device has Ethernet headers. If not, a packet that was changed cannot be passed on
+    /// to the host any more.
+    const HAS_ETHERNET: bool = true;
+
     /// Length of the frame. For a GSO packet that of all segments together.
     fn frame_len(&self) -> u32;
 
@@ -36,6 +40,9 @@ pub trait Packet {
     /// Lets the transport checksum of the header at `l4` follow a change of addresses and ports
     /// (RFC 1624). A frame whose checksum is left to the device takes the first part alone.
     fn update_checksum(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta) -> Option<()>;
+
+    /// Sends a copy of the frame, as it is now, out of a device.
+    fn send_copy(&mut self, ifindex: u32) -> Option<()>;
 
     /// Cuts the frame off at `len`, or pads it with zeros up to there.
     fn resize(&mut self, len: u32) -> Option<()>;

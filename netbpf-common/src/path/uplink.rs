@@ -1,8 +1,9 @@
 //! Everything from outside.
 
+use super::apply::deltas;
 use super::follow::{Refusal, carry, checked, follow, opens};
 use super::make::{Leg, NewFlow, make};
-use super::{Env, Family, HostSocket, Packet, Parsed, V4, Verdict, parse, publish};
+use super::{Env, Family, HostSocket, Packet, Parsed, Rewrite, Translation, V4, Verdict, apply, parse, publish};
 use crate::abi::{DropReason, FlowKey, Scope, Transport};
 use crate::flow::PortRange;
 use crate::wire::{Address, Be16, Ethernet, Kind};
@@ -36,6 +37,9 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
         Err(refusal) => Err(refusal),
     };
     match carried {
+        Ok(Verdict::Peer { ifindex }) if P::HAS_ETHERNET && parsed.l4.kind == Kind::EchoReply => {
+            share(env, packet, &parsed, &key, ifindex)
+        }
         Ok(verdict) => verdict,
         // The connection is no more, and no socket of the host has it: its stack says so.
         Err(Refusal::Reset) => {
@@ -44,6 +48,28 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
         }
         Err(refusal) => Verdict::Drop(refusal.reason()),
     }
+}
+
+/// An echo reply goes to the container as a copy, and to the host: a process of the host may have
+/// asked with the same identifier, which no table tells. Who has not asked ignores it.
+#[inline(never)]
+fn share<F: Family, P: Packet, E: Env<F>>(
+    env: &E,
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
+    ifindex: u32,
+) -> Verdict {
+    let restored = packet.send_copy(ifindex).and_then(|()| {
+        let translated = env.scratch()?.flow.other.reversed(Scope::Uplink);
+        let (addresses, ports) = deltas(&translated, key);
+        let translation =
+            Translation { src: key.src, dst: key.dst, sport: key.sport, dport: key.dport, addresses, ports };
+        let back = Rewrite::<F> { translation: Some(translation), ..Rewrite::NONE };
+        apply(packet, parsed, &back, parsed.ethernet.src)?;
+        packet.write(0, parsed.ethernet)
+    });
+    if restored.is_some() { Verdict::Pass } else { Verdict::Drop(DropReason::Internal) }
 }
 
 /// Whether the packet can be one of ours at all, from array reads alone: all other traffic of the

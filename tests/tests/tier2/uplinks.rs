@@ -1,11 +1,13 @@
 //! Devices to the world, as they come and change.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::process::{Child, Command};
 
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_tcp, ask_udp};
 use netbpf_tests::wait::until;
 use netbpf_user::rig::Namespace;
+use tempfile::TempDir;
 
 use crate::lab::{Lab, OwnNamespace};
 
@@ -89,4 +91,62 @@ fn an_address_that_changes_is_used_for_what_begins_after_it() {
         new,
         "the old flow was decided again"
     );
+}
+
+/// A point-to-point tunnel of two tun devices, whose packets have no Ethernet header.
+struct Tunnel {
+    ends: [Child; 2],
+    _directory: TempDir,
+}
+
+impl Tunnel {
+    /// Between the host and the machine outside.
+    fn new(lab: &Lab) -> Self {
+        let directory = lab.scratch();
+        let socket = directory.path().join("tunnel");
+        let end = |place: &Place, address: Ipv4Addr, kind: &str| {
+            let device = format!("TUN:{address}/24,tun-name=tun0,iff-up,iff-no-pi");
+            // Packets keep their bounds: SOCK_SEQPACKET.
+            let other = format!("{kind}:{},type=5", socket.display());
+            place.run(|| Command::new("socat").args([device, other]).spawn()).expect("socat is installed")
+        };
+        let listening = end(&lab.ext, LAN, "UNIX-LISTEN");
+        until("the far end waits", || socket.exists());
+        let ends = [listening, end(&lab.host, HOST, "UNIX-CONNECT")];
+        Self { ends, _directory: directory }
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        for end in &mut self.ends {
+            // Gone already: the aim is reached.
+            let _ = end.kill();
+            let _ = end.wait();
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_without_ethernet_headers_is_served_like_any_other_device() {
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "8080:80", "-p", "5353:53/udp"]);
+    let _web = Server::tcp(&c1.place, "c1", 80);
+    let _names = Server::udp(&c1.place, "c1", 53);
+    let _tunnel = Tunnel::new(&lab);
+    let _server = Server::tcp(&lab.ext, "ext", 90);
+
+    until("the tunnel is an uplink", || {
+        let status = lab.json(&["status", "--json"]);
+        let uplinks = status["uplinks"].as_array().expect("a list");
+        uplinks.iter().any(|uplink| uplink["name"] == "tun0" && uplink["address"] == HOST.to_string())
+    });
+    let seen = ask_tcp(&lab.ext, SocketAddrV4::new(HOST, 8080)).expect("published by the tunnel");
+    assert_eq!((seen.server.as_str(), *seen.client.ip()), ("c1", LAN), "c1 sees the client's own address");
+    let (seen, from) = ask_udp(&lab.ext.any_udp(), SocketAddrV4::new(HOST, 5353)).expect("published by the tunnel");
+    assert_eq!((*seen.client.ip(), from), (LAN, SocketAddrV4::new(HOST, 5353).into()));
+    let seen = ask_tcp(&c1.place, SocketAddrV4::new(LAN, 90)).expect("masqueraded into the tunnel");
+    assert_eq!(*seen.client.ip(), HOST);
+    let (seen, _) = ask_udp(&lab.ext.any_udp(), lab.at_host(5353)).expect("the other uplink is served as before");
+    assert_eq!(*seen.client.ip(), lab.ext_ip);
 }
