@@ -20,6 +20,10 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::sync::Notify;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use utoipa::OpenApi;
@@ -33,8 +37,11 @@ pub use socket::{Socket, SocketError};
 /// Enough for every port of every transport as a SPEC of its own.
 const BODY_LIMIT: usize = 8 << 20;
 
-/// A client that stops in the middle of its request does not keep a connection for ever.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that stops in the middle of its request, or sends none, does not keep a connection for ever.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long no connection is taken after the kernel could give none.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -70,13 +77,38 @@ pub async fn serve(
     stop: Arc<Notify>,
     stopping: Arc<Notify>,
 ) -> std::io::Result<()> {
-    let application = router(engine, stop.clone()).into_make_service_with_connect_info::<peer::Peer>();
+    let application = router(engine, stop.clone());
     let (listener, _remove_on_return) = socket.split();
-    let stopped = async move {
-        stop.notified().await;
-        stopping.notify_one();
-    };
-    axum::serve(listener, application).with_graceful_shutdown(stopped).await
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT);
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.notified() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("cannot take a connection: {error}");
+                // Out of descriptors or memory: the next try would fail too, and the one after it.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let service = application.clone().layer(Extension(peer::Peer::of(&stream)));
+        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("a connection ended early: {error}");
+            }
+        });
+    }
+    stopping.notify_one();
+    drop(listener);
+    connections.shutdown().await;
+    Ok(())
 }
 
 fn router(engine: Arc<Engine>, stop: Arc<Notify>) -> Router {
@@ -93,7 +125,7 @@ fn router(engine: Arc<Engine>, stop: Arc<Notify>) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+        .layer(RequestBodyTimeoutLayer::new(READ_TIMEOUT))
         .layer(middleware::from_fn(peer::admit))
         .layer(Extension(stop))
         .with_state(engine)

@@ -1,14 +1,13 @@
 //! Who is at the other end of the socket.
 
-use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request};
+use axum::Extension;
+use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
-use axum::serve::IncomingStream;
 use nix::unistd::{Gid, Uid};
 use procfs::process::Process;
-use tokio::net::UnixListener;
+use tokio::net::UnixStream;
 use tokio::net::unix::UCred;
 
 use super::reply::Refusal;
@@ -17,16 +16,17 @@ use super::reply::Refusal;
 #[derive(Clone, Copy)]
 pub(super) struct Peer(Option<UCred>);
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self(stream.io().peer_cred().ok())
+impl Peer {
+    /// The other end of a connection.
+    pub(super) fn of(stream: &UnixStream) -> Self {
+        Self(stream.peer_cred().ok())
     }
 }
 
 /// Lets root, the agent's own user and the members of the socket's group in. The socket's mode says the same; this holds
 /// also for a socket whose mode was changed, or that was reached through a descriptor passed on.
 pub(super) async fn admit(
-    ConnectInfo(Peer(credentials)): ConnectInfo<Peer>,
+    Extension(Peer(credentials)): Extension<Peer>,
     request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
