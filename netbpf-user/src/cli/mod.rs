@@ -159,6 +159,8 @@ fn log(arguments: &Arguments) {
         _ => LevelFilter::TRACE,
     };
     let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("NETBPF_LOG").from_env_lossy();
+    // The level of these lines is the setting datapath_log: what has come out of the kernel is shown.
+    let filter = filter.add_directive("netbpf_ebpf=trace".parse().expect("a target and a level"));
     let stderr = std::io::stderr;
     let colours = stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(colours).with_target(false).init();
