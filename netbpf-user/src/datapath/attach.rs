@@ -230,20 +230,28 @@ impl Datapath {
 
     /// Deletes pins whose device is gone: the kernel has detached them already.
     pub(crate) fn drop_dead_links(&self) -> Result<()> {
-        for program in [program::EGRESS, program::UPLINK, program::UPLINK_BARE, program::HOST] {
-            let links = self.links();
-            for entry in fs::read_dir(&links).context(|| format!("read {}", links.display()))?.flatten() {
-                if !entry.file_name().to_string_lossy().starts_with(&format!("{program}-")) {
-                    continue;
-                }
-                let Ok(Some(link)) = existing(&entry.path()) else { continue };
-                if sys::link_info(link.as_fd()).is_ok_and(|info| info.target == 0) {
-                    fs::remove_file(entry.path()).context(|| format!("remove {}", entry.path().display()))?;
-                }
+        for (pin, ifindex) in device_links(&self.links())? {
+            if ifindex == 0 {
+                fs::remove_file(&pin).context(|| format!("remove {}", pin.display()))?;
             }
         }
         Ok(())
     }
+}
+
+/// Pinned links to devices, with the ifindex of each, 0 for a device that is gone.
+pub(super) fn device_links(links: &Path) -> Result<Vec<(PathBuf, u64)>> {
+    let entries = match fs::read_dir(links) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(|| format!("read {}", links.display()))?,
+    };
+    // Pins of socket hooks bear no number.
+    let pins = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().contains('-'));
+    let link = |pin: PathBuf| {
+        let link = existing(&pin).ok()??;
+        Some((pin, sys::link_info(link.as_fd()).ok()?.target))
+    };
+    Ok(pins.filter_map(|entry| link(entry.path())).collect())
 }
 
 fn existing(pin: &Path) -> std::io::Result<Option<std::os::fd::OwnedFd>> {

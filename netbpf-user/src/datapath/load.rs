@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use aya::maps::MapInfo;
-use aya::programs::{CgroupSockAddr, ProgramError};
+use aya::programs::{CgroupSockAddr, Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use netbpf_common::abi::{ABI_VERSION, map, program};
+use netbpf_common::abi::{ABI_VERSION, Config, map};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::attach::Filters;
+use super::attach::{Filters, device_links};
 use super::table::Table;
-use super::{Datapath, Maps, classifier, foreign_layout};
+use super::{Datapath, Maps, foreign_layout, netns_cookie};
 use crate::config::{DatapathLog, Settings};
 use crate::error::{Context as _, Error, Result, chain};
 
@@ -40,7 +40,7 @@ impl Datapath {
         let directory = settings.bpffs.clone();
         let maps_directory = directory.join("maps");
         let sizes = [(map::FLOWS_V4, settings.flows * 2), (map::RING_V4, settings.half_open)];
-        check_pinned(&maps_directory, &sizes)?;
+        check_pinned(&directory, &sizes)?;
         for directory in [&maps_directory, &directory.join("links")] {
             fs::create_dir_all(directory).context(|| format!("make {}", directory.display()))?;
         }
@@ -55,12 +55,7 @@ impl Datapath {
         let level = level(settings.datapath_log);
         loader.override_global(aya_log::LEVEL, &level, false);
         let mut programs = loader.load(OBJECT).map_err(|error| cannot_load(&error))?;
-        for name in [program::EGRESS, program::UPLINK, program::HOST, program::COLLECT] {
-            classifier(&mut programs, name)?.load().map_err(|error| refused(name, &error))?;
-        }
-        for name in program::SOCKET {
-            socket_hook(&mut programs, name)?.load().map_err(|error| refused(name, &error))?;
-        }
+        load_all(&mut programs)?;
         let maps = Maps::open(&maps_directory)?;
         Ok(Self { directory, programs: Mutex::new(programs), maps, filters: Mutex::new(Filters::default()) })
     }
@@ -123,19 +118,57 @@ pub(super) fn socket_hook<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a 
     program.try_into().context(|| format!("use the program {name} as a socket hook"))
 }
 
-/// Refuses pinned maps of another version or of other sizes before anything is loaded.
+/// Loads every program. The verifier takes its time over the paths of packets, so each has a thread.
+fn load_all(programs: &mut Ebpf) -> Result<()> {
+    std::thread::scope(|scope| {
+        let loading: Vec<_> = programs
+            .programs_mut()
+            .map(|(name, program)| {
+                scope.spawn(move || {
+                    let loaded = match program {
+                        Program::SchedClassifier(program) => program.load(),
+                        Program::CgroupSockAddr(program) => program.load(),
+                        _ => return Err(Error::Internal(format!("the object has a program {name} of another kind"))),
+                    };
+                    loaded.map_err(|error| refused(name, &error))
+                })
+            })
+            .collect();
+        // All are waited for, whichever fails.
+        let results: Vec<Result<()>> = loading
+            .into_iter()
+            .map(|thread| {
+                thread.join().unwrap_or_else(|_| Err(Error::Internal("loading a program has panicked".into())))
+            })
+            .collect();
+        results.into_iter().collect()
+    })
+}
+
+/// Refuses pinned maps of another version, of other sizes or of another network namespace before anything is loaded.
 fn check_pinned(directory: &Path, sizes: &[(&str, u32)]) -> Result<()> {
-    if !directory.join(map::CONFIG).exists() {
+    let maps = directory.join("maps");
+    if !maps.join(map::CONFIG).exists() {
         return Ok(());
     }
-    let config: Table<u32, netbpf_common::abi::Config> = Table::open(directory, map::CONFIG)?;
-    match config.get(0)?.map(|config| config.abi_version) {
+    let config: Table<u32, Config> = Table::open(&maps, map::CONFIG)?;
+    let config = config.get(0)?.unwrap_or_default();
+    match config.abi_version {
         // Made, but the agent was killed before it wrote it.
-        None | Some(0 | ABI_VERSION) => {}
-        Some(other) => return Err(foreign_layout(&format!("its maps have layout {other}, this netbpf {ABI_VERSION}"))),
+        0 | ABI_VERSION => {}
+        other => return Err(foreign_layout(&format!("its maps have layout {other}, this netbpf {ABI_VERSION}"))),
+    }
+    // Links name devices by numbers, which mean others here. Those of a namespace that is gone mean none.
+    let is_elsewhere = config.netns_cookie != 0 && config.netns_cookie != netns_cookie()?;
+    if is_elsewhere && device_links(&directory.join("links"))?.iter().any(|(_, ifindex)| *ifindex != 0) {
+        return Err(Error::Conflict(format!(
+            "the datapath in {} serves another network namespace: start the agent or run `netbpf uninstall` there, \
+             or give this instance directories of its own (--state-dir, --run-dir, --bpffs)",
+            directory.display()
+        )));
     }
     for (name, size) in sizes {
-        let Ok(info) = MapInfo::from_pin(directory.join(name)) else { continue };
+        let Ok(info) = MapInfo::from_pin(maps.join(name)) else { continue };
         if info.max_entries() != *size {
             return Err(foreign_layout(&format!("the map {name} has {} places, not {size}", info.max_entries())));
         }
