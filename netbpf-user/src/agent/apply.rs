@@ -1,6 +1,7 @@
 //! Steps of a plan, done and undone.
 
 use std::fs;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use netbpf_common::abi::Endpoint;
@@ -56,20 +57,22 @@ impl Engine {
         match step {
             Step::DeleteAddress(address) => maps.addresses.remove((*address).into()),
             Step::ClearEndpoint(slot) => maps.endpoints.set(*slot, Endpoint::default()),
-            Step::Detach(ifindex, device) => self.datapath.detach(&Hook::egress(*ifindex, device)),
-            Step::DeleteDevice(ifindex) => self.netlink.delete_device(*ifindex).await,
+            Step::DeleteDevice(ifindex, device) => self.delete_devices(&[(*ifindex, device.clone())]).await,
             Step::DeleteNamespace(name) => {
                 namespace::remove(name)?;
                 self.unmark(name)
             }
-            Step::MakeNamespace(name) => {
+            Step::MakeNamespace(name, existing) => {
                 // The mark first: a namespace without one would belong to nobody after a crash. A name that others
                 // have must not get one, or a later start would take their namespace away.
                 if namespace::exists(&namespace::path(name)) {
                     return Err(namespace::in_use(name));
                 }
                 self.mark(name)?;
-                let made = Namespace::make(name).await;
+                let made = match existing {
+                    Some(existing) => namespace::name(existing, name),
+                    None => Namespace::make(name).await,
+                };
                 if made.is_err() {
                     self.unmark(name)?;
                 }
@@ -80,17 +83,19 @@ impl Engine {
                 // A device in use under this name or number is not ours to delete.
                 if let Err(error) = &made
                     && !matches!(error, Error::Conflict(_))
-                    && let Err(error) = self.netlink.delete_device(pair.ifindex).await
+                    && let Err(error) = self.delete_devices(&[(pair.ifindex, pair.device.clone())]).await
                 {
                     tracing::warn!("{error}");
                 }
                 made
             }
             Step::Attach(ifindex, device) => {
-                // The kernel waits for a grace period of RCU (tcx_entry_sync), some milliseconds.
-                let (datapath, hook) = (self.datapath.clone(), Hook::egress(*ifindex, device));
-                let attach = tokio::task::spawn_blocking(move || datapath.attach(&hook));
-                attach.await.context(|| format!("attach to {device}"))??;
+                let attached = self.attach_egress(*ifindex, device).await;
+                if attached.is_err() {
+                    // Without the program it would be a door into the host.
+                    self.netlink.set_down(*ifindex).await?;
+                    return attached;
+                }
                 self.netlink.set_up(*ifindex).await
             }
             Step::WriteEndpoint(slot, endpoint) => maps.endpoints.set(*slot, *endpoint),
@@ -117,7 +122,58 @@ impl Engine {
         };
         self.netlink.make_veth(&host, &container).await?;
         sysctl::isolate(&pair.device)?;
+        let (attached, configured) =
+            tokio::join!(self.attach_egress(pair.ifindex, &pair.device), self.configure(&namespace, pair));
+        attached?;
+        configured?;
+        self.netlink.set_up(pair.ifindex).await
+    }
 
+    /// The kernel waits for a grace period of RCU here (tcx_entry_sync), some milliseconds.
+    async fn attach_egress(&self, ifindex: u32, device: &str) -> Result<()> {
+        let (datapath, hook) = (self.datapath.clone(), Hook::egress(ifindex, device));
+        let attach = tokio::task::spawn_blocking(move || datapath.attach(&hook));
+        attach.await.context(|| format!("attach to {device}"))?
+    }
+
+    /// Deletes host-side devices. The pins of their programs after them: a link that has lost its device goes at once,
+    /// while for one with a device the kernel waits a grace period.
+    async fn delete_devices(&self, devices: &[(u32, String)]) -> Result<()> {
+        let numbers: Vec<u32> = devices.iter().map(|(ifindex, _)| *ifindex).collect();
+        self.netlink.delete_devices(&numbers).await?;
+        devices.iter().try_for_each(|(ifindex, device)| self.datapath.detach(&Hook::egress(*ifindex, device)))
+    }
+
+    /// Gives devices of endpoints that are no more to the next [`bury`](Self::bury), which a task begins. The kernel takes
+    /// tens of milliseconds to delete a device, and hardly more for many. No packet passes one whose endpoint is gone,
+    /// and after a crash the next start deletes it.
+    pub(super) fn doom(self: &Arc<Self>, ifindex: u32, device: &str) {
+        self.doomed().push((ifindex, device.into()));
+        let engine = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = engine.bury().await {
+                tracing::error!("{error}");
+            }
+        });
+    }
+
+    /// Deletes doomed devices. When it returns, all that were doomed before it was called are gone.
+    pub(super) async fn bury(&self) -> Result<()> {
+        let _turn = self.burial.lock().await;
+        let batch = self.doomed().clone();
+        let deleted = self.delete_devices(&batch).await;
+        // Only now can their numbers be given out again: the pins bear them.
+        self.doomed().retain(|device| !batch.contains(device));
+        deleted
+    }
+
+    /// Devices to be deleted, number and name.
+    pub(super) fn doomed(&self) -> std::sync::MutexGuard<'_, Vec<(u32, String)>> {
+        self.doomed.lock().expect("no panic while it was held")
+    }
+
+    /// The container's view of its device.
+    async fn configure(&self, namespace: &Namespace, pair: &Pair) -> Result<()> {
         let ports = self.settings.nat_ports;
         let inside = namespace
             .run(move || {

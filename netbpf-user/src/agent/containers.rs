@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use netbpf_common::abi::{ENDPOINT_SLOTS, generation};
 use netbpf_common::wire::Mac;
 
-use super::plan::{Observed, Step, plan};
+use super::plan::{Observed, Step, Wanted, plan};
 use super::publish::{release, withdraw};
 use super::state::State;
 use super::{Engine, check, process};
@@ -27,7 +28,7 @@ pub(super) const DEVICE_PREFIX: &str = "nb";
 
 impl Engine {
     /// Makes a container, or takes in a namespace that exists.
-    pub async fn create(&self, request: CreateRequest) -> Result<Container> {
+    pub async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<Container> {
         let id = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
         let name = request.name.unwrap_or_else(|| id[..12].to_owned());
         check::name(&name)?;
@@ -36,15 +37,19 @@ impl Engine {
         let mac = request.mac_address.as_deref().map(check::mac).transpose()?;
         let specs = check::specs(&request.publish, &request.publish_exposed)?;
 
-        let mut state = self.state.lock().await;
+        let mut state = self.change().await?;
         if state.containers.contains_key(&name) {
             return Err(Error::Conflict(format!(
                 "a container named {name} exists already: choose another name, or remove it with `netbpf rm {name}`"
             )));
         }
         if let Some(path) = &request.netns {
+            // A container that had it before may have left its device there.
+            self.bury().await?;
             check_foreign(&state, path)?;
         }
+        // What is found by a process goes with it; under a name of ours it stays.
+        let taken_from = request.netns.clone().filter(|path| path.starts_with("/proc"));
         let slot = state.free_slot()?;
         let ifindex = self.free_ifindex(slot).await?;
         let address = match request.ip {
@@ -60,8 +65,8 @@ impl Engine {
         };
         let mut record = ContainerRecord {
             hostname,
-            netns: request.netns.clone().unwrap_or_else(|| namespace::path(&name)),
-            owns_netns: request.netns.is_none(),
+            owns_netns: request.netns.is_none() || taken_from.is_some(),
+            netns: request.netns.filter(|_| taken_from.is_none()).unwrap_or_else(|| namespace::path(&name)),
             address,
             mac: mac.octets(),
             mtu: self.settings.mtu,
@@ -76,7 +81,7 @@ impl Engine {
             name,
             id,
         };
-        match self.make(&mut state, &mut record, &specs).await {
+        match self.make(&mut state, &mut record, taken_from, &specs).await {
             Ok(()) => {
                 let container = record.describe(&self.settings);
                 state.containers.insert(record.name.clone(), record);
@@ -93,6 +98,7 @@ impl Engine {
         &self,
         state: &mut State,
         record: &mut ContainerRecord,
+        taken_from: Option<PathBuf>,
         specs: &[crate::spec::PublishSpec],
     ) -> Result<()> {
         record.rules = self.reserve(state, &record.name, specs).await?;
@@ -101,7 +107,8 @@ impl Engine {
             record.generation = self.datapath.bump(generation::LAST_ENDPOINT)?;
             let mut instance = state.instance.clone();
             instance.last_address = Some(state.pool.last());
-            let planned = plan(&[record.wanted()], &Observed::default());
+            let wanted = Wanted { taken_from, ..record.wanted() };
+            let planned = plan(&[wanted], &Observed::default());
             // Both wait, for the disk and for a grace period of the kernel, so they do it at the same time. After a
             // crash in between, a later start makes the rest, or forgets a container without a namespace.
             let save = {
@@ -153,7 +160,8 @@ impl Engine {
     async fn free_ifindex(&self, slot: u32) -> Result<u32> {
         for multiple in FIRST_MULTIPLE..FIRST_MULTIPLE + 4096 {
             let ifindex = slot + multiple * ENDPOINT_SLOTS;
-            if self.netlink.device(ifindex).await?.is_none() {
+            let is_doomed = self.doomed().iter().any(|(doomed, _)| *doomed == ifindex);
+            if !is_doomed && self.netlink.device(ifindex).await?.is_none() {
                 return Ok(ifindex);
             }
         }
@@ -161,8 +169,8 @@ impl Engine {
     }
 
     /// Removes a container; a running one only with `force`, which also makes a name that nobody has no error.
-    pub async fn remove(&self, name: &str, force: bool) -> Result<()> {
-        let mut state = self.state.lock().await;
+    pub async fn remove(self: &Arc<Self>, name: &str, force: bool) -> Result<()> {
+        let mut state = self.change().await?;
         let record = match state.container(name) {
             Ok(record) => record.clone(),
             Err(_) if force => return Ok(()),
@@ -181,13 +189,21 @@ impl Engine {
     }
 
     /// Forgets a container and takes it out of the kernel, to the end whatever fails.
-    pub(super) async fn take_down(&self, state: &mut State, record: &ContainerRecord) -> Result<()> {
+    pub(super) async fn take_down(self: &Arc<Self>, state: &mut State, record: &ContainerRecord) -> Result<()> {
         // Forgotten first: after a crash in what follows, a later start removes what nobody knows.
         self.store.forget(&record.name)?;
         state.containers.remove(&record.name);
         release(state, &record.rules);
         let mut errors: Vec<Error> = withdraw(&self.datapath, state, &record.rules).err().into_iter().collect();
-        errors.extend(self.apply_all(&plan(&[], &observed(record))).await);
+        let mut observed = observed(record);
+        if record.owns_netns {
+            // Deleted later: nobody looks for it in a namespace that has lost its name.
+            observed.devices.clear();
+        }
+        errors.extend(self.apply_all(&plan(&[], &observed)).await);
+        if record.owns_netns {
+            self.doom(record.ifindex, &record.device);
+        }
         let files = Files::of(&self.settings.run_dir, &record.name);
         errors.extend(files.remove().context(|| format!("remove the files of container {}", record.name)).err());
         state.pool.release(record.address);

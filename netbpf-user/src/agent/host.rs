@@ -145,13 +145,20 @@ fn virtual_indexes(addresses: &[HostAddress], before: &BTreeMap<Ipv4Addr, u32>) 
 }
 
 impl Engine {
-    /// Looks at the host's devices and addresses, and tells the datapath what has changed.
-    pub(super) async fn follow_host(&self, host: &mut HostState) -> Result<()> {
-        let devices = self.netlink.devices().await?;
-        let addresses = self.netlink.addresses().await?;
+    /// The host's devices and addresses as they are.
+    pub(super) async fn look_at_host(&self) -> Result<(Vec<Device>, Vec<HostAddress>)> {
+        Ok((self.netlink.devices().await?, self.netlink.addresses().await?))
+    }
+
+    /// Tells the datapath what has changed of the host's devices and addresses.
+    pub(super) fn follow_host(
+        &self,
+        host: &mut HostState,
+        (devices, addresses): &(Vec<Device>, Vec<HostAddress>),
+    ) -> Result<()> {
         host.problems.clear();
-        let mut changed = self.follow_addresses(host, &addresses)?;
-        let chosen = uplinks(&devices, &self.settings.uplinks, self.gateway_mac);
+        let mut changed = self.follow_addresses(host, addresses)?;
+        let chosen = uplinks(devices, &self.settings.uplinks, self.gateway_mac);
         for name in &self.settings.uplinks {
             if !chosen.iter().any(|device| device.name == *name) {
                 host.problems
@@ -244,10 +251,12 @@ impl Engine {
 
     /// Acts on announced changes.
     pub(super) async fn host_changed(&self, changes: &Changes) -> Result<()> {
-        let mut state = self.state.lock().await;
-        let own: BTreeSet<u32> = state.containers.values().map(|record| record.ifindex).collect();
+        let own: BTreeSet<u32> = self.state.lock().await.containers.values().map(|record| record.ifindex).collect();
         if changes.lost || !changes.addresses.is_empty() || changes.devices.iter().any(|index| !own.contains(index)) {
-            self.follow_host(&mut state.host).await?;
+            // The kernel answers when no device is being deleted, which takes it long: requests do not wait for that. This
+            // is the only task that looks, so what it saw last is what holds.
+            let seen = self.look_at_host().await?;
+            self.follow_host(&mut self.state.lock().await.host, &seen)?;
         }
         if changes.routes || changes.lost {
             self.datapath.bump(generation::ROUTE_EPOCH)?;

@@ -25,11 +25,11 @@ use std::sync::{Arc, Weak};
 
 use netbpf_common::wire::Mac;
 use nix::fcntl::Flock;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::config::Settings;
 use crate::datapath::Datapath;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::Netlink;
 use crate::store::Store;
 use state::State;
@@ -52,6 +52,10 @@ pub struct Engine {
     netlink: Netlink,
     store: Arc<Store>,
     state: Mutex<State>,
+    /// Host-side devices to be deleted, number and name.
+    doomed: std::sync::Mutex<Vec<(u32, String)>>,
+    /// Held by who deletes them.
+    burial: Mutex<()>,
     since: u64,
     /// Ends the background tasks.
     stop: watch::Sender<bool>,
@@ -70,12 +74,25 @@ impl Engine {
         self.stop.send_replace(true);
         // A request that was being served is served to its end.
         drop(self.state.lock().await);
+        if let Err(error) = self.bury().await {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// The state for a request that changes it: refused when the engine stops, as after an uninstall nothing would remove
+    /// what the request has made.
+    async fn change(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.state.lock().await;
+        if *self.stop.borrow() {
+            return Err(Error::Conflict("the agent is stopping: ask again when it has been started anew".into()));
+        }
+        Ok(state)
     }
 
     /// Removes every container, program, pin, device and file of the instance. The engine is of no use afterwards.
-    pub async fn uninstall(&self) -> Result<()> {
+    pub async fn uninstall(self: &Arc<Self>) -> Result<()> {
+        let mut state = self.change().await?;
         self.stop.send_replace(true);
-        let mut state = self.state.lock().await;
         let mut errors = Vec::new();
         let records: Vec<_> = state.containers.values().cloned().collect();
         for record in records {
@@ -84,8 +101,11 @@ impl Engine {
             }
             errors.extend(self.take_down(&mut state, &record).await.err());
         }
+        errors.extend(self.bury().await.err());
         for (ifindex, uplink) in &state.host.uplinks {
-            errors.extend(self.datapath.detach(&crate::datapath::Hook::uplink(*ifindex, &*uplink.name)).err());
+            errors.extend(
+                self.datapath.detach(&crate::datapath::Hook::uplink(*ifindex, &*uplink.name, uplink.is_bare)).err(),
+            );
         }
         errors.extend(start::remove_instance(&self.netlink, &self.settings, self.devices.0).await);
         errors.extend(start::remove_files(&self.settings));
@@ -97,8 +117,9 @@ impl Engine {
         let mut stop = self.stop.subscribe();
         tokio::spawn(async move {
             tokio::select! {
-                () = task => {}
+                biased;
                 _ = stop.wait_for(|stop| *stop) => {}
+                () = task => {}
             }
         });
     }

@@ -14,6 +14,8 @@ pub(super) struct Wanted {
     pub(super) netns: PathBuf,
     /// Name of the namespace when netbpf makes it.
     pub(super) made_as: Option<String>,
+    /// Where it is found first, when the name is given to a namespace that exists.
+    pub(super) taken_from: Option<PathBuf>,
     /// Name of the host-side device.
     pub(super) device: String,
     /// Endpoint slot.
@@ -65,17 +67,15 @@ pub(super) enum Step {
     DeleteAddress(Ipv4Addr),
     /// The endpoint is no more; flows to it are stale.
     ClearEndpoint(u32),
-    /// The program leaves the device.
-    Detach(u32, String),
-    /// Both ends go.
-    DeleteDevice(u32),
+    /// Both ends go, and what is left of the program on them.
+    DeleteDevice(u32, String),
     /// The name goes, and the namespace with its last user.
     DeleteNamespace(String),
-    /// A namespace under a name.
-    MakeNamespace(String),
-    /// A veth pair and the container's view of it.
+    /// A namespace under a name: a new one, or the one at a path, which then outlives its processes.
+    MakeNamespace(String, Option<PathBuf>),
+    /// A veth pair, the container's view of it, and the program on the host's end before that is up.
     MakePair(Box<Pair>),
-    /// The program on the device, and the device up.
+    /// This agent's program on a device that is there.
     Attach(u32, String),
     /// The endpoint.
     WriteEndpoint(u32, Endpoint),
@@ -87,9 +87,8 @@ impl Step {
     /// The step that takes this one back. Removals are not taken back: a removal goes on to its end.
     pub(super) fn undo(&self) -> Option<Self> {
         Some(match self {
-            Self::MakeNamespace(name) => Self::DeleteNamespace(name.clone()),
-            Self::MakePair(pair) => Self::DeleteDevice(pair.ifindex),
-            Self::Attach(ifindex, device) => Self::Detach(*ifindex, device.clone()),
+            Self::MakeNamespace(name, _) => Self::DeleteNamespace(name.clone()),
+            Self::MakePair(pair) => Self::DeleteDevice(pair.ifindex, pair.device.clone()),
             Self::WriteEndpoint(slot, _) => Self::ClearEndpoint(*slot),
             Self::WriteAddress(address, _) => Self::DeleteAddress(*address),
             _ => return None,
@@ -118,9 +117,7 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
     }
     for (ifindex, device) in &observed.devices {
         if !by_device.contains_key(ifindex) {
-            // A link that has lost its device goes at once; with the device there, the kernel waits a grace period.
-            steps.push(Step::DeleteDevice(*ifindex));
-            steps.push(Step::Detach(*ifindex, device.clone()));
+            steps.push(Step::DeleteDevice(*ifindex, device.clone()));
         }
     }
     for name in &observed.namespaces {
@@ -132,7 +129,7 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
     for wanted in desired {
         let ifindex = wanted.endpoint.ifindex;
         if let Some(name) = wanted.made_as.as_ref().filter(|name| !observed.namespaces.contains(*name)) {
-            steps.push(Step::MakeNamespace(name.clone()));
+            steps.push(Step::MakeNamespace(name.clone(), wanted.taken_from.clone()));
         }
         if !observed.devices.contains_key(&ifindex) {
             steps.push(Step::MakePair(Box::new(Pair {
@@ -143,8 +140,7 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
                 address: wanted.address,
                 mtu: wanted.mtu,
             })));
-        }
-        if !(observed.devices.contains_key(&ifindex) && observed.attached.contains(&ifindex)) {
+        } else if !observed.attached.contains(&ifindex) {
             steps.push(Step::Attach(ifindex, wanted.device.clone()));
         }
         if observed.endpoints.get(&wanted.slot) != Some(&wanted.endpoint) {
@@ -166,6 +162,7 @@ mod tests {
         Wanted {
             netns: format!("/run/netns/{name}").into(),
             made_as: Some(name.into()),
+            taken_from: None,
             device: format!("nb{name}"),
             slot,
             endpoint: Endpoint {
@@ -185,11 +182,16 @@ mod tests {
             match step.clone() {
                 Step::DeleteAddress(address) => _ = observed.addresses.remove(&address),
                 Step::ClearEndpoint(slot) => _ = observed.endpoints.remove(&slot),
-                Step::Detach(ifindex, _) => _ = observed.attached.remove(&ifindex),
-                Step::DeleteDevice(ifindex) => _ = observed.devices.remove(&ifindex),
+                Step::DeleteDevice(ifindex, _) => {
+                    observed.devices.remove(&ifindex);
+                    observed.attached.remove(&ifindex);
+                }
                 Step::DeleteNamespace(name) => _ = observed.namespaces.remove(&name),
-                Step::MakeNamespace(name) => _ = observed.namespaces.insert(name),
-                Step::MakePair(pair) => _ = observed.devices.insert(pair.ifindex, pair.device),
+                Step::MakeNamespace(name, _) => _ = observed.namespaces.insert(name),
+                Step::MakePair(pair) => {
+                    observed.attached.insert(pair.ifindex);
+                    observed.devices.insert(pair.ifindex, pair.device);
+                }
                 Step::Attach(ifindex, _) => _ = observed.attached.insert(ifindex),
                 Step::WriteEndpoint(slot, endpoint) => _ = observed.endpoints.insert(slot, endpoint),
                 Step::WriteAddress(address, slot) => _ = observed.addresses.insert(address, slot),
@@ -215,24 +217,12 @@ mod tests {
         let steps = plan(&[wanted("a", 1)], &kernel);
         assert!(matches!(
             steps[..],
-            [
-                Step::MakeNamespace(_),
-                Step::MakePair(_),
-                Step::Attach(..),
-                Step::WriteEndpoint(..),
-                Step::WriteAddress(..)
-            ]
+            [Step::MakeNamespace(..), Step::MakePair(_), Step::WriteEndpoint(..), Step::WriteAddress(..)]
         ));
         apply(&mut kernel, &steps);
         assert!(matches!(
             plan(&[], &kernel)[..],
-            [
-                Step::DeleteAddress(_),
-                Step::ClearEndpoint(_),
-                Step::DeleteDevice(_),
-                Step::Detach(..),
-                Step::DeleteNamespace(_)
-            ]
+            [Step::DeleteAddress(_), Step::ClearEndpoint(_), Step::DeleteDevice(..), Step::DeleteNamespace(_)]
         ));
     }
 
@@ -251,10 +241,9 @@ mod tests {
         let before = Observed::default();
         let steps = plan(&[wanted("a", 1)], &before);
         let mut kernel = before.clone();
-        apply(&mut kernel, &steps[..4]);
-        let undo: Vec<_> = steps[..4].iter().rev().filter_map(Step::undo).collect();
+        apply(&mut kernel, &steps[..3]);
+        let undo: Vec<_> = steps[..3].iter().rev().filter_map(Step::undo).collect();
         apply(&mut kernel, &undo);
-        assert_eq!(kernel, Observed { attached: kernel.attached.clone(), ..before });
-        assert!(kernel.attached.is_empty());
+        assert_eq!(kernel, before);
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn kill(process: &ProcessRecord) -> Result<()> {
 impl Engine {
     /// Notes the process that runs in a container, and watches it.
     pub async fn set_process(self: &Arc<Self>, name: &str, pid: u32) -> Result<Container> {
-        let mut state = self.state.lock().await;
+        let mut state = self.change().await?;
         let mut record = state.container(name)?.clone();
         if let Some(running) = record.process.filter(is_running) {
             return Err(Error::Conflict(format!("container {name} runs process {} already", running.pid)));
@@ -81,7 +81,7 @@ impl Engine {
         });
     }
 
-    async fn ended(&self, name: &str, process: ProcessRecord) -> Result<()> {
+    async fn ended(self: &Arc<Self>, name: &str, process: ProcessRecord) -> Result<()> {
         let mut state = self.state.lock().await;
         // The container, or its process, may be another by now.
         let Some(mut record) = state.containers.get(name).filter(|record| record.process == Some(process)).cloned()

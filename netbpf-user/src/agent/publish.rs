@@ -20,7 +20,7 @@ impl Engine {
     /// Publishes ports of a container: all of the SPECs or none. Returns all that it publishes then.
     pub async fn publish(&self, name: &str, specs: &[String]) -> Result<Vec<PortMapping>> {
         let specs = super::check::specs(specs, &[])?;
-        let mut state = self.state.lock().await;
+        let mut state = self.change().await?;
         let mut record = state.container(name)?.clone();
         let rules = self.reserve(&mut state, name, &specs).await?;
         record.rules.extend(&rules);
@@ -40,7 +40,7 @@ impl Engine {
     /// Takes publishes back: all of the SPECs or none. Returns what remains.
     pub async fn unpublish(&self, name: &str, specs: &[String]) -> Result<Vec<PortMapping>> {
         let parsed = super::check::specs(specs, &[])?;
-        let mut state = self.state.lock().await;
+        let mut state = self.change().await?;
         let mut record = state.container(name)?.clone();
         let named = Named::new(&parsed);
         let (withdrawn, remaining): (Vec<RuleRecord>, Vec<RuleRecord>) =
@@ -67,7 +67,7 @@ impl Engine {
         container: &str,
         specs: &[PublishSpec],
     ) -> Result<Vec<RuleRecord>> {
-        let bound = if specs.iter().any(|spec| spec.host_port.is_none()) { bound_ports()? } else { Vec::new() };
+        let bound = if specs.is_empty() { Vec::new() } else { bound_ports()? };
         let mut rules = Vec::with_capacity(specs.len());
         for spec in specs {
             match self.reserve_one(state, container, spec, &bound).await {
@@ -128,6 +128,10 @@ impl Engine {
                 if let Some(holder) = state.publishes.holder(spec.transport, host_ip, first, last) {
                     return Err(holder.refuse(spec.transport));
                 }
+                // What holds the port now is refused before its packets are touched.
+                if let Some(held) = in_the_way(bound, &RuleRecord { host_port: first, ..rule }) {
+                    return Err(held.refuse());
+                }
                 first
             }
             None => self.free_ports(state, rule, bound)?,
@@ -166,7 +170,7 @@ impl Engine {
         })
     }
 
-    /// Tells the datapath about reserved rules, and then looks whether a process of the host holds one of the ports:
+    /// Tells the datapath about reserved rules, and then looks again whether a process of the host holds one of the ports:
     /// in this order, because from then on the bind hooks keep new ones away.
     pub(super) fn put_in_force(&self, state: &State, record: &ContainerRecord, rules: &[RuleRecord]) -> Result<()> {
         if rules.is_empty() {
@@ -208,7 +212,7 @@ pub(super) fn withdraw(datapath: &Datapath, state: &State, rules: &[RuleRecord])
             datapath.maps.published.remove(PublishKey::new(rule.host_ip.into(), rule.transport, port))?;
         }
     }
-    bump_rules(datapath, rules)?;
+    end_rules(datapath, &rules.iter().map(|rule| rule.rule).collect::<Vec<_>>())?;
     datapath.bump(generation::PUBLISH_EPOCH).map(drop)
 }
 
@@ -226,12 +230,19 @@ fn write_rules(datapath: &Datapath, record: &ContainerRecord, rules: &[RuleRecor
     let numbers: Vec<u32> = rules.iter().map(|rule| rule.rule).collect();
     let values: Vec<Rule> = rules.iter().map(|each| rule(record, each)).collect();
     datapath.maps.rules.set_all(&numbers, &values)?;
-    bump_rules(datapath, rules)
+    bump_rules(datapath, &numbers)
 }
 
-fn bump_rules(datapath: &Datapath, rules: &[RuleRecord]) -> Result<()> {
+/// Ends the flows of rules that no port leads to any more. The rule itself goes last: one that is still there after a
+/// crash is ended by the next start.
+pub(super) fn end_rules(datapath: &Datapath, numbers: &[u32]) -> Result<()> {
+    bump_rules(datapath, numbers)?;
+    datapath.maps.rules.set_all(numbers, &vec![Rule::default(); numbers.len()])
+}
+
+fn bump_rules(datapath: &Datapath, numbers: &[u32]) -> Result<()> {
     let generations = &datapath.maps.generations;
-    let indexes: Vec<u32> = rules.iter().map(|rule| generation::FIRST_RULE + rule.rule).collect();
+    let indexes: Vec<u32> = numbers.iter().map(|number| generation::FIRST_RULE + number).collect();
     let next: Result<Vec<u32>> =
         indexes.iter().map(|index| Ok(generations.get(*index)?.unwrap_or(0).wrapping_add(1))).collect();
     generations.set_all(&indexes, &next?)

@@ -8,7 +8,7 @@ use netbpf_common::wire::V4Addr;
 
 use super::containers::{marked, steps};
 use super::plan::Observed;
-use super::publish::{rule, withdraw};
+use super::publish::{end_rules, rule, withdraw};
 use super::state::State;
 use super::{Engine, host, process};
 use crate::error::Result;
@@ -163,6 +163,18 @@ impl Engine {
         if !differing.is_empty() {
             let (indexes, values): (Vec<u32>, Vec<PublishedPort>) = differing.into_iter().unzip();
             maps.ports.set_all(&indexes, &values)?;
+            changed = true;
+        }
+        // Left by an agent that was killed while it withdrew them.
+        let ended: Vec<u32> = maps
+            .rules
+            .entries()?
+            .into_iter()
+            .filter(|(number, rule)| *rule != Rule::default() && !wanted.contains_key(number))
+            .map(|(number, _)| number)
+            .collect();
+        if !ended.is_empty() {
+            end_rules(&self.datapath, &ended)?;
             changed = true;
         }
         if changed {

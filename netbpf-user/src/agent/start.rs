@@ -80,6 +80,8 @@ impl Engine {
                 netlink: netlink.clone(),
                 store,
                 state: Mutex::new(State { instance, containers, pool, publishes, host: HostState::default() }),
+                doomed: std::sync::Mutex::default(),
+                burial: Mutex::default(),
                 since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
                 stop: watch::Sender::new(false),
                 _lock: lock,
@@ -117,7 +119,7 @@ impl Engine {
         {
             let mut state = self.state.lock().await;
             let mut recalled = self.recall_host()?;
-            self.follow_host(&mut recalled).await?;
+            self.follow_host(&mut recalled, &self.look_at_host().await?)?;
             state.host = recalled;
         }
         self.datapath.attach_sockets(&self.cgroup)

@@ -25,12 +25,38 @@ pub(crate) struct Device {
     pub(crate) mtu: u32,
     /// Whether it is a veth.
     pub(crate) is_veth: bool,
-    /// Whether its packets have an Ethernet header.
-    pub(crate) is_ethernet: bool,
+    /// What its packets begin with.
+    pub(crate) framing: Framing,
     /// Whether it is a loopback device.
     pub(crate) is_loopback: bool,
     /// Whether it is a port of a bridge, bond or team, which sees its packets first.
     pub(crate) is_port: bool,
+}
+
+/// What the packets of a device begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// An Ethernet header.
+    Ethernet,
+    /// The IP header: tun, WireGuard, PPP and tunnels.
+    Bare,
+    /// Something else, which netbpf does not serve.
+    Other,
+}
+
+impl From<LinkLayerType> for Framing {
+    fn from(kind: LinkLayerType) -> Self {
+        match kind {
+            LinkLayerType::Ether => Self::Ethernet,
+            LinkLayerType::None
+            | LinkLayerType::Ppp
+            | LinkLayerType::Rawip
+            | LinkLayerType::Tunnel
+            | LinkLayerType::Sit
+            | LinkLayerType::Ipgre => Self::Bare,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// One end of a veth pair to be made.
@@ -95,11 +121,40 @@ impl Netlink {
         accept(result, &[]).map_err(|error| Error::Internal(format!("cannot {what} device {ifindex}: {error}")))
     }
 
+    /// Sets a device down.
+    pub(crate) async fn set_down(&self, ifindex: u32) -> Result<()> {
+        self.change(ifindex, "set down", LinkUnspec::new_with_index(ifindex).down()).await
+    }
+
     /// Deletes a device, and with it the other end of a veth pair.
     pub(crate) async fn delete_device(&self, ifindex: u32) -> Result<()> {
         let result = self.handle.link().del(ifindex).execute().await;
         accept(result, &[libc::ENODEV])
             .map_err(|error| Error::Internal(format!("cannot delete device {ifindex}: {error}")))
+    }
+
+    /// Deletes devices, many of them in little more time than one: the kernel waits for its CPUs once per request, and a
+    /// request can name a group (`ip link delete group`).
+    pub(crate) async fn delete_devices(&self, ifindexes: &[u32]) -> Result<()> {
+        if let [] | [_] = ifindexes {
+            return match ifindexes {
+                [ifindex] => self.delete_device(*ifindex).await,
+                _ => Ok(()),
+            };
+        }
+        // Drawn anew each time: groups that others have made are small numbers, or names in iproute2's table.
+        let group = rand::random_range(1 << 30..1_u32 << 31);
+        for ifindex in ifindexes {
+            let mut message = LinkUnspec::new_with_index(*ifindex).build();
+            message.attributes.push(LinkAttribute::Group(group));
+            let joined = self.handle.link().set(message).execute().await;
+            accept(joined, &[libc::ENODEV])
+                .map_err(|error| Error::Internal(format!("cannot delete device {ifindex}: {error}")))?;
+        }
+        let mut request = self.handle.link().del(0);
+        request.message_mut().attributes.push(LinkAttribute::Group(group));
+        accept(request.execute().await, &[libc::ENODEV])
+            .map_err(|error| Error::Internal(format!("cannot delete {} devices: {error}", ifindexes.len())))
     }
 
     /// The device of a number.
@@ -136,7 +191,7 @@ impl From<&LinkMessage> for Device {
             mac: None,
             mtu: 0,
             is_veth: false,
-            is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            framing: message.header.link_layer_type.into(),
             is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             is_port: false,
         };

@@ -39,12 +39,7 @@ pub(crate) fn path(name: &str) -> PathBuf {
 impl Namespace {
     /// Makes a named namespace. A name in use is a conflict.
     pub(crate) async fn make(name: &str) -> Result<()> {
-        share_directory()?;
-        let path = path(name);
-        File::options().write(true).create_new(true).open(&path).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => in_use(name),
-            _ => Error::Internal(format!("cannot make {}: {error}", path.display())),
-        })?;
+        let path = reserve(name)?;
         let made = in_thread(move || {
             unshare(CloneFlags::CLONE_NEWNET).context(|| "make a network namespace".into())?;
             mount(Some("/proc/thread-self/ns/net"), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
@@ -90,6 +85,30 @@ impl Namespace {
         })
         .await
     }
+}
+
+/// Gives a name to a namespace that exists: from then on it outlives its processes. A name in use is a conflict.
+pub(crate) fn name(existing: &Path, name: &str) -> Result<()> {
+    let path = reserve(name)?;
+    let named = mount(Some(existing), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .context(|| format!("mount the network namespace {} on {}", existing.display(), path.display()));
+    if named.is_err()
+        && let Err(error) = remove(name)
+    {
+        tracing::warn!("{error}");
+    }
+    named
+}
+
+/// Makes the file that a namespace is to be mounted on.
+fn reserve(name: &str) -> Result<PathBuf> {
+    share_directory()?;
+    let path = path(name);
+    File::options().write(true).create_new(true).open(&path).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => in_use(name),
+        _ => Error::Internal(format!("cannot make {}: {error}", path.display())),
+    })?;
+    Ok(path)
 }
 
 /// Removes a named namespace. What still runs in it keeps it alive, unnamed.
