@@ -4,7 +4,7 @@ use super::family::IcmpError;
 use super::follow::Refusal;
 use super::{Env, Family, Packet, Parsed, Verdict};
 use crate::abi::{DropReason, Event};
-use crate::wire::{Ethernet, Kind, Mac};
+use crate::wire::{Ethernet, Kind, Mac, tcp_flags};
 
 impl Refusal {
     /// The reason this is counted under.
@@ -42,7 +42,8 @@ pub(super) fn refuse<F: Family, E: Env<F>, P: Packet>(
         Refusal::Drop(_) => false,
         // No error about an error, nor about a fragment (RFC 1122 section 3.2.2).
         Refusal::Icmp(_) => parsed.l4.kind != Kind::Icmp && !parsed.ip.is_fragment,
-        Refusal::Reset => true,
+        // No reset about a reset (RFC 9293 section 3.5.2).
+        Refusal::Reset => parsed.l4.tcp_flags & tcp_flags::RST == 0,
     };
     if answerable && answer(env, packet, parsed, &refusal, teller) {
         env.count_drop(refusal.reason());
