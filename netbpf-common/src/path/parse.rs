@@ -32,7 +32,7 @@ impl<F: Family> Parsed<F> {
     /// Length of the largest IP packet this becomes on a wire: of one segment if it is GSO.
     #[inline(always)]
     pub fn segment_len(&self, gso_size: u32) -> u32 {
-        if gso_size == 0 { self.ip.total_len } else { self.ip.header_len + self.l4.header_len() + gso_size }
+        if gso_size == 0 { self.ip.total_len } else { self.ip.header_len + u32::from(self.l4.header_len) + gso_size }
     }
 }
 
@@ -55,7 +55,8 @@ fn transport<F: Family, P: Packet>(packet: &P, ip: &Ip<F::Addr>) -> Outcome<L4> 
             need(Tcp::LEN)?;
             let ports = packet.read(at).ok_or(DropReason::Malformed)?;
             let control: Be16 = packet.read(at + Tcp::CONTROL_AT).ok_or(DropReason::Malformed)?;
-            Ok(L4 { tcp_flags: control.get() as u8, ..L4::new(Kind::Tcp, ports) })
+            let header_len = (control.get() >> 12) * 4;
+            Ok(L4 { tcp_flags: control.get() as u8, header_len, ..L4::new(Kind::Tcp, ports) })
         }
         protocol::UDP => {
             need(8)?;

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Be16, Tcp};
+use super::Be16;
 
 /// IP protocol numbers (IANA).
 pub mod protocol {
@@ -70,16 +70,18 @@ pub struct L4 {
     pub kind: Kind,
     /// TCP control bits; none for other protocols.
     pub tcp_flags: u8,
+    /// Bytes of the header that come once per segment, options included: for the size of GSO segments.
+    pub header_len: u16,
     /// The ports of the flow's key: an echo has its identifier at the asking side (RFC 5508
     /// section 3.1), a protocol without ports has zeros.
     pub ports: Ports,
 }
 
 impl L4 {
-    /// A transport without TCP's control bits.
+    /// A transport without what TCP alone has: control bits and options.
     #[inline(always)]
     pub const fn new(kind: Kind, ports: Ports) -> Self {
-        Self { kind, tcp_flags: 0, ports }
+        Self { kind, tcp_flags: 0, header_len: 8, ports }
     }
 
     /// Whether a translation may choose another port.
@@ -97,11 +99,5 @@ impl L4 {
             Kind::EchoRequest | Kind::EchoReply => Some(Checksum { at: 2, pseudo_header: false, optional: false }),
             Kind::Sctp | Kind::Icmp | Kind::Other => None,
         }
-    }
-
-    /// Bytes of the transport header that come once per segment, for the size of GSO segments.
-    #[inline(always)]
-    pub fn header_len(&self) -> u32 {
-        if self.kind == Kind::Tcp { Tcp::LEN } else { 8 }
     }
 }
