@@ -12,8 +12,9 @@ use netbpf_tests::journey::{
     link_on, travel,
 };
 use netbpf_tests::memory::Memory;
+use netbpf_tests::talk::{at, egress};
 use netbpf_tests::world::{
-    CONTAINERS, Container, FAR, GATEWAY, GATEWAY_MAC, HOST, OUTSIDE, PUBLISHES, VIRTUAL_LOOPBACK, uplink,
+    CONTAINERS, Container, FAR, GATEWAY, GATEWAY_MAC, HOST, OUTSIDE, PUBLISHES, Publish, VIRTUAL_LOOPBACK, uplink,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -43,9 +44,9 @@ enum Happening {
     /// A container comes, perhaps with the address of one that went.
     Create(Container),
     /// A rule leads to a container, perhaps to another than before.
-    Publish(usize, Container),
+    Publish(Publish, Container),
     /// A rule is withdrawn.
-    Unpublish(usize),
+    Unpublish(Publish),
     /// Routes or addresses of uplinks change.
     Renumber(Ipv4Addr),
     /// Seconds pass.
@@ -76,15 +77,16 @@ fn happenings() -> impl Strategy<Value = Happening> {
     };
     let services = || select(vec![0, 53, 80, 90, 443, 5353, 7003, 8080, 9090, 20_000]);
     let containers = || select(&CONTAINERS[..]);
+    let publishes = || select(&PUBLISHES[..]);
     let senders = prop_oneof![
-        6 => containers().prop_map(|container| (Hook::Egress(container.device()), container.ip)),
+        6 => containers().prop_map(|container| (egress(container), container.ip)),
         4 => select(vec![FAR, OUTSIDE]).prop_map(|address| (Hook::Uplink, address)),
         3 => select(vec![HOST, GATEWAY]).prop_map(|address| (Hook::Host, address)),
     ];
     prop_oneof![
         10 => (senders, speeches(), ports(), addresses(), services()).prop_map(
             |((hook, source), speech, port, address, service)| {
-                let (from, to) = (SocketAddrV4::new(source, port), SocketAddrV4::new(address, service));
+                let (from, to) = (at(source, port), at(address, service));
                 Happening::Speak { hook, speech, from, to }
             }
         ),
@@ -92,8 +94,8 @@ fn happenings() -> impl Strategy<Value = Happening> {
         6 => (any::<Index>(), speeches()).prop_map(|(arrival, speech)| Happening::Repeat { arrival, speech }),
         1 => containers().prop_map(Happening::Remove),
         2 => containers().prop_map(Happening::Create),
-        2 => (0..PUBLISHES.len(), containers()).prop_map(|(number, container)| Happening::Publish(number, container)),
-        1 => (0..PUBLISHES.len()).prop_map(Happening::Unpublish),
+        2 => (publishes(), containers()).prop_map(|(publish, container)| Happening::Publish(publish, container)),
+        1 => publishes().prop_map(Happening::Unpublish),
         1 => select(vec![HOST, ALSO_HOST]).prop_map(Happening::Renumber),
         2 => select(vec![1, 2, 31, 121, 500_000]).prop_map(Happening::Sleep),
         1 => Just(Happening::Collect),
@@ -151,8 +153,8 @@ impl Instance {
                 self.remove(*container);
                 self.create(*container);
             }
-            Happening::Publish(number, container) => self.publish(*number, *container),
-            Happening::Unpublish(number) => self.unpublish(*number),
+            Happening::Publish(publish, container) => self.publish(publish, *container),
+            Happening::Unpublish(publish) => self.unpublish(publish),
             Happening::Renumber(address) => {
                 for entry in self.memory.uplinks.values_mut() {
                     *entry = Uplink { v4: (*address).into(), ..uplink() };
@@ -169,9 +171,9 @@ impl Instance {
     }
 
     fn remove(&mut self, container: Container) {
-        for number in 0..PUBLISHES.len() {
-            if self.memory.rules[&PUBLISHES[number].rule].endpoint == container.slot {
-                self.unpublish(number);
+        for publish in &PUBLISHES {
+            if self.memory.rules[&publish.rule].endpoint == container.slot {
+                self.unpublish(publish);
             }
         }
         self.memory.addresses.remove(&container.ip.into());
@@ -186,21 +188,19 @@ impl Instance {
         self.memory.addresses.insert(container.ip.into(), container.slot);
     }
 
-    fn publish(&mut self, number: usize, container: Container) {
+    fn publish(&mut self, publish: &Publish, container: Container) {
         let Some(endpoint) = self.memory.endpoints.get(&container.slot) else { return };
-        let publish = PUBLISHES[number];
         let rule = Rule { endpoint: container.slot, generation: endpoint.generation, ..publish.rule() };
         self.memory.rules.insert(publish.rule, rule);
-        self.announce(number, publish.rule);
+        self.announce(publish, publish.rule);
     }
 
-    fn unpublish(&mut self, number: usize) {
-        self.announce(number, 0);
+    fn unpublish(&mut self, publish: &Publish) {
+        self.announce(publish, 0);
     }
 
     /// The ports of a publish lead to a rule, or nowhere.
-    fn announce(&mut self, number: usize, rule: u32) {
-        let publish = PUBLISHES[number];
+    fn announce(&mut self, publish: &Publish, rule: u32) {
         self.memory.bump(generation::FIRST_RULE + publish.rule);
         for port in publish.host_port..publish.host_port + publish.count {
             let published = match publish.address {

@@ -12,9 +12,8 @@ use netbpf_tests::journey::{
 };
 use netbpf_tests::memory::Memory;
 use netbpf_tests::packet::Ethernet;
-use netbpf_tests::world::{
-    C1, C2, C3, CONTAINERS, Container, GATEWAY, GATEWAY_MAC, HOST, PUBLISHES, Publish, VIRTUAL_LOOPBACK,
-};
+use netbpf_tests::talk::{at, egress};
+use netbpf_tests::world::{C1, C2, C3, CONTAINERS, GATEWAY, GATEWAY_MAC, HOST, PUBLISHES, Publish, VIRTUAL_LOOPBACK};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -24,14 +23,6 @@ const RING: u32 = 1024;
 const ETHERNET: usize = 14;
 /// Virtual addresses of the world: of 127.0.0.1, of the uplink, of the gateway.
 const VIRTUALS: [Ipv4Addr; 3] = [VIRTUAL_LOOPBACK, Ipv4Addr::new(169, 254, 30, 2), Ipv4Addr::new(169, 254, 30, 3)];
-
-const fn at(address: Ipv4Addr, port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(address, port)
-}
-
-const fn egress(container: Container) -> Hook {
-    Hook::Egress(container.device())
-}
 
 /// What fails is written down as a fixture, not as a seed.
 fn config() -> ProptestConfig {
