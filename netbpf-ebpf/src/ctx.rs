@@ -327,33 +327,40 @@ impl<const MAPPED: bool> Sock<MAPPED> {
         cookie == Env::<V4>::config(maps).netns_cookie
     }
 
-    /// The address of the call, if it is IPv4; `::` counts as 0.0.0.0, since a dual-stack socket
-    /// takes both.
+    /// The address of the call, if it is IPv4 or v4-mapped.
     #[inline(always)]
     pub(crate) fn v4(&self) -> Option<V4Addr> {
-        const MAPPED_PREFIX: u32 = Be32::new(0xffff).raw();
+        const PREFIX: [u32; 3] = [0, 0, Be32::new(0xffff).raw()];
         if !MAPPED {
             // SAFETY: the call is valid, and of an IPv4 socket.
             return Some(V4Addr(Be32::from_raw(unsafe { (&raw const (*self.call).user_ip4).read_volatile() })));
         }
+        let prefixed = [self.word(0), self.word(1), self.word(2)] == PREFIX;
+        prefixed.then(|| V4Addr(Be32::from_raw(self.word(3))))
+    }
+
+    /// The address that a call to bind claims: `::` claims 0.0.0.0 too, since a dual-stack socket takes
+    /// both. (Of a socket that is for IPv6 alone no hook can tell.)
+    #[inline(always)]
+    pub(crate) fn claimed_v4(&self) -> Option<V4Addr> {
+        let any = MAPPED && [self.word(0), self.word(1), self.word(2), self.word(3)] == [0; 4];
+        if any { Some(V4Addr::default()) } else { self.v4() }
+    }
+
+    /// A word of the call's IPv6 address, in network order.
+    #[inline(always)]
+    fn word(&self, i: usize) -> u32 {
         // SAFETY: the call is valid, and of an IPv6 socket. The words are read one by one, which is
         // what the verifier knows how to translate.
-        let word = |i: usize| unsafe { (&raw const (*self.call).user_ip6[i]).read_volatile() };
-        match (word(0), word(1), word(2), word(3)) {
-            (0, 0, MAPPED_PREFIX, last) => Some(V4Addr(Be32::from_raw(last))),
-            (0, 0, 0, 0) => Some(V4Addr::default()),
-            _ => None,
-        }
+        unsafe { (&raw const (*self.call).user_ip6[i]).read_volatile() }
     }
 
     /// Changes the address of the call.
     #[inline(always)]
     pub(crate) fn set_v4(&self, address: V4Addr) {
-        // SAFETY: the call is valid, and of a socket of this family. The v4-mapped prefix is there
-        // already, except where the address was `::`.
+        // SAFETY: the call is valid, and of a socket of this family; the v4-mapped prefix is there.
         unsafe {
             if MAPPED {
-                (&raw mut (*self.call).user_ip6[2]).write_volatile(Be32::new(0xffff).raw());
                 (&raw mut (*self.call).user_ip6[3]).write_volatile(address.0.raw());
             } else {
                 (&raw mut (*self.call).user_ip4).write_volatile(address.0.raw());

@@ -28,6 +28,8 @@ use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Route, RouteQ
 use netbpf_common::wire::{Address as _, Be32, V4Addr, protocol};
 
 const AF_INET: u8 = 2;
+/// The virtual index in a virtual address.
+const LAST_BYTE: u32 = 0xff;
 const TCP_ESTABLISHED: u32 = 1;
 const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
@@ -255,13 +257,16 @@ impl Env<V4> for Maps {
     }
 
     #[inline(always)]
+    fn is_virtual(&self, address: V4Addr) -> bool {
+        address.low() & !LAST_BYTE == self.config.virtual_v4.low()
+    }
+
+    #[inline(always)]
     fn behind_virtual(&self, address: V4Addr) -> Option<V4Addr> {
-        const LAST_BYTE: u32 = 0xff;
-        let index = address.low() & LAST_BYTE;
-        if address.low() & !LAST_BYTE != self.config.virtual_v4.low() {
+        if !self.is_virtual(address) {
             return None;
         }
-        VIRTUALS_V4.get(index).copied().filter(|meant| *meant != V4Addr::default())
+        VIRTUALS_V4.get(address.low() & LAST_BYTE).copied().filter(|meant| *meant != V4Addr::default())
     }
 
     #[inline(always)]

@@ -99,7 +99,7 @@ fn hold<const MAPPED: bool>(sock: Sock<MAPPED>) -> i32 {
     if !sock.is_of(&maps) {
         return ALLOW;
     }
-    match (sock.v4(), sock.transport()) {
+    match (sock.claimed_v4(), sock.transport()) {
         (Some(address), Some(transport)) if socket::is_held::<V4, Maps>(&maps, address, transport, sock.port()) => {
             sock.fail_address_in_use();
             REFUSE

@@ -384,6 +384,18 @@ fn publishes() -> Vec<Fixture> {
                     Hook::Uplink,
                     ARRIVING.segment(at(C2.ip, 40_000), at(HOST, 8080), SYN, TTL, b""),
                 ),
+                passed(
+                    "somebody outside who claims an address of the containers' subnet",
+                    Hook::Uplink,
+                    ARRIVING.datagram(at(Ipv4Addr::new(172, 30, 9, 9), 40_000), at(HOST, 5353), TTL, b"x"),
+                ),
+                passed("IP options", Hook::Uplink, with_options(&ARRIVING.datagram(client, at(HOST, 5353), TTL, b"x"))),
+                dropped(
+                    "somebody outside who claims a virtual address, and would seem to be 127.0.0.1",
+                    Hook::Uplink,
+                    ARRIVING.datagram(at(VIRTUAL_LOOPBACK, 40_000), at(HOST, 123), TTL, b"x"),
+                    DropReason::Martian,
+                ),
                 passed("a ping of the host", Hook::Uplink, ARRIVING.echo(OUTSIDE, HOST, true, 9, TTL)),
                 passed("a tagged frame", Hook::Uplink, ARRIVING.tagged_udp(77, client, at(HOST, 5353), b"x")),
                 passed(
@@ -602,6 +614,19 @@ fn refusals() -> Vec<Fixture> {
             "IPv6",
             egress(C1),
             ethertype(routed(C1).datagram(from, to, TTL, &[0; 32]), 0x86dd),
+            DropReason::UnsupportedProtocol,
+        ),
+        dropped(
+            "a SYN-ACK that answers nobody",
+            egress(C1),
+            routed(C1).segment(from, to, SYN | ACK, TTL, b""),
+            DropReason::NoFlow,
+        ),
+        dropped("a damaged header", egress(C1), byte(frame.clone(), 22, 63), DropReason::Malformed),
+        dropped(
+            "a protocol whose checksum cannot follow the address",
+            egress(C1),
+            routed(C1).protocol(33, C1.ip, FAR, &[0; 16]),
             DropReason::UnsupportedProtocol,
         ),
         dropped("IP options", egress(C1), with_options(&frame), DropReason::IpOption),

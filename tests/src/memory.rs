@@ -342,6 +342,10 @@ impl<'a> Env<V4> for &'a Memory {
         self.locals.get(&address).copied().unwrap_or(0)
     }
 
+    fn is_virtual(&self, address: V4Addr) -> bool {
+        address.low() & !0xff == self.config.virtual_v4.low()
+    }
+
     fn behind_virtual(&self, address: V4Addr) -> Option<V4Addr> {
         let index = address.low().checked_sub(self.config.virtual_v4.low())?;
         self.locals.iter().find(|(_, i)| **i == index && index != 0).map(|(address, _)| *address)

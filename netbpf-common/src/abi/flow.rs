@@ -232,7 +232,7 @@ pub struct Flow<A> {
 
 /// Most flow keys that one run of the program `collect` takes. The verifier walks its loop once per
 /// key.
-pub const COLLECT_KEYS: usize = 16;
+pub const COLLECT_KEYS: usize = 8;
 
 /// A half-open flow in the ring of evictable flows.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

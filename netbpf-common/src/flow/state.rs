@@ -50,8 +50,9 @@ fn confirms(l4: &L4, flags: u8) -> bool {
     l4.kind != Kind::Tcp || flags & (tcp_flags::ACK | tcp_flags::SYN | tcp_flags::RST) == tcp_flags::ACK
 }
 
-/// Whether a packet opens a new connection on the key of one that is closing: a client that uses
-/// its port again right after close (RFC 9293 section 3.6.1, RFC 6191).
+/// Whether a packet of the originator opens a new connection on the key of one that is closing: a
+/// client that uses its port again right after close (RFC 9293 section 3.6.1, RFC 6191). Never one of
+/// the other side: whoever forges a RST and a SYN from there would take the port from a live flow.
 #[inline(always)]
 pub fn reopens(word: Word, l4: &L4) -> bool {
     let flags = l4.tcp_flags;

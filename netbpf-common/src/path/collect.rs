@@ -1,6 +1,7 @@
 //! Removal of flows that nobody uses: what the agent asks for, checked again where it can be
 //! decided without a race.
 
+use super::follow::is_withdrawn;
 use super::{Env, Family, FlowEntry, table};
 use crate::abi::{Event, Flow, FlowKey, Life, TargetKind};
 use crate::flow::is_expired;
@@ -26,6 +27,7 @@ pub fn collect<F: Family, E: Env<F>>(env: &E, original: &FlowKey<F::Addr>) -> bo
     };
     let useless = gone(flow.target_kind, flow.target, flow.target_generation)
         || !has_reply
+        || is_withdrawn(env, original, &flow)
         || gone(reply.target_kind, reply.target, reply.target_generation);
     if !useless && !is_expired(env.config(), original.proto, word, last, env.now()) {
         return false;

@@ -11,7 +11,7 @@ use super::{
     refuse::{Teller, refuse},
 };
 use crate::abi::{DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, NetworkFlags, Scope, Transport, generation};
-use crate::wire::{Address, Be16, Ethernet, Kind, tcp_flags};
+use crate::wire::{Address, Be16, Ethernet, Kind, protocol};
 
 /// TC ingress of an endpoint's host-side device.
 #[inline(always)]
@@ -68,6 +68,11 @@ fn route<F: Family, P: Packet, E: Env<F>>(
     if parsed.ip.header_len > F::HEADER_LEN {
         return Err(DropReason::IpOption.into());
     }
+    // A rewrite carries damage along (RFC 1624), and a container that may leave checksums to the device
+    // could have it repaired on the way out, in favour of an address of its choice.
+    if !parsed.ip.is_intact {
+        return Err(DropReason::Malformed.into());
+    }
     if parsed.ip.is_fragment || parsed.l4.kind == Kind::Icmp {
         let decision = direct(env, parsed, endpoint)?;
         return carry_direct(env, packet, parsed, &decision);
@@ -121,7 +126,7 @@ fn choose<F: Family, E: Env<F>>(
 ) -> Result<NewFlow<F>, Refusal> {
     let slot = slot_of_device(endpoint.ifindex);
     check_destination(key.dst)?;
-    if parsed.l4.tcp_flags & tcp_flags::RST != 0 || parsed.l4.kind == Kind::EchoReply {
+    if follow::answers(&parsed.l4) {
         return Err(DropReason::NoFlow.into());
     }
     let back = Leg::endpoint(slot, endpoint);
@@ -161,6 +166,10 @@ fn choose<F: Family, E: Env<F>>(
     }
     if network.flags & NetworkFlags::MASQUERADE == 0 {
         return Err(DropReason::NoMasquerade.into());
+    }
+    if matches!(key.proto, protocol::DCCP | protocol::UDP_LITE) {
+        // Their checksums cover the addresses.
+        return Err(DropReason::UnsupportedProtocol.into());
     }
     let query = RouteQuery { src: F::Addr::default(), dst: key.dst, proto: key.proto, tos: parsed.ip.tos };
     let src = way_out(env, &query, flow)?;

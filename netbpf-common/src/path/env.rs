@@ -127,6 +127,8 @@ pub trait Env<F: Family> {
     fn is_local(&self, address: F::Addr) -> bool;
     /// Virtual index of an address of the host; 0 for none.
     fn virtual_index(&self, address: F::Addr) -> u32;
+    /// Whether the address is a virtual one, whatever it stands for.
+    fn is_virtual(&self, address: F::Addr) -> bool;
     /// The address of the host that a virtual address stands for.
     fn behind_virtual(&self, address: F::Addr) -> Option<F::Addr>;
     /// The virtual address that stands for an address of the host with this index.

@@ -26,6 +26,8 @@ pub struct Ip<A> {
     pub total_len: u32,
     /// Whether this is one of several fragments.
     pub is_fragment: bool,
+    /// Whether the header, without options, is what its checksum says; true where it has none.
+    pub is_intact: bool,
 }
 
 /// An ICMP error that the gateway can make.
@@ -113,6 +115,7 @@ impl Family for V4 {
             header_len,
             total_len,
             is_fragment: header.is_fragment(),
+            is_intact: header.sum().fold() == 0xffff,
         })
     }
 

@@ -107,6 +107,14 @@ pub(super) fn opens(l4: &L4) -> bool {
     l4.kind != Kind::Tcp || l4.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
 }
 
+/// Whether a packet can only answer another: it opens no flow. Without this, each repeated SYN-ACK of
+/// a flow that a flood has evicted would make one more.
+#[inline(always)]
+pub(super) fn answers(l4: &L4) -> bool {
+    const SYN_ACK: u8 = tcp_flags::SYN | tcp_flags::ACK;
+    l4.tcp_flags & tcp_flags::RST != 0 || l4.tcp_flags & SYN_ACK == SYN_ACK || l4.kind == Kind::EchoReply
+}
+
 /// Looks the packet's flow up and lets the packet act on it; whether there is one, which then lies
 /// in [`Env::scratch`]. `source_generation` is that of the endpoint the packet comes from, 0 if it
 /// comes from none.
@@ -144,7 +152,7 @@ pub(super) fn follow<F: Family, E: Env<F>>(
 #[inline(always)]
 fn is_unusual<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, flow: &Flow<F::Addr>, source_generation: u32) -> bool {
     let direction = if flow.is_reply == 0 { Direction::Original } else { Direction::Reply };
-    reopens(flow.word, &parsed.l4)
+    (flow.is_reply == 0 && reopens(flow.word, &parsed.l4))
         || flow.word.life() == Life::Dead
         || advance(flow.word, direction, &parsed.l4) != flow.word
         || flow.source_generation != source_generation
@@ -180,7 +188,7 @@ fn settle<F: Family, E: Env<F>>(
 ) -> u64 {
     let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
     let flow = &mut scratch.flow;
-    if reopens(flow.word, &parsed.l4) {
+    if flow.is_reply == 0 && reopens(flow.word, &parsed.l4) {
         table::end_either(env, key, entry, flow);
         return code::MISS;
     }
@@ -247,9 +255,15 @@ fn owner_again<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>, flow: &Flo
         }
         None => {
             let untranslated = original.dst == reply.src && original.dport == reply.sport;
-            untranslated.then(|| epoch(env, generation::PUBLISH_EPOCH))
+            (untranslated && env.is_local(original.dst)).then(|| epoch(env, generation::PUBLISH_EPOCH))
         }
     }
+}
+
+/// Whether the rule of a flow is gone, and no other leads where it leads.
+#[inline(always)]
+pub(super) fn is_withdrawn<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> bool {
+    env.generation(flow.owner.slot) != flow.owner.generation && owner_again(env, key, flow).is_none()
 }
 
 /// The stamp of an epoch as it is now.

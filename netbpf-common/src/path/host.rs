@@ -1,14 +1,14 @@
 //! Everything the host sends to containers.
 
 use super::family::IcmpError;
-use super::follow::{Refusal, carry, carry_direct, checked, code, follow, into_endpoint, opens};
+use super::follow::{Refusal, answers, carry, carry_direct, checked, code, follow, into_endpoint, opens};
 use super::make::{Leg, NewFlow, make};
 use super::{
     Env, Family, Packet, Parsed, V4, Verdict, parse, publish,
     refuse::{Teller, refuse},
 };
 use crate::abi::{DropReason, FlowKey, Scope, Transport};
-use crate::wire::{Address, Be16, Ethernet, Kind, tcp_flags};
+use crate::wire::{Address, Be16, Ethernet, Kind};
 
 /// TC egress of netbpf0.
 #[inline(always)]
@@ -76,7 +76,7 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
 
 #[inline(always)]
 fn choose<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> Result<NewFlow<F>, Refusal> {
-    if parsed.l4.tcp_flags & tcp_flags::RST != 0 || parsed.l4.kind == Kind::EchoReply {
+    if answers(&parsed.l4) {
         return Err(DropReason::NoFlow.into());
     }
     let slot = env.slot_of(key.dst);

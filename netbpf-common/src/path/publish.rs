@@ -31,15 +31,12 @@ pub(super) fn find<F: Family, E: Env<F>>(
     if number == 0 {
         return None;
     }
+    // Before the rule: a rule that is withdrawn in between then has a generation that is past.
+    let slot = generation::FIRST_RULE + number;
+    let stamp = Stamp { slot, generation: env.generation(slot) };
     let rule = env.rule(number)?;
     let endpoint = env.endpoint(rule.endpoint).filter(|e| e.generation == rule.generation && e.generation != 0)?;
-    let slot = generation::FIRST_RULE + number;
-    Some(Published {
-        stamp: Stamp { slot, generation: env.generation(slot) },
-        slot: rule.endpoint,
-        endpoint,
-        port: rule.container_port_for(port),
-    })
+    Some(Published { stamp, slot: rule.endpoint, endpoint, port: rule.container_port_for(port) })
 }
 
 /// Whether a port is published on an address of the host, or on any if the address is unspecified:

@@ -10,20 +10,21 @@ use crate::abi::{LOOPBACK_INDEX, Transport};
 use crate::wire::Address;
 
 /// Where a socket that wants `address` and `port` is led; nothing: it goes its own way. The
-/// unspecified address means loopback, as connect() has it.
+/// unspecified address means 127.0.0.1, as connect() has it; what is published there alone is not on the
+/// rest of 127.0.0.0/8.
 #[inline(always)]
 pub fn lead<F: Family, E: Env<F>>(env: &E, address: F::Addr, transport: Transport, port: u16) -> Option<F::Addr> {
     let published = env.published(transport.port_index(port));
     if published.wildcard == 0 && published.specific == 0 {
         return None;
     }
-    let loopback = address.is_loopback() || address == F::Addr::default();
-    let index = if loopback { LOOPBACK_INDEX } else { env.virtual_index(address) };
+    let any = address == F::Addr::default();
+    let index = if any || address.is_loopback() { LOOPBACK_INDEX } else { env.virtual_index(address) };
     if index == 0 {
         return None;
     }
     let led = env.virtual_address(index);
-    let meant = env.behind_virtual(led)?;
+    let meant = if any { env.behind_virtual(led)? } else { address };
     publish::find(env, meant, transport, port)?;
     Some(led)
 }

@@ -24,6 +24,10 @@ pub fn uplink<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
 #[inline(always)]
 fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> Verdict {
     let Ok(parsed) = parse::<F, P>(packet, ethernet) else { return Verdict::Pass };
+    if env.is_virtual(parsed.ip.src) {
+        // To the host's sockets it would look as if it came from the address that this one stands for.
+        return Verdict::Drop(DropReason::Martian);
+    }
     let Some(published) = concerns_us(env, &parsed) else { return Verdict::Pass };
     let key = parsed.key(Scope::Uplink);
     let carried = match follow(env, &parsed, &key, 0) {
@@ -60,15 +64,16 @@ fn share<F: Family, P: Packet, E: Env<F>>(
     key: &FlowKey<F::Addr>,
     ifindex: u32,
 ) -> Verdict {
-    let restored = packet.send_copy(ifindex).and_then(|()| {
-        let translated = env.scratch()?.flow.other.reversed(Scope::Uplink);
-        let (addresses, ports) = deltas(&translated, key);
-        let translation =
-            Translation { src: key.src, dst: key.dst, sport: key.sport, dport: key.dport, addresses, ports };
-        let back = Rewrite::<F> { translation: Some(translation), ..Rewrite::NONE };
-        apply(packet, parsed, &back, parsed.ethernet.src)?;
-        packet.write(0, parsed.ethernet)
-    });
+    let Some(translated) = env.scratch().map(|scratch| scratch.flow.other.reversed(Scope::Uplink)) else {
+        return Verdict::Drop(DropReason::Internal);
+    };
+    let (addresses, ports) = deltas(&translated, key);
+    let translation = Translation { src: key.src, dst: key.dst, sport: key.sport, dport: key.dport, addresses, ports };
+    let back = Rewrite::<F> { translation: Some(translation), ..Rewrite::NONE };
+    let restored = packet
+        .send_copy(ifindex)
+        .and_then(|()| apply(packet, parsed, &back, parsed.ethernet.src))
+        .and_then(|()| packet.write(0, parsed.ethernet));
     if restored.is_some() { Verdict::Pass } else { Verdict::Drop(DropReason::Internal) }
 }
 
@@ -76,7 +81,8 @@ fn share<F: Family, P: Packet, E: Env<F>>(
 /// host pays for this and no more. `Some(true)`: its port is published.
 #[inline(always)]
 fn concerns_us<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Option<bool> {
-    if parsed.ip.is_fragment || parsed.ip.dst.is_loopback() {
+    // The host's stack knows what to do with options; source routing is not for containers.
+    if parsed.ip.is_fragment || parsed.ip.dst.is_loopback() || parsed.ip.header_len > F::HEADER_LEN {
         return None;
     }
     match parsed.l4.kind {
@@ -103,10 +109,20 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
     let Some(transport) = Transport::from_protocol(key.proto) else { return false };
     // Nobody outside has an address of ours; the host's stack drops these as martians.
     let martian = !key.src.is_unicast() || env.is_local(key.src) || env.slot_of(key.src) != 0;
-    if martian || !env.is_local(key.dst) || !opens(&parsed.l4) || env.host_socket(key) == HostSocket::Connected {
+    if martian || !env.is_local(key.dst) || !opens(&parsed.l4) {
+        return false;
+    }
+    // A UDP socket of the host that has the port was given it by the kernel, which asks no hook then: what
+    // comes is its answer. Of TCP a listener would not be there, and answers are for connected sockets.
+    let socket = env.host_socket(key);
+    if socket == HostSocket::Connected || socket == HostSocket::Listening && parsed.l4.kind == Kind::Udp {
         return false;
     }
     let Some(rule) = publish::find(env, key.dst, transport, key.dport.get()) else { return false };
+    let Some(network) = env.network(rule.endpoint.network) else { return false };
+    if F::subnet_of(network).contains(key.src) {
+        return false;
+    }
     let Some(mut scratch) = env.scratch() else { return false };
     scratch.new = NewFlow {
         dst: F::address_of(rule.endpoint),

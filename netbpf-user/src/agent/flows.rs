@@ -1,6 +1,6 @@
 //! The flow table as a user reads it, and which flows are past their time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use netbpf_common::abi::{Config, Flow as Entry, FlowKey, Life, TargetKind, Word};
@@ -38,14 +38,18 @@ impl Engine {
         })
     }
 
-    /// Deletes flows that have been silent too long, and those whose container is gone. Returns how many.
+    /// Deletes flows that have been silent too long, and those whose container or publish is gone. Returns how many.
     pub(super) async fn collect(&self) -> Result<u32> {
-        let generations: BTreeMap<u32, u32> = {
+        let endpoints: BTreeMap<u32, u32> = {
             let state = self.state.lock().await;
             state.containers.values().map(|record| (record.slot, record.generation)).collect()
         };
         let (entries, config, now) = self.read_flows().await?;
-        let keys = past(&entries, &generations, &config, now);
+        let owners: BTreeSet<u32> = entries.iter().map(|(_, entry)| entry.owner.slot).collect();
+        let generations = &self.datapath.maps.generations;
+        let owners: Result<BTreeMap<u32, u32>> =
+            owners.into_iter().map(|slot| Ok((slot, generations.get(slot)?.unwrap_or(0)))).collect();
+        let keys = past(&entries, &Standing { endpoints, owners: owners? }, &config, now);
         if keys.is_empty() {
             return Ok(0);
         }
@@ -63,19 +67,28 @@ impl Engine {
     }
 }
 
+/// What flows can rest on: generations by slot.
+#[derive(Debug)]
+struct Standing {
+    /// Of the endpoints that are there.
+    endpoints: BTreeMap<u32, u32>,
+    /// Of rules and epochs.
+    owners: BTreeMap<u32, u32>,
+}
+
 /// Keys of the flows to hand to the collector, which looks again: O entries, which have the authoritative word.
-/// `generations` are those of the endpoints that are there, by slot.
-fn past(entries: &Entries, generations: &BTreeMap<u32, u32>, config: &Config, now: u64) -> Vec<Key> {
+fn past(entries: &Entries, standing: &Standing, config: &Config, now: u64) -> Vec<Key> {
     let replies = replies(entries);
     let leads_nowhere = |entry: &Entry<V4Addr>| {
         TargetKind::from_u8(entry.target_kind) == Some(TargetKind::Endpoint)
-            && generations.get(&entry.target) != Some(&entry.target_generation)
+            && standing.endpoints.get(&entry.target) != Some(&entry.target_generation)
     };
     let is_past = |key: &Key, entry: &Entry<V4Addr>| {
         let reply = replies.get(&entry.other);
         let seen = entry.seen.max(reply.map_or(0, |reply| reply.seen));
         is_expired(config, key.proto, entry.word, seen, now)
             || leads_nowhere(entry)
+            || standing.owners.get(&entry.owner.slot) != Some(&entry.owner.generation)
             || reply.is_none_or(|reply| leads_nowhere(reply))
     };
     entries.iter().filter(|(key, entry)| entry.is_reply == 0 && is_past(key, entry)).map(|(key, _)| *key).collect()
@@ -173,6 +186,17 @@ mod tests {
         ]
     }
 
+    /// One endpoint, and the owner that every flow has by default.
+    fn standing(generation: u32) -> Standing {
+        Standing { endpoints: BTreeMap::from([(1, generation)]), owners: BTreeMap::from([(0, 0)]) }
+    }
+
+    #[test]
+    fn a_flow_goes_with_its_publish() {
+        let withdrawn = Standing { owners: BTreeMap::from([(0, 1)]), ..standing(7) };
+        assert_eq!(past(&flow(0, 0), &withdrawn, &config(), 1).len(), 1);
+    }
+
     fn config() -> Config {
         Config {
             hz: 100,
@@ -183,16 +207,15 @@ mod tests {
 
     #[test]
     fn a_flow_is_past_its_time_when_both_directions_are_silent() {
-        let generations = BTreeMap::from([(1, 7)]);
-        assert_eq!(past(&flow(0, 2_000), &generations, &config(), 4_000).len(), 0);
-        assert_eq!(past(&flow(0, 500), &generations, &config(), 4_000).len(), 1);
+        assert_eq!(past(&flow(0, 2_000), &standing(7), &config(), 4_000).len(), 0);
+        assert_eq!(past(&flow(0, 500), &standing(7), &config(), 4_000).len(), 1);
     }
 
     #[test]
     fn a_flow_goes_with_its_container() {
-        assert_eq!(past(&flow(0, 0), &BTreeMap::from([(1, 7)]), &config(), 1).len(), 0);
-        assert_eq!(past(&flow(0, 0), &BTreeMap::from([(1, 8)]), &config(), 1).len(), 1);
-        assert_eq!(past(&flow(0, 0), &BTreeMap::new(), &config(), 1).len(), 1);
+        assert_eq!(past(&flow(0, 0), &standing(7), &config(), 1).len(), 0);
+        assert_eq!(past(&flow(0, 0), &standing(8), &config(), 1).len(), 1);
+        assert_eq!(past(&flow(0, 0), &Standing { endpoints: BTreeMap::new(), ..standing(7) }, &config(), 1).len(), 1);
     }
 
     #[test]

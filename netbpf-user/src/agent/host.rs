@@ -208,6 +208,8 @@ impl Engine {
         }
         if changed {
             self.datapath.bump(generation::ROUTE_EPOCH)?;
+            // What was sent to the host stays there only as long as the address is the host's.
+            self.datapath.bump(generation::PUBLISH_EPOCH)?;
         }
         Ok(())
     }

@@ -24,9 +24,9 @@ impl Engine {
         let mut record = state.container(name)?.clone();
         let rules = self.reserve(&mut state, name, &specs).await?;
         record.rules.extend(&rules);
-        let published = self.put_in_force(&state, &record, &rules).and_then(|()| {
-            self.store.save(&state.instance, Some(&record)).inspect_err(|_| self.withdraw_reserved(&state, &rules))
-        });
+        let published = self
+            .put_in_force(&state, &record, &rules)
+            .and_then(|()| self.store.save(&state.instance, Some(&record)));
         if let Err(error) = published {
             release(&mut state, &rules);
             self.withdraw_reserved(&state, &rules);
@@ -54,9 +54,9 @@ impl Engine {
         record.rules = remaining;
         self.store.save(&state.instance, Some(&record))?;
         release(&mut state, &withdrawn);
-        withdraw(&self.datapath, &state, &withdrawn)?;
         let ports = record.ports();
         state.containers.insert(name.into(), record);
+        withdraw(&self.datapath, &state, &withdrawn)?;
         Ok(ports)
     }
 
@@ -236,8 +236,9 @@ fn write_rules(datapath: &Datapath, record: &ContainerRecord, rules: &[RuleRecor
 /// Ends the flows of rules that no port leads to any more. The rule itself goes last: one that is still there after a
 /// crash is ended by the next start.
 pub(super) fn end_rules(datapath: &Datapath, numbers: &[u32]) -> Result<()> {
-    bump_rules(datapath, numbers)?;
-    datapath.maps.rules.set_all(numbers, &vec![Rule::default(); numbers.len()])
+    // First the rules: who reads one before it is gone has read a generation that is past afterwards.
+    datapath.maps.rules.set_all(numbers, &vec![Rule::default(); numbers.len()])?;
+    bump_rules(datapath, numbers)
 }
 
 fn bump_rules(datapath: &Datapath, numbers: &[u32]) -> Result<()> {
