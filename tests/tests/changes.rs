@@ -88,6 +88,13 @@ fn the_container_that_was_put_away_from_behind_a_publish_is_told_by_a_reset() {
 }
 
 #[test]
+fn a_process_of_the_host_in_a_connection_that_nobody_knows_is_told_by_a_reset() {
+    let memory = Memory::new(16);
+    assert_reset(&Talk::of_host(&memory, 45_000).say(Speech::ACK), Verdict::Ingress { ifindex: HOST_DEVICE });
+    assert!(flows(&memory).is_empty());
+}
+
+#[test]
 fn a_reset_is_never_answered_with_a_reset() {
     let mut memory = Memory::new(16);
     let seen = Talk::from_outside(&memory, CLIENT, WEB).establish(Speech::SYN);

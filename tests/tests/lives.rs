@@ -5,7 +5,7 @@ use netbpf_common::path::{HostSocket, Verdict};
 use netbpf_common::wire::protocol;
 use netbpf_tests::journey::{Speech, TTL, Tuple, answer, collect, flows, frame_on, link_on, travel};
 use netbpf_tests::memory::Memory;
-use netbpf_tests::talk::{CLIENT, PINGED, SERVER, Talk, WEB, at, egress, peer};
+use netbpf_tests::talk::{CLIENT, DNS, PINGED, SERVER, Talk, WEB, at, egress, peer};
 use netbpf_tests::world::{C1, C2, C3, FAR, GATEWAY_MAC, HOST, MTU, NAT_FIRST, NAT_LAST, OUTSIDE};
 
 // --- From the first packet to the last ---
@@ -21,6 +21,18 @@ fn a_tcp_connection_is_confirmed_by_the_packet_that_completes_its_handshake() {
     assert_eq!(life(), Life::Half);
     talk.say(Speech::ACK);
     assert_eq!(life(), Life::Established);
+}
+
+#[test]
+fn a_question_that_is_repeated_without_an_answer_confirms_nothing() {
+    let memory = Memory::new(16);
+    for (speech, to) in [(Speech::Udp, SERVER), (Speech::Ping, PINGED), (Speech::ACK, SERVER)] {
+        let talk = Talk::of(&memory, C1, 20_000, to);
+        for _ in 0..3 {
+            talk.say(speech);
+            assert_eq!(talk.flow(speech).expect("a flow").word.life(), Life::Half, "{speech:?}");
+        }
+    }
 }
 
 #[test]
@@ -197,6 +209,18 @@ fn a_port_is_not_kept_where_a_socket_of_the_host_has_it() {
             assert_eq!(answer(&memory, &seen, speech.answer()).verdict, peer(C1));
             assert_eq!(Talk::from_outside(&memory, SERVER, at(HOST, port)).say(speech.answer()).verdict, Verdict::Pass);
         }
+    }
+}
+
+#[test]
+fn what_a_connected_socket_of_the_host_waits_for_is_not_taken_by_a_publish() {
+    for (speech, published) in [(Speech::SYN, WEB), (Speech::Udp, DNS)] {
+        let mut memory = Memory::new(16);
+        memory.sockets.insert(Tuple::new(speech, CLIENT, published).key(Scope::Uplink), HostSocket::Connected);
+        let mine = Talk::from_outside(&memory, CLIENT, published).say(speech);
+        assert_eq!(mine.verdict, Verdict::Pass, "{speech:?}");
+        let others = Talk::from_outside(&memory, at(FAR, 40_000), published).say(speech);
+        assert!(others.way_back().is_some(), "{speech:?}: everybody else reaches the container");
     }
 }
 

@@ -3,8 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use etherparse::SlicedPacket;
-use netbpf_common::abi::{Event, Transport};
+use netbpf_common::abi::{DropReason, Event, Transport};
 use netbpf_common::path::Verdict;
+use netbpf_common::wire::protocol;
 use netbpf_tests::fixture::{self, Hook};
 use netbpf_tests::journey::{
     Arrival, Speech, TTL, Tuple, container_of, finish_checksum, flows, frame_on, is_header_sound, is_transport_sound,
@@ -13,7 +14,9 @@ use netbpf_tests::journey::{
 use netbpf_tests::memory::Memory;
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::talk::{at, egress};
-use netbpf_tests::world::{C1, C2, C3, CONTAINERS, GATEWAY, GATEWAY_MAC, HOST, PUBLISHES, Publish, VIRTUAL_LOOPBACK};
+use netbpf_tests::world::{
+    C1, C2, C3, CONTAINERS, GATEWAY, GATEWAY_MAC, HOST, OUTSIDE, PUBLISHES, Publish, VIRTUAL_LOOPBACK,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -348,6 +351,27 @@ proptest! {
             }
             frame.resize(frame.len() + damage.padding, 0);
             survives(&memory, hook.unwrap_or(step.hook), &frame)?;
+        }
+    }
+}
+
+#[test]
+fn a_packet_that_is_shorter_than_its_transport_header_goes_nowhere() {
+    for (number, header) in [(protocol::TCP, 20), (protocol::UDP, 8), (protocol::ICMP, 8), (protocol::SCTP, 12)] {
+        for len in 0..header {
+            for (hook, from, to, verdict) in [
+                (egress(C1), C1.ip, C2.ip, Verdict::Drop(DropReason::Malformed)),
+                (Hook::Host, GATEWAY, C1.ip, Verdict::Drop(DropReason::Malformed)),
+                (Hook::Uplink, OUTSIDE, HOST, Verdict::Pass),
+            ] {
+                let mut bytes = link_on(hook).protocol(number, from, to, &vec![0; len]);
+                // What lies behind the packet in its frame is not part of it.
+                bytes.resize(bytes.len() + 40, 0);
+                let memory = Memory::new(RING);
+                let became = travel(&memory, hook, &mut frame_on(hook, bytes));
+                assert_eq!(became, verdict, "{len} bytes of protocol {number} by {hook:?}");
+                assert!(flows(&memory).is_empty());
+            }
         }
     }
 }
