@@ -24,9 +24,8 @@ impl Engine {
         let mut record = state.container(name)?.clone();
         let rules = self.reserve(&mut state, name, &specs).await?;
         record.rules.extend(&rules);
-        let published = self
-            .put_in_force(&state, &record, &rules)
-            .and_then(|()| self.store.save(&state.instance, Some(&record)));
+        let published =
+            self.put_in_force(&state, &record, &rules).and_then(|()| self.store.save(&state.instance, Some(&record)));
         if let Err(error) = published {
             release(&mut state, &rules);
             self.withdraw_reserved(&state, &rules);

@@ -16,7 +16,7 @@ use super::publishes::Publishes;
 use super::state::{HostState, NETWORK, State};
 use super::{Engine, host};
 use crate::config::{DatapathLog, Settings};
-use crate::datapath::{Datapath, Hook, cgroup_root, mount_bpffs, readable};
+use crate::datapath::{Datapath, Hook, cgroup_root, check_cgroup, mount_bpffs, readable};
 use crate::error::{Context as _, Error, Result};
 use crate::ipam::Pool;
 use crate::net::Netlink;
@@ -32,7 +32,7 @@ impl Engine {
     pub async fn start(settings: Settings) -> Result<Arc<Self>> {
         settings.validate()?;
         require_root()?;
-        let cgroup = settings.cgroup.clone().map_or_else(cgroup_root, Ok)?;
+        let cgroup = settings.cgroup.clone().map_or_else(cgroup_root, check_cgroup)?;
         mount_bpffs(&settings)?;
         make_directory(&settings.state_dir, 0o700)?;
         let lock = lock(&settings.state_dir)?;

@@ -14,7 +14,7 @@ use netbpf_common::abi::program;
 
 use super::load::socket_hook;
 use super::{Datapath, classifier, sys};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Result};
 
 /// Place of our filter on a clsact qdisc. Fixed, so that a new agent finds the filter of the one before it.
 const FILTER: NlOptions = NlOptions { priority: 0x6e62, handle: TcHandle::new(0, 1), classid: None };
@@ -165,12 +165,7 @@ impl Datapath {
 
     /// Attaches the socket hooks to a cgroup, or puts this agent's programs into the links that are there.
     pub(crate) fn attach_sockets(&self, cgroup: &Path) -> Result<()> {
-        let directory = File::open(cgroup).map_err(|error| {
-            Error::Invalid(format!(
-                "cannot open the cgroup {}: {error}; name a cgroup2 directory with --cgroup",
-                cgroup.display()
-            ))
-        })?;
+        let directory = File::open(cgroup).context(|| format!("open the cgroup {}", cgroup.display()))?;
         // The id of a cgroup is the number of its inode.
         let id = directory.metadata().context(|| format!("look at {}", cgroup.display()))?.ino();
         let mut programs = self.programs.lock().expect("no panic while it was held");

@@ -9,7 +9,7 @@ use aya::programs::{CgroupSockAddr, Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use netbpf_common::abi::{ABI_VERSION, Config, map};
 use nix::mount::{MsFlags, mount};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use super::attach::{Filters, device_links};
 use super::table::Table;
@@ -251,6 +251,19 @@ pub(crate) fn cgroup_root() -> Result<PathBuf> {
     cgroup2_mount(&mounts).ok_or_else(|| {
         Error::Unsupported("no cgroup2 hierarchy is mounted: mount one (mount -t cgroup2 none /sys/fs/cgroup/unified) or name it with --cgroup".into())
     })
+}
+
+/// Refuses a directory that is none of a cgroup2 hierarchy.
+pub(crate) fn check_cgroup(directory: PathBuf) -> Result<PathBuf> {
+    let why = match statfs(&directory) {
+        Ok(found) if found.filesystem_type() == CGROUP2_SUPER_MAGIC => return Ok(directory),
+        Ok(_) => "it is not on a cgroup2 file system".to_owned(),
+        Err(error) => error.desc().to_owned(),
+    };
+    Err(Error::Invalid(format!(
+        "cannot use the cgroup {}: {why}; name a cgroup2 directory with --cgroup",
+        directory.display()
+    )))
 }
 
 fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {

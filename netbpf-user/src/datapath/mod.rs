@@ -18,7 +18,7 @@ use netbpf_common::abi::{
 use netbpf_common::wire::V4Addr;
 
 pub(crate) use attach::{Attachment, Hook, remove_filter};
-pub(crate) use load::{cgroup_root, mount_bpffs};
+pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
 pub(crate) use sys::readable;
 pub use table::Table;
 
