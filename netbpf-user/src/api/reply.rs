@@ -71,6 +71,10 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> 
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let bytes = axum::body::Bytes::from_request(request, state).await.map_err(Refusal::rejected)?;
+        // serde would read an array as a struct's fields in their order.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "the body of the request is no JSON object"));
+        }
         Json::from_bytes(&bytes).map(|Json(value)| Self(value)).map_err(Refusal::rejected)
     }
 }
