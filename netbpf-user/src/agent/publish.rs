@@ -7,11 +7,12 @@ use netbpf_common::abi::{PublishKey, PublishedPort, Rule, Transport, generation}
 use netbpf_common::wire::V4Addr;
 
 use super::Engine;
-use super::sockets::{BoundPort, bound_ports, in_the_way};
+use super::sockets::{in_the_way, refuse};
 use super::state::State;
 use crate::api::types::PortMapping;
 use crate::datapath::Datapath;
 use crate::error::{Error, Result};
+use crate::net::sockets::{OpenSocket, open_sockets};
 use crate::net::sysctl;
 use crate::spec::{PublishSpec, transport_name};
 use crate::store::{ContainerRecord, RuleRecord};
@@ -66,7 +67,7 @@ impl Engine {
         container: &str,
         specs: &[PublishSpec],
     ) -> Result<Vec<RuleRecord>> {
-        let bound = if specs.is_empty() { Vec::new() } else { bound_ports()? };
+        let bound = if specs.is_empty() { Vec::new() } else { open_sockets()? };
         let mut rules = Vec::with_capacity(specs.len());
         for spec in specs {
             match self.reserve_one(state, container, spec, &bound).await {
@@ -85,7 +86,7 @@ impl Engine {
         state: &mut State,
         container: &str,
         spec: &PublishSpec,
-        bound: &[BoundPort],
+        bound: &[OpenSocket],
     ) -> Result<RuleRecord> {
         let host_ip = spec.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
         if !host_ip.is_unspecified() && !self.is_local(state, host_ip).await? {
@@ -129,7 +130,7 @@ impl Engine {
                 }
                 // What holds the port now is refused before its packets are touched.
                 if let Some(held) = in_the_way(bound, &RuleRecord { host_port: first, ..rule }) {
-                    return Err(held.refuse());
+                    return Err(refuse(held));
                 }
                 first
             }
@@ -147,7 +148,7 @@ impl Engine {
     }
 
     /// The first of as many free host ports in a row as a publish needs, from the host's ephemeral range.
-    fn free_ports(&self, state: &State, rule: RuleRecord, bound: &[BoundPort]) -> Result<u16> {
+    fn free_ports(&self, state: &State, rule: RuleRecord, bound: &[OpenSocket]) -> Result<u16> {
         let (first, last) = sysctl::ephemeral_ports()?;
         let size = u32::from(last - first) + 1;
         // Anywhere in the range, so that a port just given up is not given to the next at once.
@@ -178,9 +179,9 @@ impl Engine {
         write_rules(&self.datapath, record, rules)?;
         write_ports(&self.datapath, state, rules)?;
         self.datapath.bump(generation::PUBLISH_EPOCH)?;
-        let bound = bound_ports()?;
+        let bound = open_sockets()?;
         match rules.iter().find_map(|rule| in_the_way(&bound, rule)) {
-            Some(held) => Err(held.refuse()),
+            Some(held) => Err(refuse(held)),
             None => Ok(()),
         }
     }
