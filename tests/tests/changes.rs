@@ -168,6 +168,17 @@ fn flows_of_a_container_that_is_gone_are_collected_at_once() {
 }
 
 #[test]
+fn flows_whose_rule_is_withdrawn_are_collected_at_once_and_those_of_a_rule_that_came_back_are_not() {
+    let mut memory = Memory::new(16);
+    Talk::from_outside(&memory, CLIENT, WEB).establish(Speech::SYN);
+    Talk::from_outside(&memory, CLIENT, DNS).establish(Speech::Udp);
+    unpublish(&mut memory, WEB_RULE, Transport::Tcp, WEB.port());
+    publish(&mut memory, DNS_RULE, C2, GENERATION);
+    assert_eq!(collect(&memory), 1);
+    assert!(Talk::from_outside(&memory, CLIENT, DNS).flow(Speech::Udp).is_some());
+}
+
+#[test]
 fn what_is_not_published_any_more_is_the_hosts_again() {
     let mut memory = Memory::new(16);
     let tcp = Talk::from_outside(&memory, CLIENT, WEB).establish(Speech::SYN);

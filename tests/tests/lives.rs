@@ -145,6 +145,20 @@ fn a_container_that_uses_its_port_again_right_after_close_gets_a_new_connection_
 }
 
 #[test]
+fn a_reset_and_a_syn_that_somebody_forges_from_the_other_side_take_no_port_from_a_connection() {
+    let memory = Memory::new(16);
+    let talk = Talk::of(&memory, C1, 20_000, SERVER);
+    let seen = talk.establish(Speech::SYN);
+    let id = || talk.flow(Speech::SYN).map(|flow| flow.word.id());
+    let before = id();
+    for forged in [Speech::RST, Speech::SYN] {
+        Talk::from_outside(&memory, seen.to, seen.from).say(forged);
+        assert_eq!(id(), before);
+    }
+    assert_eq!(talk.say(Speech::ACK).tuple(), seen);
+}
+
+#[test]
 fn a_repeated_syn_is_of_the_same_connection() {
     let memory = Memory::new(16);
     let talk = Talk::of(&memory, C1, 20_000, SERVER);
@@ -291,6 +305,19 @@ fn a_flood_ends_the_oldest_half_open_flows_and_no_confirmed_one() {
     assert_eq!(left, (FLOOD - 8..FLOOD).collect::<Vec<_>>(), "the youngest");
     assert_eq!(flows(&memory).len(), 3 + 8);
     assert_eq!(memory.events(Event::FlowEvicted), u64::from(FLOOD) - 8);
+}
+
+#[test]
+fn a_connection_is_not_evicted_in_place_of_an_older_one_with_the_same_key() {
+    let memory = Memory::new(2);
+    let talk = Talk::of(&memory, C1, 20_000, SERVER);
+    talk.say(Speech::SYN);
+    talk.say(Speech::RST);
+    talk.say(Speech::SYN);
+    // Its turn is the first connection's, which is no more.
+    Talk::of(&memory, C2, 20_000, SERVER).say(Speech::SYN);
+    assert_eq!((memory.events(Event::FlowEvicted), flows(&memory).len()), (0, 2));
+    assert!(talk.flow(Speech::SYN).is_some());
 }
 
 // --- Sizes ---
