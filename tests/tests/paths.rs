@@ -1,32 +1,16 @@
 //! Tier 0: the paths over tables in memory.
 
 use netbpf_common::path::{self, Verdict};
-use netbpf_tests::fixture::{self, Hook, Step};
+use netbpf_tests::fixture::{self, Step};
+use netbpf_tests::journey::{frame_on, travel};
 use netbpf_tests::memory::{Frame, Memory};
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::world;
 
 /// Runs a packet of a fixture; what becomes of it, and the bytes.
 fn run(memory: &Memory, step: &Step) -> (Verdict, Vec<u8>) {
-    let device = match step.hook {
-        Hook::Egress(device) => device,
-        Hook::Uplink => world::UPLINK,
-        Hook::Host | Hook::Forwarded => world::HOST_DEVICE,
-    };
-    let mut frame = Frame::new(device, step.input.clone());
-    let verdict = match step.hook {
-        Hook::Egress(_) => path::egress(&mut frame, &memory),
-        Hook::Uplink => {
-            frame.for_us = step.input[..6] == world::UPLINK_MAC;
-            path::uplink(&mut frame, &memory)
-        }
-        Hook::Host => path::host(&mut frame, &memory),
-        Hook::Forwarded => {
-            frame.ingress_ifindex = world::UPLINK;
-            path::host(&mut frame, &memory)
-        }
-    };
-    (verdict, frame.bytes)
+    let mut frame = frame_on(step.hook, step.input.clone());
+    (travel(memory, step.hook, &mut frame), frame.bytes)
 }
 
 #[test]

@@ -89,6 +89,11 @@ impl Engine {
         bound: &[OpenSocket],
     ) -> Result<RuleRecord> {
         let host_ip = spec.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        if host_ip.is_loopback() && host_ip != Ipv4Addr::LOCALHOST {
+            return Err(Error::Invalid(format!(
+                "address {host_ip} cannot be published on: of 127.0.0.0/8 only 127.0.0.1 can"
+            )));
+        }
         if !host_ip.is_unspecified() && !self.is_local(state, host_ip).await? {
             return Err(Error::Invalid(format!(
                 "address {host_ip} is none of this host's: publish on one that `ip -4 address` shows, or leave it out"

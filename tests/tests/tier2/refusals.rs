@@ -24,6 +24,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         (create(&["--mac-address", "01:00:5e:00:00:01"]), "01:00:5e:00:00:01"),
         (create(&["--mac-address", &c1.mac]), name),
         (create(&["-p", "10.9.9.9:8081:80"]), "10.9.9.9"),
+        (create(&["-p", "127.0.0.2:8081:80"]), "127.0.0.1"),
         (create(&["-p", "20000:80"]), "nat_ports"),
         (lab.refused(&["create", "--name", name]), name),
         (lab.refused(&["create", "--name", "a/b"]), "a/b"),
