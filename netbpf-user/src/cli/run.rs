@@ -61,7 +61,12 @@ impl Run {
             }
         };
         if self.detach {
-            return output::made(global, &client.container(&container.name)?);
+            let running = match client.container(&container.name) {
+                // It has ended already, and the agent has forgotten it as it was told to.
+                Err(error) if self.rm && error.is_not_found() => container,
+                running => running?,
+            };
+            return output::made(global, &running);
         }
         let status = foreground.wait(&mut child).context("cannot wait for the command")?;
         if self.rm {
