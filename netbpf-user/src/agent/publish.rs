@@ -241,8 +241,10 @@ fn write_rules(datapath: &Datapath, record: &ContainerRecord, rules: &[RuleRecor
 /// Ends the flows of rules that no port leads to any more. The rule itself goes last: one that is still there after a
 /// crash is ended by the next start.
 pub(super) fn end_rules(datapath: &Datapath, numbers: &[u32]) -> Result<()> {
-    // First the rules: who reads one before it is gone has read a generation that is past afterwards.
+    bump_rules(datapath, numbers)?;
+    // Last, so that rules that are there tell the next agent what this one has not ended.
     datapath.maps.rules.set_all(numbers, &vec![Rule::default(); numbers.len()])?;
+    // Who read a rule between the two has stamped a flow with the generation of the first.
     bump_rules(datapath, numbers)
 }
 
