@@ -1,7 +1,7 @@
 //! Sockets of a network namespace, as the kernel lists them over NETLINK_SOCK_DIAG (sock_diag(7)).
 //!
 //! /proc/net/tcp would do, but there the kernel walks the whole table of connections, some milliseconds for an empty one,
-//! and does not tell whether a socket on [::] takes IPv4 too.
+//! and does not tell whether a socket on `::` takes IPv4 too.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr};
