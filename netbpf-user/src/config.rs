@@ -45,7 +45,7 @@ pub struct Settings {
     pub flows: u32,
     /// Half-open flows per CPU, a power of two.
     pub half_open: u32,
-    /// Lifetimes of idle flows in seconds, by name.
+    /// Lifetimes of idle flows in seconds, by name; see [`Settings::TIMEOUT_NAMES`].
     pub timeouts: BTreeMap<String, u32>,
     /// Least severe lines of the datapath that reach the log. Off costs nothing per packet.
     pub datapath_log: DatapathLog,

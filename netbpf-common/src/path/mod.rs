@@ -4,7 +4,7 @@
 //! hook ─▶ parse ─▶ lookup ─▶ decide ─▶ apply ─▶ verdict
 //! ```
 //!
-//! [`egress`] is everything a container sends, [`uplink`] everything from outside, [`host`]
+//! [`egress()`] is everything a container sends, [`uplink()`] everything from outside, [`host()`]
 //! everything the host sends to containers; [`socket`] leads the host's own sockets to published
 //! ports and [`collect`] removes flows. Each looks a flow up and follows it, or decides on a new
 //! one and makes it ([`table`]).
