@@ -239,3 +239,37 @@ fn truncated_frames_are_dropped_and_leave_no_state() {
     ask_tcp(&attacker.container.place, lab.at_ext(90)).expect("answered");
     assert!(netbpf_tests::wait::poll_for(SOON, || lab.problems().is_empty().then_some(())).is_some());
 }
+
+#[test]
+fn the_datapath_writes_into_the_agents_log_when_told_to_and_never_otherwise() {
+    let (told, quiet) = (Lab::configured("datapath_log = \"debug\"\n"), Lab::new());
+    for lab in [&told, &quiet] {
+        let attacker = Attacker::new(lab);
+        let (from, to) = (attacker.container.at(4444), lab.at_ext(9999));
+        attacker.link.send(&attacker.to_gateway().tagged_udp(77, from, to, b"tagged"));
+        until("the frame is dropped", || lab.drops("vlan-tag") > 0);
+    }
+    until("the log says so", || told.log().contains("vlan-tag"));
+    assert!(!quiet.log().contains("vlan-tag"), "{}", quiet.log());
+}
+
+#[test]
+fn nobody_outside_appears_to_the_host_as_127_0_0_1() {
+    // With reverse paths unfiltered, nothing but the datapath stands between.
+    let lab = Lab::with(Sysctls { ip_forward: false, rp_filter: 0 });
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let service = lab.host.udp(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 7777)).expect("bound");
+    service.set_read_timeout(Some(SILENCE)).expect("a timeout");
+    let link = lab.ext_link();
+    let arriving = Ethernet { from: link.mac, to: lab.host_mac() };
+    let before = lab.drops("martian");
+    // The first of the virtual addresses stands for 127.0.0.1.
+    let claimed = SocketAddrV4::new(Ipv4Addr::new(169, 254, 30, 1), 40_000);
+    link.send(&arriving.udp(claimed, lab.at_host(7777), b"trust me"));
+    link.send(&arriving.udp(lab.at_ext(40_000), lab.at_host(7777), b"honest"));
+    let mut buffer = [0; 64];
+    let (length, from) = service.recv_from(&mut buffer).expect("the honest one arrives");
+    assert_eq!((&buffer[..length], from), (&b"honest"[..], lab.at_ext(40_000).into()));
+    assert_eq!(lab.drops("martian"), before + 1);
+    drop(c1);
+}

@@ -109,6 +109,11 @@ impl Lab {
         lab
     }
 
+    /// What the agent has logged.
+    pub(crate) fn log(&self) -> String {
+        self.rig.log().expect("readable")
+    }
+
     /// The footprint of the host before the agent came.
     pub(crate) fn bare(&self) -> &Footprint {
         self.bare.as_ref().expect("taken when the rig was made")
