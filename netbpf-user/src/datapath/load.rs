@@ -9,6 +9,7 @@ use aya::programs::{CgroupSockAddr, Program, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use netbpf_common::abi::{ABI_VERSION, Config, map};
 use nix::mount::{MsFlags, mount};
+use nix::sys::signal::SigSet;
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use super::attach::{Filters, device_links};
@@ -125,6 +126,8 @@ fn load_all(programs: &mut Ebpf) -> Result<()> {
             .programs_mut()
             .map(|(name, program)| {
                 scope.spawn(move || {
+                    // A signal makes the verifier give up; it finds another thread.
+                    SigSet::all().thread_block().context(|| "block signals".into())?;
                     let loaded = match program {
                         Program::SchedClassifier(program) => program.load(),
                         Program::CgroupSockAddr(program) => program.load(),
