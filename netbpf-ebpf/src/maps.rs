@@ -22,7 +22,7 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use netbpf_common::abi::{
     COUNTERS as COUNTER_SLOTS, Config, DropReason, ENDPOINT_SLOTS, Endpoint, Event, Flow, FlowKey,
     GENERATIONS as GENERATION_SLOTS, KEPT_WORDS, NETWORKS as NETWORK_SLOTS, Network, NextHop, PORT_TABLE, PublishKey,
-    PublishedPort, RULES as RULE_SLOTS, RingSlot, Rule, Stamp, Uplink, VIRTUALS, Word,
+    PublishedPort, RULES as RULE_SLOTS, RingSlot, Rule, Uplink, VIRTUALS, Word,
 };
 use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Route, RouteQuery, Scratch, V4};
 use netbpf_common::wire::{Address as _, Be32, V4Addr, protocol};
@@ -179,13 +179,18 @@ impl<A: Copy> FlowEntry<A> for Entry<A> {
     }
 
     #[inline(always)]
-    fn restamp(&self, owner: Stamp) {
-        // SAFETY: points into the map. A reused entry with a wrong stamp is decided on again.
-        unsafe { (&raw mut (*self.flow.as_ptr()).owner).write_volatile(owner) };
+    fn restamp(&self, flow: &Flow<A>) {
+        if self.word().same_flow(flow.word) {
+            // SAFETY: points into the map.
+            unsafe { (&raw mut (*self.flow.as_ptr()).owner).write_volatile(flow.owner) };
+        }
     }
 
     #[inline(always)]
     fn reroute(&self, flow: &Flow<A>, epoch: u32) {
+        if !self.word().same_flow(flow.word) {
+            return;
+        }
         let entry = self.flow.as_ptr();
         // SAFETY: points into the map. The epoch is written last: a reader that sees it sees the route.
         unsafe {

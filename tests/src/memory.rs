@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytemuck::Pod;
 use netbpf_common::abi::{
     Config, DropReason, Endpoint, Event, Flow, FlowKey, Network, NextHop, PublishKey, PublishedPort, RingSlot, Rule,
-    Stamp, Uplink, Word, generation,
+    Uplink, Word, generation,
 };
 use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Packet, Route, RouteQuery, Scratch, V4};
 use netbpf_common::wire::{Address as _, Be16, Be32, Checksum, V4Addr, checksum::Delta};
@@ -278,8 +278,8 @@ impl FlowEntry<V4Addr> for Entry {
         flow.bytes += u64::from(bytes);
     }
 
-    fn restamp(&self, owner: Stamp) {
-        self.0.borrow_mut().owner = owner;
+    fn restamp(&self, flow: &Flow<V4Addr>) {
+        self.0.borrow_mut().owner = flow.owner;
     }
 
     fn reroute(&self, flow: &Flow<V4Addr>, epoch: u32) {

@@ -6,7 +6,7 @@ use super::Family;
 use super::make::{Leg, NewFlow};
 use crate::abi::{
     Config, DropReason, Endpoint, Event, Flow, FlowKey, Network, NextHop, PublishKey, PublishedPort, RingSlot, Rule,
-    Stamp, Uplink, Word,
+    Uplink, Word,
 };
 
 /// A flow entry that was found. Others may change or delete it at any time: what is read is a
@@ -30,10 +30,12 @@ pub trait FlowEntry<A> {
     /// A packet of `bytes` has passed at `now`.
     fn touch(&self, now: u64, bytes: u32);
 
-    /// The decision was made again and is the same: a new stamp.
-    fn restamp(&self, owner: Stamp);
+    /// The decision was made again and is the same: takes the owner of `flow`, if the entry is still
+    /// of that flow.
+    fn restamp(&self, flow: &Flow<A>);
 
-    /// The route was looked up again, in this epoch: takes target, next hop, MTU and time of `flow`.
+    /// The route was looked up again, in this epoch: takes target, next hop, MTU and time of `flow`, if
+    /// the entry is still of that flow.
     fn reroute(&self, flow: &Flow<A>, epoch: u32);
 }
 

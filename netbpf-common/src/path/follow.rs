@@ -224,7 +224,7 @@ fn is_still_so<F: Family, E: Env<F>>(
         match owner_again(env, key, flow) {
             Some(owner) => {
                 flow.owner = owner;
-                entry.restamp(owner);
+                entry.restamp(flow);
                 env.count(Event::FlowRedecided);
             }
             None => return Ok(false),

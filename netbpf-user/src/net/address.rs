@@ -34,6 +34,7 @@ impl Netlink {
     pub(crate) async fn addresses(&self) -> Result<Vec<HostAddress>> {
         let mut request = self.handle.address().get();
         request.message_mut().header.family = AddressFamily::Inet;
+        let _listing = self.listing.lock().await;
         let list: std::result::Result<Vec<AddressMessage>, _> = request.execute().try_collect().await;
         let list = list.map_err(|error| Error::Internal(format!("cannot list addresses: {}", describe(&error))))?;
         Ok(list.iter().filter_map(host_address).collect())

@@ -177,6 +177,7 @@ impl Netlink {
 
     /// All devices.
     pub(crate) async fn devices(&self) -> Result<Vec<Device>> {
+        let _listing = self.listing.lock().await;
         let list: std::result::Result<Vec<LinkMessage>, _> = self.handle.link().get().execute().try_collect().await;
         let list = list.map_err(|error| Error::Internal(format!("cannot list devices: {}", describe(&error))))?;
         Ok(list.iter().map(Device::from).collect())

@@ -10,7 +10,10 @@ pub(crate) mod sockets;
 pub(crate) mod sysctl;
 pub(crate) mod watch;
 
+use std::sync::Arc;
+
 use rtnetlink::Handle;
+use tokio::sync::Mutex;
 
 use crate::error::{Context as _, Result};
 
@@ -18,6 +21,9 @@ use crate::error::{Context as _, Result};
 #[derive(Clone, Debug)]
 pub(crate) struct Netlink {
     handle: Handle,
+    /// Held while something is listed: a socket lists one thing at a time, and the kernel answers EBUSY to
+    /// who asks for a second (`__netlink_dump_start`).
+    listing: Arc<Mutex<()>>,
 }
 
 impl Netlink {
@@ -25,7 +31,7 @@ impl Netlink {
     pub(crate) fn open() -> Result<Self> {
         let (connection, handle, _) = rtnetlink::new_connection().context(|| "open a netlink socket".into())?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, listing: Arc::default() })
     }
 }
 

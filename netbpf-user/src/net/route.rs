@@ -38,6 +38,7 @@ impl Netlink {
 
     /// The device of the first default route, by which most packets leave.
     pub(crate) async fn default_device(&self) -> Result<Option<u32>> {
+        let _listing = self.listing.lock().await;
         let routes: std::result::Result<Vec<RouteMessage>, _> =
             self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute().try_collect().await;
         let routes = routes.map_err(|error| Error::Internal(format!("cannot list routes: {}", describe(&error))))?;

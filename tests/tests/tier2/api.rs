@@ -77,3 +77,25 @@ fn requests_that_make_no_sense_are_refused_in_one_line_and_change_nothing() {
     }
     lab.unchanged(&before, "requests that make no sense");
 }
+
+#[test]
+fn many_ask_at_once_while_devices_come_and_go_and_all_are_answered() {
+    let lab = Lab::new();
+    lab.container("c1", &[]);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    // A device that has just gone is a problem, and status says so; it always has an answer.
+                    let outcome = lab.netbpf(&["status", "--json"]);
+                    let answer = serde_json::from_str::<serde_json::Value>(&outcome.stdout);
+                    assert!(answer.is_ok_and(|status| status["uplinks"].is_array()), "{}", outcome.stderr);
+                }
+            });
+        }
+        for _ in 0..10 {
+            lab.host.command("ip", &["link", "add", "passing0", "type", "veth", "peer", "name", "passing1"]);
+            lab.host.command("ip", &["link", "delete", "passing0"]);
+        }
+    });
+}
