@@ -82,12 +82,11 @@ static NO_CONFIG: Config = Config {
     netns_cookie: 0,
     host_ifindex: 0,
     route_ifindex: 0,
-    host_v4: V4Addr(Be32::ZERO),
     virtual_v4: V4Addr(Be32::ZERO),
     gateway_mac: netbpf_common::wire::Mac::new([0; 6]),
     nat_first: 0,
     nat_last: 0,
-    reserved: 0,
+    reserved: [0; 3],
     ring_mask: 0,
     timeouts: [0; netbpf_common::abi::TIMEOUTS],
 };
@@ -277,11 +276,6 @@ impl Env<V4> for Maps {
     #[inline(always)]
     fn virtual_address(&self, index: u32) -> V4Addr {
         V4Addr(Be32::new(self.config.virtual_v4.low() | index))
-    }
-
-    #[inline(always)]
-    fn host_address(&self) -> V4Addr {
-        self.config.host_v4
     }
 
     #[inline(always)]

@@ -355,10 +355,6 @@ impl<'a> Env<V4> for &'a Memory {
         V4Addr(Be32::new(self.config.virtual_v4.low() | index))
     }
 
-    fn host_address(&self) -> V4Addr {
-        self.config.host_v4
-    }
-
     fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
         self.uplinks.get(&ifindex)
     }

@@ -198,7 +198,6 @@ pub fn config(ring: u32) -> Config {
         hz: HZ,
         host_ifindex: HOST_DEVICE,
         route_ifindex: ROUTE_DEVICE,
-        host_v4: V4Addr::from(GATEWAY),
         virtual_v4: V4Addr::from(VIRTUAL),
         gateway_mac: Mac::new(GATEWAY_MAC),
         nat_first: NAT_FIRST,

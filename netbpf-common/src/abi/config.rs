@@ -50,8 +50,6 @@ pub struct Config {
     pub host_ifindex: u32,
     /// ifindex of netbpf1, the device that route lookups name as their input.
     pub route_ifindex: u32,
-    /// Address of netbpf0 in the default network: source of what reaches a container for the host.
-    pub host_v4: V4Addr,
     /// First address of the /24 of virtual addresses; the last byte is the virtual index.
     pub virtual_v4: V4Addr,
     /// MAC address of the gateway: of netbpf0 and of every host-side veth.
@@ -61,7 +59,7 @@ pub struct Config {
     /// Last port that masquerading gives out, in host order.
     pub nat_last: u16,
     /// Zero.
-    pub reserved: u16,
+    pub reserved: [u16; 3],
     /// Slots in use of each CPU's ring of half-open flows, minus one; a power of two minus one.
     pub ring_mask: u32,
     /// By [`Timeout`], in jiffies.

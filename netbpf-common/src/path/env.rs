@@ -135,8 +135,6 @@ pub trait Env<F: Family> {
     fn behind_virtual(&self, address: F::Addr) -> Option<F::Addr>;
     /// The virtual address that stands for an address of the host with this index.
     fn virtual_address(&self, index: u32) -> F::Addr;
-    /// Source of what reaches a container in the host's name.
-    fn host_address(&self) -> F::Addr;
     /// Device to the world.
     fn uplink(&self, ifindex: u32) -> Option<&Uplink>;
 

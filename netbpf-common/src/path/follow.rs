@@ -352,10 +352,11 @@ fn decide_and_apply<F: Family, E: Env<F>, P: Packet>(
 /// Changes the packet as decided. A [`code`].
 #[inline(always)]
 fn enact<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, parsed: &Parsed<F>, decision: &Decision<F>) -> u64 {
-    if apply(packet, parsed, &decision.rewrite, env.config().gateway_mac).is_none() {
-        return Refusal::Drop(DropReason::Internal).code();
-    }
-    match decision.verdict {
+    let verdict = match carry_direct(env, packet, parsed, decision) {
+        Ok(verdict) => verdict,
+        Err(refusal) => return refusal.code(),
+    };
+    match verdict {
         Verdict::Peer { ifindex } => code::PEER | u64::from(ifindex),
         Verdict::Device { ifindex } => code::DEVICE | u64::from(ifindex),
         Verdict::Ingress { ifindex } => code::INGRESS | u64::from(ifindex),

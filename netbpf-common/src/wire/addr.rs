@@ -23,9 +23,6 @@ pub trait Address: Pod + Eq + Hash + Default + fmt::Debug {
     /// first.
     fn words(self) -> [Be32; 4];
 
-    /// The reverse of [`Self::words`].
-    fn from_words(words: [Be32; 4]) -> Self;
-
     /// Whether this can be the address of one machine on a wire: not unspecified, loopback,
     /// multicast, broadcast or reserved (RFC 6890).
     fn is_unicast(self) -> bool;
@@ -66,11 +63,6 @@ impl Address for V4Addr {
     }
 
     #[inline(always)]
-    fn from_words(words: [Be32; 4]) -> Self {
-        Self(words[0])
-    }
-
-    #[inline(always)]
     fn is_unicast(self) -> bool {
         let first = self.low() >> 24;
         first != 0 && first != 127 && first < 224
@@ -104,11 +96,6 @@ impl Address for V6Addr {
     #[inline(always)]
     fn words(self) -> [Be32; 4] {
         self.0
-    }
-
-    #[inline(always)]
-    fn from_words(words: [Be32; 4]) -> Self {
-        Self(words)
     }
 
     #[inline(always)]

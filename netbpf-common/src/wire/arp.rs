@@ -11,12 +11,6 @@ struct Halves([Be16; 2]);
 
 impl Halves {
     #[inline(always)]
-    fn new(a: V4Addr) -> Self {
-        let bits = a.0.get();
-        Self([Be16::new((bits >> 16) as u16), Be16::new(bits as u16)])
-    }
-
-    #[inline(always)]
     fn get(self) -> V4Addr {
         V4Addr(super::Be32::new(u32::from(self.0[0].get()) << 16 | u32::from(self.0[1].get())))
     }
@@ -42,20 +36,6 @@ impl Arp {
     const LENGTHS: Be16 = Be16::new(0x0604);
     const REQUEST: Be16 = Be16::new(1);
     const REPLY: Be16 = Be16::new(2);
-
-    /// A request by `sender` for `target`.
-    pub fn request(sender_mac: Mac, sender: V4Addr, target: V4Addr) -> Self {
-        Self {
-            hardware: Self::ETHERNET,
-            protocol: Ethernet::IPV4,
-            lengths: Self::LENGTHS,
-            operation: Self::REQUEST,
-            sender_mac,
-            sender: Halves::new(sender),
-            target_mac: Mac::default(),
-            target: Halves::new(target),
-        }
-    }
 
     /// Whether this is about IPv4 over Ethernet.
     #[inline(always)]

@@ -40,18 +40,6 @@ impl Sum {
         Self(self.0 + other.0)
     }
 
-    /// Adds bytes that begin at an even offset; an odd last byte is padded with zero
-    /// (RFC 1071 section 1).
-    #[must_use]
-    pub fn add_bytes(self, bytes: &[u8]) -> Self {
-        let mut words = bytes.chunks_exact(2);
-        let sum = words.by_ref().fold(self.0, |s, w| s + u64::from(u16::from_ne_bytes([w[0], w[1]])));
-        match words.remainder() {
-            [last] => Self(sum + u64::from(u16::from_ne_bytes([*last, 0]))),
-            _ => Self(sum),
-        }
-    }
-
     /// Folds to 16 bits with end-around carry.
     #[inline(always)]
     pub const fn fold(self) -> u16 {
@@ -121,13 +109,5 @@ mod tests {
     fn the_example_of_rfc_1624_comes_out_as_zero() {
         let delta = Sum::ZERO.add16(Be16::new(0x3285)).delta_from(Sum::ZERO.add16(Be16::new(0x5555)));
         assert_eq!(delta.apply(Be16::new(0xdd2f)), Be16::ZERO);
-    }
-
-    #[test]
-    fn an_odd_byte_counts_as_the_high_one() {
-        assert_eq!(
-            Sum::ZERO.add_bytes(&[0x12, 0x34, 0x56]),
-            Sum::ZERO.add16(Be16::new(0x1234)).add16(Be16::new(0x5600))
-        );
     }
 }

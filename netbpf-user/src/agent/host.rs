@@ -76,12 +76,11 @@ pub(super) fn write_config(datapath: &Datapath, settings: &Settings, devices: (u
         netns_cookie: netns_cookie()?,
         host_ifindex: devices.0,
         route_ifindex: devices.1,
-        host_v4: settings.gateway().into(),
         virtual_v4: settings.virtual_subnet.network().into(),
         gateway_mac: mac,
         nat_first: settings.nat_ports.first,
         nat_last: settings.nat_ports.last,
-        reserved: 0,
+        reserved: [0; 3],
         ring_mask: settings.half_open - 1,
         timeouts: settings.timeout_seconds().map(|seconds| u64::from(seconds) * u64::from(hz)),
     };
