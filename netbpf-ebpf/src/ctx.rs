@@ -26,7 +26,8 @@ use crate::maps::Maps;
 /// Addressed to the device it came in by (include/uapi/linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
 
-/// Longest headers that are read: Ethernet, IPv4 with options, TCP without.
+/// Longest headers that are always read: Ethernet, IPv4 with options, TCP without. A SYN, of which the options are read, is
+/// never spread over pages.
 const HEADERS: u32 = 14 + 60 + 20;
 
 /// A TC skb.
@@ -39,13 +40,18 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext) -> Self {
         let skb = Self { skb: ctx.as_ptr().cast() };
-        let (data, end) = skb.bounds();
-        let want = skb.frame_len().min(HEADERS);
+        skb.pull(HEADERS);
+        skb
+    }
+
+    #[inline(always)]
+    fn pull(&self, len: u32) {
+        let (data, end) = self.bounds();
+        let want = self.frame_len().min(len);
         if data + want as usize > end {
             // SAFETY: the skb is valid; on failure the bounds stay, and reads beyond them fail.
-            unsafe { bpf_skb_pull_data(skb.skb, want) };
+            unsafe { bpf_skb_pull_data(self.skb, want) };
         }
-        skb
     }
 
     /// Takes a frame that was addressed to another MAC for our own: one between neighbours, which
@@ -107,6 +113,11 @@ impl Packet for Skb {
     fn ingress_ifindex(&self) -> u32 {
         // SAFETY: the skb is valid.
         unsafe { (*self.skb).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn reach(&mut self, len: u32) {
+        self.pull(len);
     }
 
     #[inline(always)]
@@ -225,6 +236,12 @@ impl Packet for Bare {
     #[inline(always)]
     fn ingress_ifindex(&self) -> u32 {
         self.skb.ingress_ifindex()
+    }
+
+    #[inline(always)]
+    fn reach(&mut self, len: u32) {
+        let len = self.place(len);
+        self.skb.reach(len);
     }
 
     #[inline(always)]

@@ -88,6 +88,7 @@ fn enact(ctx: &TcContext, skb: &mut Skb, maps: &Maps, verdict: Verdict, hook: &'
             debug!(ctx, "{}: {} on device {}", hook, reason.name(), skb.ifindex());
             TC_ACT_SHOT
         }
+        Verdict::Done => TC_ACT_SHOT,
         Verdict::Peer { ifindex } => {
             skb.claim();
             redirect_peer(ifindex)

@@ -18,13 +18,13 @@ use aya_ebpf::helpers::generated::{
     bpf_skc_lookup_tcp,
 };
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use netbpf_common::abi::{
-    COUNTERS as COUNTER_SLOTS, Config, DropReason, ENDPOINT_SLOTS, Endpoint, Event, Flow, FlowKey,
-    GENERATIONS as GENERATION_SLOTS, KEPT_WORDS, NETWORKS as NETWORK_SLOTS, Network, NextHop, PORT_TABLE, PublishKey,
-    PublishedPort, RULES as RULE_SLOTS, RingSlot, Rule, Uplink, VIRTUALS, Word,
+    COUNTERS as COUNTER_SLOTS, Config, DropReason, ENDPOINT_SLOTS, Endpoint, Event, Flow, FlowKey, Fragment,
+    FragmentKey, GENERATIONS as GENERATION_SLOTS, KEPT_WORDS, NETWORKS as NETWORK_SLOTS, Network, NextHop, PORT_TABLE,
+    PublishKey, PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot, Rule, Sent, Uplink, VIRTUALS, Word,
 };
-use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Route, RouteQuery, Scratch, V4};
+use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
 use netbpf_common::wire::{Address as _, Be32, V4Addr, protocol};
 
 const AF_INET: u8 = 2;
@@ -69,9 +69,19 @@ static RING_V4: PerCpuArray<RingSlot<V4Addr>> = PerCpuArray::with_max_entries(DE
 #[map]
 static SCRATCH_V4: PerCpuArray<Scratch<V4>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
+static PARSED_V4: PerCpuArray<Parsed<V4>> = PerCpuArray::with_max_entries(1, 0);
+#[map]
 static FIB: PerCpuArray<FibLookup> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-static RING_HEAD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static RING_HEAD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1 + RING_SHARES, 0);
+#[map]
+static FRAGMENTS_V4: LruHashMap<FragmentKey<V4Addr>, Fragment> = LruHashMap::with_max_entries(DEFAULT_ENTRIES, 0);
+#[map]
+static CONFIRMED: Array<u64> = Array::with_max_entries(ENDPOINT_SLOTS, 0);
+#[map]
+static MEMBERS: Array<u32> = Array::with_max_entries(ENDPOINT_SLOTS, 0);
+#[map]
+static BROADCASTS: Array<u64> = Array::with_max_entries(ENDPOINT_SLOTS, 0);
 #[map]
 static COUNTERS: PerCpuArray<[u64; COUNTER_SLOTS as usize]> = PerCpuArray::with_max_entries(1, 0);
 
@@ -86,8 +96,11 @@ static NO_CONFIG: Config = Config {
     gateway_mac: netbpf_common::wire::Mac::new([0; 6]),
     nat_first: 0,
     nat_last: 0,
-    reserved: [0; 3],
+    broadcast_rate: 0,
+    flags: 0,
     ring_mask: 0,
+    share_mask: 0,
+    flow_limit: 0,
     timeouts: [0; netbpf_common::abi::TIMEOUTS],
 };
 
@@ -149,6 +162,24 @@ impl<A: Copy> FlowEntry<A> for Entry<A> {
     }
 
     #[inline(always)]
+    fn sent(&self) -> Sent {
+        // SAFETY: points into the map. A torn read lets a segment be believed or not for once.
+        unsafe { (&raw const (*self.flow.as_ptr()).sent).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn payer(&self) -> u32 {
+        // SAFETY: points into the map.
+        unsafe { (&raw const (*self.flow.as_ptr()).payer).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn mtu(&self) -> u16 {
+        // SAFETY: points into the map.
+        unsafe { (&raw const (*self.flow.as_ptr()).mtu).read_volatile() }
+    }
+
+    #[inline(always)]
     fn swap(&self, from: Word, to: Word) -> bool {
         // SAFETY: points to an aligned u64 in the map.
         unsafe { compare_and_swap((&raw mut (*self.flow.as_ptr()).word).cast(), from.0, to.0) }
@@ -175,6 +206,12 @@ impl<A: Copy> FlowEntry<A> for Entry<A> {
             add(&raw mut (*flow).packets, 1);
             add(&raw mut (*flow).bytes, u64::from(bytes));
         }
+    }
+
+    #[inline(always)]
+    fn track(&self, sent: &Sent) {
+        // SAFETY: points into the map. In a reused entry it is put right by the next segment.
+        unsafe { (&raw mut (*self.flow.as_ptr()).sent).write_volatile(*sent) };
     }
 
     #[inline(always)]
@@ -205,6 +242,7 @@ impl<A: Copy> FlowEntry<A> for Entry<A> {
 impl Env<V4> for Maps {
     type Entry = Entry<V4Addr>;
     type Scratch = &'static mut Scratch<V4>;
+    type Parsed = &'static mut Parsed<V4>;
 
     #[inline(always)]
     fn now(&self) -> u64 {
@@ -345,6 +383,12 @@ impl Env<V4> for Maps {
     }
 
     #[inline(always)]
+    fn parsed(&self) -> Option<Self::Parsed> {
+        // SAFETY: as for `scratch`.
+        PARSED_V4.get_ptr_mut(0).map(|parsed| unsafe { &mut *parsed })
+    }
+
+    #[inline(always)]
     fn next_flow_id(&self) -> u64 {
         const CPU_BITS: u32 = 12;
         let Some(head) = RING_HEAD.get_ptr_mut(0) else { return 0 };
@@ -356,8 +400,15 @@ impl Env<V4> for Maps {
     }
 
     #[inline(always)]
-    fn exchange_ring(&self, slot: &RingSlot<V4Addr>) -> RingSlot<V4Addr> {
-        let position = RING_HEAD.get(0).copied().unwrap_or(0) as u32 & self.config.ring_mask;
+    fn exchange_ring(&self, payer: u32, slot: &RingSlot<V4Addr>) -> RingSlot<V4Addr> {
+        let share = payer & self.config.share_mask;
+        let Some(head) = RING_HEAD.get_ptr_mut(1 + share) else { return RingSlot::default() };
+        // SAFETY: this CPU's own counter.
+        let turn = unsafe {
+            *head += 1;
+            *head as u32
+        };
+        let position = share * (self.config.ring_mask + 1) + (turn & self.config.ring_mask);
         let Some(place) = RING_V4.get_ptr_mut(position) else { return RingSlot::default() };
         // SAFETY: this CPU's own ring.
         unsafe {
@@ -365,6 +416,55 @@ impl Env<V4> for Maps {
             *place = *slot;
             before
         }
+    }
+
+    #[inline(always)]
+    fn count_confirmed(&self, payer: u32, change: i64) {
+        if let Some(count) = CONFIRMED.get_ptr_mut(payer) {
+            // SAFETY: points to an aligned u64 in the map.
+            unsafe { add(count, change as u64) };
+        }
+    }
+
+    #[inline(always)]
+    fn confirmed(&self, payer: u32) -> u64 {
+        CONFIRMED.get(payer).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &FragmentKey<V4Addr>, fragment: &Fragment) {
+        // When it is full the oldest go; when the kernel has no memory the later fragments are dropped by name.
+        let _ = FRAGMENTS_V4.insert(key, fragment, 0);
+    }
+
+    #[inline(always)]
+    fn recall(&self, key: &FragmentKey<V4Addr>) -> Option<Fragment> {
+        // SAFETY: copied at once; of a reused entry the next fragment's ports, whose flow it is not.
+        unsafe { FRAGMENTS_V4.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn next_member(&self, slot: u32) -> u32 {
+        MEMBERS.get(slot).copied().unwrap_or(0)
+    }
+
+    /// A bucket of tokens, one second's worth deep. It holds when it will be full again, in units of 1/65536 tick: so
+    /// one number is all, and one that another CPU has just overwritten lets one broadcast more pass.
+    #[inline(always)]
+    fn may_broadcast(&self, slot: u32) -> bool {
+        const UNIT: u64 = 1 << 16;
+        let Some(place) = BROADCASTS.get_ptr_mut(slot) else { return false };
+        let second = u64::from(self.config.hz) * UNIT;
+        let cost = second / u64::from(self.config.broadcast_rate).max(1);
+        let now = Env::<V4>::now(self) * UNIT;
+        // SAFETY: points to an aligned u64 in the map.
+        let full = unsafe { place.read_volatile() }.max(now);
+        if full + cost > now + second {
+            return false;
+        }
+        // SAFETY: as above.
+        unsafe { place.write_volatile(full + cost) };
+        true
     }
 
     #[inline(always)]

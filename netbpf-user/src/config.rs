@@ -3,17 +3,24 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ipnet::Ipv4Net;
-use netbpf_common::abi::{TIMEOUTS, Timeout};
+use netbpf_common::abi::{RING_SHARES, TIMEOUTS, Timeout};
 use serde::{Deserialize, Serialize, de};
 
 use crate::error::{Context as _, Error, Result};
 
 /// Largest flow count: two entries each, and `map_max_entries` of a hash is bounded by 2^31.
 const MAX_FLOWS: u32 = 1 << 24;
+
+/// One half-open flow for each share of a ring, and then some.
+const MIN_HALF_OPEN: u32 = 16 * RING_SHARES;
+
+/// An LRU map gives every CPU a stock of its own: a small one would forget what has just come.
+const FRAGMENTS: RangeInclusive<u32> = 1024..=1 << 20;
 
 /// What an administrator can set: the agent's `--config` file (TOML) and its flags.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +52,17 @@ pub struct Settings {
     pub flows: u32,
     /// Half-open flows per CPU, a power of two.
     pub half_open: u32,
+    /// Confirmed flows that one container may have; a quarter of `flows` when absent.
+    pub flows_per_container: Option<u32>,
+    /// First fragments whose ports are remembered at a time.
+    pub fragments: u32,
+    /// Broadcasts and multicasts that one container may send to its network, per second.
+    pub broadcast_rate: u16,
+    /// Whether a port of a container has the same NAT port towards everybody, and everybody can send to it (RFC 4787:
+    /// endpoint-independent mapping and filtering, "full cone").
+    pub full_cone: bool,
+    /// Whether the MSS that TCP connections with the world announce is held down to what the way out takes.
+    pub clamp_mss: bool,
     /// Lifetimes of idle flows in seconds, by name; see [`Settings::TIMEOUT_NAMES`].
     pub timeouts: BTreeMap<String, u32>,
     /// Least severe lines of the datapath that reach the log. Off costs nothing per packet.
@@ -146,6 +164,11 @@ impl Default for Settings {
             virtual_subnet: net(Ipv4Addr::new(169, 254, 30, 0), 24),
             flows: 131_072,
             half_open: 16_384,
+            flows_per_container: None,
+            fragments: 8192,
+            broadcast_rate: 100,
+            full_cone: false,
+            clamp_mss: false,
             timeouts: BTreeMap::new(),
             datapath_log: DatapathLog::Off,
         }
@@ -155,15 +178,20 @@ impl Default for Settings {
 impl Settings {
     /// The names that `timeouts` takes, in the order of [`Timeout`].
     pub const TIMEOUT_NAMES: [&'static str; TIMEOUTS] = [
-        "tcp_opening",
+        "tcp_syn_sent",
+        "tcp_syn_recv",
         "tcp_established",
-        "tcp_half_closed",
-        "tcp_closed",
+        "tcp_fin_wait",
+        "tcp_closing",
+        "tcp_time_wait",
         "tcp_reset",
         "udp_unreplied",
         "udp_replied",
         "icmp",
+        "sctp_unreplied",
+        "sctp_replied",
         "other",
+        "mapping",
     ];
 
     /// Reads a TOML file over the defaults.
@@ -182,6 +210,11 @@ impl Settings {
     /// Gateway of the default network.
     pub fn gateway(&self) -> Ipv4Addr {
         self.gateway.unwrap_or_else(|| Ipv4Addr::from_bits(self.subnet.network().to_bits() + 1))
+    }
+
+    /// Confirmed flows that one container may have.
+    pub fn flow_limit(&self) -> u32 {
+        self.flows_per_container.unwrap_or(self.flows / 4)
     }
 
     /// Lifetimes in seconds, in the order of [`Timeout`].
@@ -245,11 +278,29 @@ impl Settings {
         if !(1024..=MAX_FLOWS).contains(&self.flows) {
             return invalid(format!("flows {} is out of range: choose 1024 to {MAX_FLOWS}", self.flows));
         }
-        if !self.half_open.is_power_of_two() || self.half_open < 16 || self.half_open > self.flows {
+        if !self.half_open.is_power_of_two() || self.half_open < MIN_HALF_OPEN || self.half_open > self.flows {
             return invalid(format!(
-                "half_open {} is no use: choose a power of two, at least 16 and at most flows ({})",
+                "half_open {} is no use: choose a power of two, at least {MIN_HALF_OPEN} and at most flows ({})",
                 self.half_open, self.flows
             ));
+        }
+        if !(1..=self.flows).contains(&self.flow_limit()) {
+            return invalid(format!(
+                "flows_per_container {} is out of range: choose 1 to flows ({})",
+                self.flow_limit(),
+                self.flows
+            ));
+        }
+        if !FRAGMENTS.contains(&self.fragments) {
+            return invalid(format!(
+                "fragments {} is out of range: choose {} to {}",
+                self.fragments,
+                FRAGMENTS.start(),
+                FRAGMENTS.end()
+            ));
+        }
+        if self.broadcast_rate == 0 {
+            return invalid("broadcast_rate is 0: choose at least one per second".into());
         }
         for (name, seconds) in &self.timeouts {
             if !Self::TIMEOUT_NAMES.contains(&name.as_str()) {
@@ -296,7 +347,11 @@ mod tests {
         assert!(refused(|s| s.gateway = Some(Ipv4Addr::new(10, 0, 0, 1))).contains("gateway"));
         assert!(refused(|s| s.half_open = 1000).contains("power of two"));
         assert!(refused(|s| s.xdp = Xdp::Native).contains("--xdp off"));
-        assert!(refused(|s| _ = s.timeouts.insert("tcp".into(), 1)).contains("tcp_opening"));
+        assert!(refused(|s| _ = s.timeouts.insert("tcp".into(), 1)).contains("tcp_syn_sent"));
+        assert!(refused(|s| s.flows_per_container = Some(0)).contains("flows_per_container"));
+        assert!(refused(|s| s.flows_per_container = Some(s.flows + 1)).contains("flows_per_container"));
+        assert!(refused(|s| s.fragments = 10).contains("1024"));
+        assert!(refused(|s| s.broadcast_rate = 0).contains("broadcast_rate"));
         assert!(refused(|s| s.virtual_subnet = "172.30.7.0/24".parse().unwrap()).contains("overlaps"));
     }
 }

@@ -83,6 +83,8 @@ impl Speech {
     pub fn frame(self, link: Ethernet, from: SocketAddrV4, to: SocketAddrV4, ttl: u8, payload: &[u8]) -> Vec<u8> {
         let echo = || PacketBuilder::ethernet2(link.from, link.to).ipv4(from.ip().octets(), to.ip().octets(), ttl);
         let builder = match self {
+            // What a SYN-ACK carried would have to be acknowledged.
+            Self::SYN_ACK => return link.segment(from, to, tcp_flags::SYN | tcp_flags::ACK, ttl, &[]),
             Self::Tcp(flags) => return link.segment(from, to, flags, ttl, payload),
             Self::Udp => return link.datagram(from, to, ttl, payload),
             Self::UdpWithoutChecksum => {
@@ -189,7 +191,7 @@ impl Arrival {
     /// Where an answer to it sets out; nothing if it got nowhere.
     pub fn way_back(&self) -> Option<Hook> {
         match self.verdict {
-            Verdict::Pass | Verdict::Drop(_) => None,
+            Verdict::Pass | Verdict::Drop(_) | Verdict::Done => None,
             Verdict::Peer { ifindex } | Verdict::Device { ifindex } => Some(Hook::Egress(ifindex)),
             Verdict::Neighbour { .. } => Some(Hook::Uplink),
             Verdict::Ingress { .. } => Some(Hook::Host),

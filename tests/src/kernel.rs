@@ -78,6 +78,9 @@ impl Kernel {
             maps.endpoints.set(container.slot, container.endpoint(world::GENERATION))?;
             maps.addresses.set(container.ip.into(), container.slot)?;
         }
+        for (slot, next) in world::members() {
+            maps.members.set(slot, next)?;
+        }
         for (number, network) in world::networks() {
             maps.networks.set(number, network)?;
         }

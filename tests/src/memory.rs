@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use bytemuck::Pod;
 use netbpf_common::abi::{
-    Config, DropReason, Endpoint, Event, Flow, FlowKey, Network, NextHop, PublishKey, PublishedPort, RingSlot, Rule,
-    Uplink, Word, generation,
+    Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, Network, NextHop, PublishKey,
+    PublishedPort, RingSlot, Rule, Sent, Uplink, Word, generation,
 };
-use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Packet, Route, RouteQuery, Scratch, V4};
+use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Packet, Parsed, Route, RouteQuery, Scratch, V4};
 use netbpf_common::wire::{Address as _, Be16, Be32, Checksum, V4Addr, checksum::Delta};
 
 use crate::world::{self, CONTAINERS, LOCALS, PUBLISHES};
@@ -75,6 +75,8 @@ impl Packet for Frame {
     fn ingress_ifindex(&self) -> u32 {
         self.ingress_ifindex
     }
+
+    fn reach(&mut self, _len: u32) {}
 
     fn read<T: Pod>(&self, at: u32) -> Option<T> {
         Some(bytemuck::pod_read_unaligned(&self.bytes[self.range(at, size_of::<T>())?]))
@@ -167,11 +169,21 @@ pub struct Memory {
     pub drops: RefCell<HashMap<DropReason, u64>>,
     /// Counters of events.
     pub events: RefCell<HashMap<Event, u64>>,
+    /// First fragments that are remembered.
+    pub fragments: RefCell<HashMap<FragmentKey<V4Addr>, Fragment>>,
+    /// Confirmed flows by the slot they are counted for.
+    pub confirmed: RefCell<HashMap<u32, i64>>,
+    /// The ring of members of each network, by slot.
+    pub members: HashMap<u32, u32>,
+    /// Broadcasts in the current second, by slot.
+    pub broadcasts: RefCell<HashMap<u32, (u64, u16)>>,
     kept: RefCell<HashSet<u32>>,
-    ring: RefCell<VecDeque<RingSlot<V4Addr>>>,
+    /// By share.
+    rings: RefCell<Vec<VecDeque<RingSlot<V4Addr>>>>,
     flow_id: Cell<u64>,
     seed: Cell<u32>,
     scratch: RefCell<Scratch<V4>>,
+    parsed: RefCell<Parsed<V4>>,
 }
 
 impl Memory {
@@ -212,11 +224,19 @@ impl Memory {
             capacity: usize::MAX,
             drops: RefCell::default(),
             events: RefCell::default(),
+            fragments: RefCell::default(),
+            confirmed: RefCell::default(),
+            members: world::members().into(),
+            broadcasts: RefCell::default(),
             kept: RefCell::default(),
-            ring: RefCell::new(vec![RingSlot::default(); ring as usize].into()),
+            rings: RefCell::new(vec![
+                vec![RingSlot::default(); ring as usize].into();
+                world::config(ring).share_mask as usize + 1
+            ]),
             flow_id: Cell::new(0),
             seed: Cell::new(0x1234_5678),
             scratch: RefCell::default(),
+            parsed: RefCell::default(),
         }
     }
 
@@ -258,6 +278,18 @@ impl FlowEntry<V4Addr> for Entry {
         self.0.borrow().word
     }
 
+    fn sent(&self) -> Sent {
+        self.0.borrow().sent
+    }
+
+    fn payer(&self) -> u32 {
+        self.0.borrow().payer
+    }
+
+    fn mtu(&self) -> u16 {
+        self.0.borrow().mtu
+    }
+
     fn swap(&self, from: Word, to: Word) -> bool {
         let word = &mut self.0.borrow_mut().word;
         let won = *word == from;
@@ -278,6 +310,10 @@ impl FlowEntry<V4Addr> for Entry {
         flow.bytes += u64::from(bytes);
     }
 
+    fn track(&self, sent: &Sent) {
+        self.0.borrow_mut().sent = *sent;
+    }
+
     fn restamp(&self, flow: &Flow<V4Addr>) {
         self.0.borrow_mut().owner = flow.owner;
     }
@@ -295,6 +331,7 @@ impl FlowEntry<V4Addr> for Entry {
 impl<'a> Env<V4> for &'a Memory {
     type Entry = Entry;
     type Scratch = RefMut<'a, Scratch<V4>>;
+    type Parsed = RefMut<'a, Parsed<V4>>;
 
     fn now(&self) -> u64 {
         self.now.get()
@@ -408,15 +445,54 @@ impl<'a> Env<V4> for &'a Memory {
         Some(memory.scratch.borrow_mut())
     }
 
+    fn parsed(&self) -> Option<RefMut<'a, Parsed<V4>>> {
+        let memory: &'a Memory = self;
+        Some(memory.parsed.borrow_mut())
+    }
+
     fn next_flow_id(&self) -> u64 {
         self.flow_id.set(self.flow_id.get() + 1);
         self.flow_id.get()
     }
 
-    fn exchange_ring(&self, slot: &RingSlot<V4Addr>) -> RingSlot<V4Addr> {
-        let mut ring = self.ring.borrow_mut();
+    fn exchange_ring(&self, payer: u32, slot: &RingSlot<V4Addr>) -> RingSlot<V4Addr> {
+        let mut rings = self.rings.borrow_mut();
+        let ring = &mut rings[(payer & self.config.share_mask) as usize];
         ring.push_back(*slot);
-        ring.pop_front().unwrap_or_default()
+        ring.pop_front().expect("one more than before")
+    }
+
+    fn count_confirmed(&self, payer: u32, change: i64) {
+        *self.confirmed.borrow_mut().entry(payer).or_default() += change;
+    }
+
+    fn confirmed(&self, payer: u32) -> u64 {
+        let count = self.confirmed.borrow().get(&payer).copied().unwrap_or(0);
+        u64::try_from(count).expect("never less than none")
+    }
+
+    fn remember(&self, key: &FragmentKey<V4Addr>, fragment: &Fragment) {
+        self.fragments.borrow_mut().insert(*key, *fragment);
+    }
+
+    fn recall(&self, key: &FragmentKey<V4Addr>) -> Option<Fragment> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn next_member(&self, slot: u32) -> u32 {
+        self.members.get(&slot).copied().unwrap_or(0)
+    }
+
+    /// So many in each second of the clock.
+    fn may_broadcast(&self, slot: u32) -> bool {
+        let second = self.now.get() / u64::from(world::HZ);
+        let mut broadcasts = self.broadcasts.borrow_mut();
+        let (last, count) = broadcasts.entry(slot).or_default();
+        if *last != second {
+            (*last, *count) = (second, 0);
+        }
+        *count += 1;
+        *count <= self.config.broadcast_rate
     }
 
     fn host_socket(&self, key: &FlowKey<V4Addr>) -> HostSocket {

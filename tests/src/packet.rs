@@ -16,6 +16,11 @@ pub const BROADCAST: Mac = [0xff; 6];
 
 const TTL: u8 = 64;
 
+/// The sequence number after the SYN of both sides of a connection, see [`Ethernet::segment`].
+pub const AFTER_SYN: u32 = 1001;
+/// The window of its segments.
+pub const WINDOW: u16 = 64_240;
+
 /// Sender and receiver of a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Ethernet {
@@ -76,11 +81,13 @@ impl Ethernet {
         frame
     }
 
-    /// A TCP segment with any control bits.
+    /// A TCP segment with any control bits, of a connection in which both sides began at the same number and all that was
+    /// said is acknowledged.
     pub fn segment(self, from: SocketAddrV4, to: SocketAddrV4, flags: u8, ttl: u8, payload: &[u8]) -> Vec<u8> {
         let ip = self.builder().ipv4(from.ip().octets(), to.ip().octets(), ttl);
-        let mut header = TcpHeader::new(from.port(), to.port(), 1000, 64_240);
-        header.acknowledgment_number = 2000;
+        let sequence = if flags & tcp_flags::SYN == 0 { AFTER_SYN } else { AFTER_SYN - 1 };
+        let mut header = TcpHeader::new(from.port(), to.port(), sequence, WINDOW);
+        header.acknowledgment_number = AFTER_SYN;
         (header.fin, header.syn) = (flags & tcp_flags::FIN != 0, flags & tcp_flags::SYN != 0);
         (header.rst, header.ack) = (flags & tcp_flags::RST != 0, flags & tcp_flags::ACK != 0);
         let builder = ip.tcp_header(header);

@@ -94,6 +94,11 @@ pub const C3: Container =
 /// All of them.
 pub const CONTAINERS: [Container; 3] = [C1, C2, C3];
 
+/// The rings of the members of both networks: from each slot to the next.
+pub fn members() -> [(u32, u32); 3] {
+    [(C1.slot, C2.slot), (C2.slot, C1.slot), (C3.slot, C3.slot)]
+}
+
 /// A publish of the world.
 #[derive(Clone, Copy, Debug)]
 pub struct Publish {
@@ -202,7 +207,9 @@ pub fn config(ring: u32) -> Config {
         gateway_mac: Mac::new(GATEWAY_MAC),
         nat_first: NAT_FIRST,
         nat_last: NAT_LAST,
+        broadcast_rate: 100,
         ring_mask: ring - 1,
+        flow_limit: 1000,
         ..Config::default()
     };
     for (jiffies, seconds) in config.timeouts.iter_mut().zip(Timeout::DEFAULT_SECONDS) {

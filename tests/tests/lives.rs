@@ -47,12 +47,13 @@ fn a_flow_is_collected_when_it_was_silent_for_longer_than_its_state_allows() {
     let opened = || vec![O(S::SYN), R(S::SYN_ACK), O(S::ACK)];
     let after_opening = |more: Vec<Say>| opened().into_iter().chain(more).collect::<Vec<_>>();
     for (says, conversation, seconds) in [
-        ("a SYN", vec![O(S::SYN)], 60),
+        ("a SYN", vec![O(S::SYN)], 120),
         ("a SYN that was answered", vec![O(S::SYN), R(S::SYN_ACK)], 60),
         ("an open connection", opened(), 432_000),
         ("one that the originator has closed", after_opening(vec![O(S::FIN)]), 120),
         ("one that the other side has closed", after_opening(vec![R(S::FIN)]), 120),
-        ("one that both have closed", after_opening(vec![O(S::FIN), R(S::FIN)]), 120),
+        ("one that both have closed", after_opening(vec![O(S::FIN), R(S::FIN)]), 30),
+        ("one that is closed", after_opening(vec![O(S::FIN), R(S::FIN), O(S::ACK)]), 120),
         ("one that was reset", after_opening(vec![R(S::RST)]), 10),
         ("one that was refused", vec![O(S::SYN), R(S::RST)], 10),
         ("a question", vec![O(S::Udp)], 30),

@@ -35,6 +35,7 @@ fn every_fixture_comes_out_of_the_kernel_as_it_says() {
             let (expected, before) = match step.verdict {
                 Verdict::Pass => (TC_ACT_UNSPEC, None),
                 Verdict::Drop(reason) => (TC_ACT_SHOT, Some((reason, counted(reason)))),
+                Verdict::Done => (TC_ACT_SHOT, None),
                 _ => (TC_ACT_REDIRECT, None),
             };
             let run = kernel.run(step.hook, &step.input, 1).expect("the kernel takes the frame");

@@ -8,33 +8,48 @@ use crate::wire::{Mac, V4Addr};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Timeout {
-    /// TCP, SYN seen, not confirmed.
-    TcpOpening = 0,
+    /// TCP, opened, no answer yet.
+    TcpSynSent = 0,
+    /// TCP, answered, the handshake not complete.
+    TcpSynRecv = 1,
     /// TCP, confirmed.
-    TcpEstablished = 1,
+    TcpEstablished = 2,
     /// TCP, one side has sent a FIN.
-    TcpHalfClosed = 2,
-    /// TCP, both sides have sent a FIN.
-    TcpClosed = 3,
+    TcpFinWait = 3,
+    /// TCP, both sides have sent a FIN, the last is not acknowledged.
+    TcpClosing = 4,
+    /// TCP, both sides have closed.
+    TcpTimeWait = 5,
     /// TCP, a RST was seen.
-    TcpReset = 4,
+    TcpReset = 6,
     /// UDP, no reply yet or one answer only.
-    UdpUnreplied = 5,
+    UdpUnreplied = 7,
     /// UDP, confirmed.
-    UdpReplied = 6,
-    /// ICMP echo.
-    Icmp = 7,
+    UdpReplied = 8,
+    /// ICMP echo and timestamp.
+    Icmp = 9,
+    /// SCTP, no reply yet or one answer only.
+    SctpUnreplied = 10,
+    /// SCTP, confirmed.
+    SctpReplied = 11,
     /// Any other protocol.
-    Other = 8,
+    Other = 12,
+    /// An endpoint-independent mapping that no flow uses.
+    Mapping = 13,
 }
 
 /// Number of timeouts.
-pub const TIMEOUTS: usize = 9;
+pub const TIMEOUTS: usize = 14;
 
 impl Timeout {
-    /// Default in seconds, as nf_conntrack has it (net/netfilter/nf_conntrack_proto_*.c).
-    pub const DEFAULT_SECONDS: [u32; TIMEOUTS] = [60, 432_000, 120, 120, 10, 30, 120, 30, 600];
+    /// Default in seconds, as nf_conntrack has it (net/netfilter/nf_conntrack_proto_*.c). SCTP without a reply is under
+    /// what UDP has there, since its handshake is not followed; mappings: RFC 4787 REQ-5.
+    pub const DEFAULT_SECONDS: [u32; TIMEOUTS] = [120, 60, 432_000, 120, 30, 120, 10, 30, 120, 30, 30, 210, 600, 300];
 }
+
+/// Parts of each CPU's ring of half-open flows; the slot of the container that a flow concerns chooses its part, so
+/// that a flood of one container ends half-open flows of few others.
+pub const RING_SHARES: u32 = 16;
 
 /// What the programs need to know of their instance: the one element of `CONFIG`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
@@ -58,10 +73,24 @@ pub struct Config {
     pub nat_first: u16,
     /// Last port that masquerading gives out, in host order.
     pub nat_last: u16,
-    /// Zero.
-    pub reserved: [u16; 3],
-    /// Slots in use of each CPU's ring of half-open flows, minus one; a power of two minus one.
+    /// Broadcasts and multicasts of an endpoint that are replicated, per second.
+    pub broadcast_rate: u16,
+    /// [`ConfigFlags`].
+    pub flags: u32,
+    /// Slots of one share of a CPU's ring of half-open flows, minus one; a power of two minus one.
     pub ring_mask: u32,
+    /// Shares of the ring, minus one: [`RING_SHARES`] minus one, or zero for a ring that all share.
+    pub share_mask: u32,
+    /// Confirmed flows that one endpoint may have.
+    pub flow_limit: u32,
     /// By [`Timeout`], in jiffies.
     pub timeouts: [u64; TIMEOUTS],
+}
+
+/// Bits of [`Config::flags`].
+pub struct ConfigFlags;
+
+impl ConfigFlags {
+    /// Some network has endpoint-independent mappings: whoever sends to a NAT port without a flow may mean one.
+    pub const MAPPINGS: u32 = 1 << 0;
 }

@@ -46,9 +46,9 @@ named! {
         /// A container sent IP options: source routing would lead past the checks made here, and none
         /// is translated.
         IpOption = 6 "ip-option",
-        /// A fragment that would have to be translated.
+        /// A fragment whose first was not seen, or belongs to no flow.
         Fragment = 7 "fragment",
-        /// Broadcast or multicast from a container.
+        /// Broadcast or multicast that no member of the network is to get.
         Multicast = 8 "multicast",
         /// A destination that is no machine: loopback, reserved, unspecified.
         Martian = 9 "martian",
@@ -74,7 +74,7 @@ named! {
         StaleFlow = 19 "stale-flow",
         /// A RST, or a reply of echo, that belongs to no flow.
         NoFlow = 20 "no-flow",
-        /// An ICMP error from a container that belongs to no flow we translate.
+        /// An ICMP error that belongs to no flow, or an ICMP message that no container may send.
         IcmpError = 21 "icmp-error",
         /// Time to live exceeded at the gateway.
         TtlExceeded = 22 "ttl-exceeded",
@@ -84,6 +84,14 @@ named! {
         Internal = 24 "internal",
         /// Another CPU has just made a flow with the same key; the sender's next packet finds it.
         Raced = 25 "raced",
+        /// The container has as many confirmed flows as it may have.
+        FlowLimit = 26 "flow-limit",
+        /// A first fragment too small for its transport header (RFC 1858).
+        TinyFragment = 27 "tiny-fragment",
+        /// A fragment that overlaps the first one (RFC 1858, RFC 5722).
+        OverlappingFragment = 28 "overlapping-fragment",
+        /// A container broadcasts or multicasts faster than it may.
+        BroadcastRate = 29 "broadcast-rate",
     }
 }
 
@@ -110,5 +118,14 @@ named! {
         Passed = 40 "passed",
         /// Swaps of a flow's word that another CPU won.
         SwapLost = 41 "swap-lost",
+        /// TCP segments with a FIN or RST, or that would complete a handshake, with numbers that cannot be right:
+        /// passed on, without effect on their flow.
+        OutOfWindow = 42 "out-of-window",
+        /// ICMP errors translated.
+        ErrorTranslated = 43 "error-translated",
+        /// Copies of broadcasts and multicasts delivered.
+        Replicated = 44 "replicated",
+        /// Endpoint-independent mappings made.
+        MappingMade = 45 "mapping-made",
     }
 }

@@ -76,6 +76,11 @@ pub struct NetworkFlags;
 impl NetworkFlags {
     /// Containers reach the world under the uplink's address.
     pub const MASQUERADE: u32 = 1 << 0;
+    /// A container's port has the same NAT port towards everybody, and everybody can send to it (RFC 4787 REQ-1, REQ-8:
+    /// endpoint-independent mapping and filtering, "full cone").
+    pub const FULL_CONE: u32 = 1 << 1;
+    /// The MSS that TCP SYNs to the world announce is held down to what the way out takes.
+    pub const CLAMP_MSS: u32 = 1 << 2;
 }
 
 /// A device to the world.

@@ -84,8 +84,12 @@ impl Word {
     pub const FIN_ORIGINAL: u64 = 1 << 3;
     /// The reply side has sent a FIN.
     pub const FIN_REPLY: u64 = 1 << 4;
-    /// A RST was seen.
+    /// A RST was seen, and nothing since.
     pub const RESET: u64 = 1 << 5;
+    /// Both FINs were seen, and an acknowledgment after them.
+    pub const TIME_WAIT: u64 = 1 << 6;
+    /// No flow but an endpoint-independent mapping: of a container's port to everybody.
+    pub const MAPPING: u64 = 1 << 7;
     /// A FIN or RST was seen: the next SYN with this key opens a new flow.
     pub const CLOSING: u64 = Self::FIN_ORIGINAL | Self::FIN_REPLY | Self::RESET;
 
@@ -131,6 +135,13 @@ impl Word {
         Self(self.0 | bits)
     }
 
+    /// With these bits cleared.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without(self, bits: u64) -> Self {
+        Self(self.0 & !bits)
+    }
+
     /// Confirmed.
     #[inline(always)]
     #[must_use]
@@ -154,6 +165,34 @@ pub struct Stamp {
     pub slot: u32,
     /// The generation the decision was made on.
     pub generation: u32,
+}
+
+/// What the sender of one direction of a TCP connection has said last: enough to tell a FIN, a RST or the end of a
+/// handshake that belongs to the connection from one that somebody guessed (RFC 5961).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Sent {
+    /// The sequence number after its last segment, in host order.
+    pub end: u32,
+    /// What it has acknowledged, in host order.
+    pub ack: u32,
+    /// Its window as it stands in the header.
+    pub window: u16,
+    /// Shift count of its windows (RFC 7323 section 2.2), if [`Sent::SCALED`].
+    pub scale: u8,
+    /// What of this is known, see the constants.
+    pub known: u8,
+}
+
+impl Sent {
+    /// [`Sent::end`] counts: it has sent something.
+    pub const END: u8 = 1 << 0;
+    /// [`Sent::ack`] and [`Sent::window`] count: it has acknowledged something.
+    pub const ACK: u8 = 1 << 1;
+    /// [`Sent::scale`] counts: its SYN was seen.
+    pub const SCALED: u8 = 1 << 2;
+    /// What it has sent last was its SYN.
+    pub const SYN: u8 = 1 << 3;
 }
 
 /// Where a packet of this entry goes.
@@ -222,6 +261,10 @@ pub struct Flow<A> {
     pub source_generation: u32,
     /// When the route was last looked up, in jiffies, truncated.
     pub routed: u32,
+    /// TCP: what the sender of this direction has said last.
+    pub sent: Sent,
+    /// Slot of the endpoint that the flow is counted for, in both entries: who began it, else whom it leads to.
+    pub payer: u32,
     /// Largest packet the way out takes, in bytes from the IP header on; 0 for any.
     pub mtu: u16,
     /// A [`TargetKind`].

@@ -7,20 +7,22 @@ mod config;
 mod counter;
 mod endpoint;
 mod flow;
+mod fragment;
 mod pod;
 mod publish;
 
-pub use config::{Config, TIMEOUTS, Timeout};
+pub use config::{Config, ConfigFlags, RING_SHARES, TIMEOUTS, Timeout};
 pub use counter::{COUNTERS, DropReason, Event};
 pub use endpoint::{ENDPOINT_SLOTS, Endpoint, NETWORKS, Network, NetworkFlags, Subnet, Uplink, UplinkFlags};
-pub use flow::{COLLECT_KEYS, Flow, FlowKey, Life, NextHop, RingSlot, Scope, Stamp, TargetKind, Word};
+pub use flow::{COLLECT_KEYS, Flow, FlowKey, Life, NextHop, RingSlot, Scope, Sent, Stamp, TargetKind, Word};
+pub use fragment::{FRAGMENT_SECONDS, Fragment, FragmentKey};
 pub use publish::{
     GENERATIONS, KEPT_WORDS, LOOPBACK_INDEX, PORT_TABLE, PORTS, PublishKey, PublishedPort, RULES, Rule, Transport,
     VIRTUALS, generation,
 };
 
 /// Raised by every change of a layout below. An agent finds it in [`Config`] of a pinned instance.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps, as pinned under the instance's bpffs directory.
 pub mod map {
@@ -50,15 +52,23 @@ pub mod map {
     pub const KEPT_PORTS: &str = "KEPT_PORTS";
     /// Hash: [`FlowKey`](super::FlowKey) to [`Flow`](super::Flow), two entries per flow.
     pub const FLOWS_V4: &str = "FLOWS_V4";
-    /// Per-CPU array of [`RingSlot`](super::RingSlot): half-open flows, oldest first.
+    /// Per-CPU array of [`RingSlot`](super::RingSlot): half-open flows, oldest first within each share.
     pub const RING_V4: &str = "RING_V4";
-    /// Per-CPU counter of flows made (u64): the position in the ring, and the flow ids.
+    /// Per-CPU array of u64: counter of flows made, from which the flow ids come, then by share the position in the ring.
     pub const RING_HEAD: &str = "RING_HEAD";
+    /// LRU hash: [`FragmentKey`](super::FragmentKey) to [`Fragment`](super::Fragment).
+    pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
+    /// Array of u64 by slot of an endpoint: confirmed flows that are counted for it.
+    pub const CONFIRMED: &str = "CONFIRMED";
+    /// Array of u32 by slot of an endpoint: the slot of another of its network, all of them in a ring.
+    pub const MEMBERS: &str = "MEMBERS";
+    /// Array of u64 by slot of an endpoint: its allowance of broadcasts.
+    pub const BROADCASTS: &str = "BROADCASTS";
     /// Per-CPU array with one element: an array of [`COUNTERS`](super::COUNTERS) u64 by [`DropReason`](super::DropReason) and [`Event`](super::Event).
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map that is pinned: the state that outlives an agent.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 20] = [
         CONFIG,
         ENDPOINTS,
         NETWORKS,
@@ -74,6 +84,10 @@ pub mod map {
         FLOWS_V4,
         RING_V4,
         RING_HEAD,
+        FRAGMENTS_V4,
+        CONFIRMED,
+        MEMBERS,
+        BROADCASTS,
         COUNTERS,
     ];
 }
@@ -124,8 +138,8 @@ mod tests {
     use crate::wire::{V4Addr, V6Addr};
 
     #[test]
-    fn the_layouts_are_those_of_abi_version_1() {
-        assert_eq!(size_of::<Config>(), 120);
+    fn the_layouts_are_those_of_abi_version_2() {
+        assert_eq!(size_of::<Config>(), 168);
         assert_eq!(size_of::<Endpoint>(), 40);
         assert_eq!(size_of::<Network>(), 72);
         assert_eq!(size_of::<Uplink>(), 24);
@@ -135,9 +149,12 @@ mod tests {
         assert_eq!(size_of::<PublishKey<V6Addr>>(), 20);
         assert_eq!(size_of::<FlowKey<V4Addr>>(), 16);
         assert_eq!(size_of::<FlowKey<V6Addr>>(), 40);
-        assert_eq!(size_of::<Flow<V4Addr>>(), 104);
-        assert_eq!(size_of::<Flow<V6Addr>>(), 128);
+        assert_eq!(size_of::<Flow<V4Addr>>(), 120);
+        assert_eq!(size_of::<Flow<V6Addr>>(), 144);
         assert_eq!(size_of::<RingSlot<V4Addr>>(), 24);
+        assert_eq!(size_of::<FragmentKey<V4Addr>>(), 16);
+        assert_eq!(size_of::<FragmentKey<V6Addr>>(), 40);
+        assert_eq!(size_of::<Fragment>(), 16);
         assert_eq!(align_of::<Flow<V4Addr>>(), 8);
     }
 }

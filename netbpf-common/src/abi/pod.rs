@@ -5,7 +5,7 @@ use core::mem::size_of;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Flow, FlowKey, NextHop, PublishKey, RingSlot, Stamp, Subnet};
+use super::{Flow, FlowKey, FragmentKey, NextHop, PublishKey, RingSlot, Sent, Stamp, Subnet};
 use crate::wire::{Address, V4Addr, V6Addr, checksum::Delta};
 
 macro_rules! pod {
@@ -20,7 +20,8 @@ macro_rules! pod {
 }
 
 pod!(FlowKey, 2, 8);
+pod!(FragmentKey, 2, 8);
 pod!(Subnet, 3, 0);
 pod!(PublishKey, 1, 4);
 pod!(RingSlot, 2, 8 + 8);
-pod!(Flow, 2, 8 + 4 * 8 + 2 * size_of::<Delta>() + size_of::<Stamp>() + size_of::<NextHop>() + 20);
+pod!(Flow, 2, 8 + 4 * 8 + 2 * size_of::<Delta>() + size_of::<Stamp>() + size_of::<NextHop>() + size_of::<Sent>() + 24);

@@ -3,8 +3,9 @@
 
 mod ports;
 mod state;
+pub mod tcp;
 mod timeout;
 
 pub use ports::{ATTEMPTS, PortRange};
-pub use state::{Direction, advance, reopens};
-pub use timeout::{is_expired, timeout_of};
+pub use state::{Direction, State, advance, reopens};
+pub use timeout::is_expired;

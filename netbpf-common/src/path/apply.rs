@@ -3,7 +3,7 @@
 use super::{Family, Packet, Parsed};
 use crate::abi::{Flow, FlowKey};
 use crate::wire::checksum::{Delta, Sum};
-use crate::wire::{Address, Be16, Ethernet, Kind, Mac, Ports};
+use crate::wire::{Address, Be16, Ethernet, IcmpV4, Kind, Mac, Ports};
 
 /// New addresses and ports of a packet, and what that does to its checksums.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,11 +55,13 @@ pub struct Rewrite<F: Family> {
     pub translation: Option<Translation<F::Addr>>,
     /// Whether the packet is routed here: one hop less to live.
     pub hop: bool,
+    /// What a SYN announces as its maximum segment size is held down to this; 0 leaves it.
+    pub mss: u16,
 }
 
 impl<F: Family> Rewrite<F> {
     /// The packet stays as it is.
-    pub const NONE: Self = Self { ethernet: None, translation: None, hop: false };
+    pub const NONE: Self = Self { ethernet: None, translation: None, hop: false, mss: 0 };
 }
 
 impl<F: Family> Clone for Rewrite<F> {
@@ -87,19 +89,45 @@ pub fn apply<F: Family, P: Packet>(
         Some(t) => {
             F::rewrite(packet, Ethernet::LEN, t.src, t.dst, t.addresses, rewrite.hop)?;
             let l4 = parsed.l4_at();
-            match parsed.l4.kind {
-                Kind::Tcp | Kind::Udp => packet.write(l4, Ports { sport: t.sport, dport: t.dport })?,
-                Kind::EchoRequest | Kind::EchoReply => {
-                    packet.write(l4 + 4, Be16::from_raw(t.sport.raw() | t.dport.raw()))?
-                }
-                Kind::Sctp | Kind::Icmp | Kind::Other => {}
-            }
+            write_ports(packet, l4, parsed.l4.kind, Ports { sport: t.sport, dport: t.dport })?;
+            let announced = if rewrite.mss == 0 { Delta::NONE } else { clamp(packet, parsed, rewrite.mss)? };
             match parsed.l4.checksum() {
-                Some(checksum) => packet.update_checksum(l4, checksum, t.addresses, t.ports),
+                Some(checksum) => packet.update_checksum(l4, checksum, t.addresses, t.ports.and(announced)),
                 None => Some(()),
             }
         }
         None if rewrite.hop => F::rewrite(packet, Ethernet::LEN, parsed.ip.src, parsed.ip.dst, Delta::NONE, true),
         None => Some(()),
     }
+}
+
+/// Writes ports, or the identifier of an echo.
+#[inline(always)]
+pub(super) fn write_ports<P: Packet>(packet: &mut P, l4: u32, kind: Kind, ports: Ports) -> Option<()> {
+    match kind {
+        Kind::Tcp | Kind::Udp => packet.write(l4, ports),
+        Kind::EchoRequest | Kind::EchoReply => {
+            packet.write(l4 + IcmpV4::ID_AT, Be16::from_raw(ports.sport.raw() | ports.dport.raw()))
+        }
+        Kind::Sctp | Kind::Error | Kind::Icmp | Kind::Fragment | Kind::Other => Some(()),
+    }
+}
+
+/// Holds the maximum segment size of a SYN down (RFC 9293 section 3.7.1); what that does to the checksum.
+#[inline(always)]
+fn clamp<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>, mss: u16) -> Option<Delta> {
+    let offset = u32::from(parsed.l4.mss_at);
+    if offset == 0 {
+        return Some(Delta::NONE);
+    }
+    let at = parsed.l4_at() + offset;
+    let announced: Be16 = packet.read(at)?;
+    if announced.get() <= mss {
+        return Some(Delta::NONE);
+    }
+    let clamped = Be16::new(mss);
+    packet.write(at, clamped)?;
+    // At an odd offset its bytes lie in two words of the sum, each in the other half (RFC 1071 section 2 B).
+    let word = |value: Be16| if offset % 2 == 0 { value } else { Be16::from_raw(value.raw().swap_bytes()) };
+    Some(Sum::ZERO.add16(word(clamped)).delta_from(Sum::ZERO.add16(word(announced))))
 }

@@ -1,17 +1,17 @@
 //! Everything a container sends.
 
+use super::broadcast::broadcast;
+use super::decide::{carry, carry_direct, check_destination, verdict};
 use super::family::IcmpError;
-use super::follow::{
-    self, Refusal, carry, carry_direct, check_destination, checked, code, follow, into_endpoint, into_host, opens,
-    way_out,
-};
+use super::follow::{self, follow, opens, way_out};
 use super::make::{Leg, NewFlow, make};
+use super::refusal::{Refusal, checked, code};
+use super::refuse::{Teller, refuse};
 use super::{
-    Decision, Env, Family, Packet, Parsed, RouteQuery, V4, Verdict, neighbour, parse, publish,
-    refuse::{Teller, refuse},
+    Env, Family, Packet, Parsed, RouteQuery, V4, Verdict, errors, fragments, mapping, neighbour, parse, publish,
 };
 use crate::abi::{DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, NetworkFlags, Scope, Transport, generation};
-use crate::wire::{Address, Be16, Ethernet, Kind, protocol};
+use crate::wire::{Be16, Ethernet, Kind, protocol};
 
 /// TC ingress of an endpoint's host-side device.
 #[inline(always)]
@@ -31,23 +31,27 @@ pub fn egress<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
     }
     match ethernet.ethertype {
         Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet, endpoint),
-        Ethernet::ARP => neighbour::answer(packet, env, &ethernet, endpoint).unwrap_or_else(Verdict::Drop),
+        Ethernet::ARP => match Refusal::or(neighbour::answer(packet, env, &ethernet, endpoint)) {
+            Ok(code) => verdict::<V4, E>(env, code),
+            Err(refusal) => Verdict::Drop(refusal.reason()),
+        },
         _ => Verdict::Drop(DropReason::UnsupportedProtocol),
     }
 }
 
 #[inline(always)]
 fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet, endpoint: &Endpoint) -> Verdict {
-    let parsed = match parse::<F, P>(packet, ethernet) {
-        Ok(parsed) => parsed,
-        Err(reason) => return Verdict::Drop(reason),
-    };
-    match route(packet, env, &parsed, endpoint) {
-        Ok(verdict) => verdict,
+    let Some(mut parsed) = env.parsed() else { return Verdict::Drop(DropReason::Internal) };
+    if let Err(reason) = parse::<F, P>(packet, ethernet, &mut parsed) {
+        return Verdict::Drop(reason);
+    }
+    match route(packet, env, &mut parsed, endpoint) {
+        Ok(code) => verdict(env, code),
         Err(refusal) => {
             let gateway = env.network(endpoint.network).map(|n| F::subnet_of(n).gateway).unwrap_or_default();
             let back = Verdict::Peer { ifindex: endpoint.ifindex };
-            refuse(env, packet, &parsed, refusal, &Teller { gateway, to: endpoint.mac }, back)
+            let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac };
+            refuse(env, packet, &parsed, refusal, &teller, back)
         }
     }
 }
@@ -56,14 +60,15 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
 fn route<F: Family, P: Packet, E: Env<F>>(
     packet: &mut P,
     env: &E,
-    parsed: &Parsed<F>,
+    parsed: &mut Parsed<F>,
     endpoint: &Endpoint,
-) -> Result<Verdict, Refusal> {
+) -> Result<u64, Refusal> {
     if parsed.ip.src != F::address_of(endpoint) {
         return Err(DropReason::SpoofedAddress.into());
     }
     if parsed.ethernet.dst.is_group() {
-        return Err(DropReason::Multicast.into());
+        let network = env.network(endpoint.network).ok_or(DropReason::UnknownDevice)?;
+        return broadcast(env, packet, parsed, endpoint, F::subnet_of(network), slot_of_device(endpoint.ifindex));
     }
     if parsed.ip.header_len > F::HEADER_LEN {
         return Err(DropReason::IpOption.into());
@@ -73,34 +78,42 @@ fn route<F: Family, P: Packet, E: Env<F>>(
     if !parsed.ip.is_intact {
         return Err(DropReason::Malformed.into());
     }
-    if parsed.ip.is_fragment || parsed.l4.kind == Kind::Icmp {
-        let decision = direct(env, parsed, endpoint)?;
-        return carry_direct(env, packet, parsed, &decision);
+    if parsed.l4.kind == Kind::Icmp {
+        return Err(DropReason::IcmpError.into());
     }
-    let key = parsed.key(Scope::Container);
+    if !fragments::settle(env, parsed, Scope::Container)? {
+        // Its ports are not known; a neighbour is reached without.
+        let carried = carry_direct(env, packet, parsed, Scope::Container, u32::from(endpoint.network));
+        return Refusal::or(carried).map_err(|_| DropReason::Fragment.into());
+    }
+    // A container speaks of what it was sent itself; of what others were sent it knows nothing.
+    let key = errors::key_of(env, packet, parsed, Scope::Container).ok_or(DropReason::IcmpError)?;
     if !follow(env, parsed, &key, endpoint.generation)? {
-        checked(plan(env, parsed, &key, endpoint))?;
-        checked(make(env, parsed, &key))?;
+        open(env, parsed, &key, endpoint)?;
     }
     carry(env, packet, parsed, &key)
 }
 
-/// A packet without ports goes where it needs no translation, and nowhere else.
+/// Makes the flow that a packet opens.
 #[inline(always)]
-fn direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, endpoint: &Endpoint) -> Result<Decision<F>, DropReason> {
-    let dst = parsed.ip.dst;
-    let slot = env.slot_of(dst);
-    if slot != 0 {
-        let neighbour = env.endpoint(slot).ok_or(DropReason::NoEndpoint)?;
-        if neighbour.network != endpoint.network {
-            return Err(DropReason::Isolated);
+fn open<F: Family, E: Env<F>>(
+    env: &E,
+    parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
+    endpoint: &Endpoint,
+) -> Result<(), Refusal> {
+    match parsed.l4.kind {
+        Kind::Error => Err(DropReason::IcmpError.into()),
+        Kind::Fragment => Err(DropReason::Fragment.into()),
+        _ => {
+            let planned = plan(env, parsed, key, endpoint);
+            checked(planned)?;
+            if planned == code::MAPPED {
+                checked(mapping::adopt(env, key, slot_of_device(endpoint.ifindex), endpoint.generation))?;
+            }
+            checked(make(env, parsed, key))
         }
-        return Ok(into_endpoint(parsed, Scope::Container as u16, neighbour));
     }
-    if env.is_local(dst) && !dst.is_loopback() {
-        return Ok(into_host(env, parsed));
-    }
-    Err(if parsed.ip.is_fragment { DropReason::Fragment } else { DropReason::IcmpError })
 }
 
 /// Decides on a flow that a container opens; it is left in [`Env::scratch`]. A code.
@@ -110,10 +123,16 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
     match choose(env, parsed, key, endpoint, &mut scratch.flow) {
         Ok(new) => {
             scratch.new = new;
-            code::GOOD
+            let is_mapped = new.forward.leaves() && mapping::has_mappings(key.proto) && is_cone(env, endpoint);
+            if is_mapped { code::MAPPED } else { code::GOOD }
         }
         Err(refusal) => refusal.code(),
     }
+}
+
+#[inline(always)]
+fn is_cone<F: Family, E: Env<F>>(env: &E, endpoint: &Endpoint) -> bool {
+    env.network(endpoint.network).is_some_and(|network| network.flags & NetworkFlags::FULL_CONE != 0)
 }
 
 #[inline(always)]

@@ -2,11 +2,12 @@
 
 use core::ops::DerefMut;
 
-use super::Family;
+use super::errors::Quote;
 use super::make::{Leg, NewFlow};
+use super::{Family, Parsed};
 use crate::abi::{
-    Config, DropReason, Endpoint, Event, Flow, FlowKey, Network, NextHop, PublishKey, PublishedPort, RingSlot, Rule,
-    Uplink, Word,
+    Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, Network, NextHop, PublishKey,
+    PublishedPort, RingSlot, Rule, Sent, Uplink, Word,
 };
 
 /// A flow entry that was found. Others may change or delete it at any time: what is read is a
@@ -21,6 +22,15 @@ pub trait FlowEntry<A> {
     /// The word alone.
     fn word(&self) -> Word;
 
+    /// What the sender of this direction has said last.
+    fn sent(&self) -> Sent;
+
+    /// The slot of the endpoint that the flow is counted for.
+    fn payer(&self) -> u32;
+
+    /// Largest packet that this direction's way out takes; 0 for any.
+    fn mtu(&self) -> u16;
+
     /// Compare-and-swap of the word; whether it was `from`.
     fn swap(&self, from: Word, to: Word) -> bool;
 
@@ -29,6 +39,9 @@ pub trait FlowEntry<A> {
 
     /// A packet of `bytes` has passed at `now`.
     fn touch(&self, now: u64, bytes: u32);
+
+    /// The sender of this direction has said something new.
+    fn track(&self, sent: &Sent);
 
     /// The decision was made again and is the same: takes the owner of `flow`, if the entry is still
     /// of that flow.
@@ -91,12 +104,21 @@ pub struct Scratch<F: Family> {
     pub(super) flow: Flow<F::Addr>,
     /// The flow that it opens.
     pub(super) new: NewFlow<F>,
+    /// The endpoint-independent mapping that the flow is to use.
+    pub(super) mapping: Flow<F::Addr>,
+    /// The packet that an ICMP error is about.
+    pub(super) quote: Quote<F>,
 }
 
 impl<F: Family> Default for Scratch<F> {
     fn default() -> Self {
         let key = FlowKey::default();
-        Self { flow: Flow::default(), new: NewFlow::plain(&key, Leg::HOST, Leg::HOST) }
+        Self {
+            flow: Flow::default(),
+            new: NewFlow::plain(&key, Leg::HOST, Leg::HOST),
+            mapping: Flow::default(),
+            quote: Quote::default(),
+        }
     }
 }
 
@@ -106,6 +128,8 @@ pub trait Env<F: Family> {
     type Entry: FlowEntry<F::Addr>;
     /// The room of [`Scratch`].
     type Scratch: DerefMut<Target = Scratch<F>>;
+    /// The room of [`Parsed`].
+    type Parsed: DerefMut<Target = Parsed<F>>;
 
     /// Time in jiffies; stands still while the machine sleeps.
     fn now(&self) -> u64;
@@ -160,10 +184,26 @@ pub trait Env<F: Family> {
     /// Room for one flow at a time, with whatever the last user left there; it stays from call to
     /// call until the packet is done with.
     fn scratch(&self) -> Option<Self::Scratch>;
+    /// Room for the headers of the packet, for which the BPF stack has none to spare either.
+    fn parsed(&self) -> Option<Self::Parsed>;
     /// A number no flow has had.
     fn next_flow_id(&self) -> u64;
-    /// Puts a new flow into this CPU's ring and takes out the one whose place it takes.
-    fn exchange_ring(&self, slot: &RingSlot<F::Addr>) -> RingSlot<F::Addr>;
+    /// Puts a new flow into the share of an endpoint in this CPU's ring and takes out the one whose place it takes.
+    fn exchange_ring(&self, payer: u32, slot: &RingSlot<F::Addr>) -> RingSlot<F::Addr>;
+    /// One confirmed flow more or less is counted for an endpoint, by slot.
+    fn count_confirmed(&self, payer: u32, change: i64);
+    /// Confirmed flows that are counted for an endpoint, by slot.
+    fn confirmed(&self, payer: u32) -> u64;
+
+    /// Remembers a first fragment.
+    fn remember(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment);
+    /// What is remembered of a first fragment.
+    fn recall(&self, key: &FragmentKey<F::Addr>) -> Option<Fragment>;
+
+    /// Slot of the next endpoint of the same network, all of them in a ring; 0 for none.
+    fn next_member(&self, slot: u32) -> u32;
+    /// Whether an endpoint may broadcast once more at this time.
+    fn may_broadcast(&self, slot: u32) -> bool;
 
     /// Which socket of the host would receive a packet with this key.
     fn host_socket(&self, key: &FlowKey<F::Addr>) -> HostSocket;

@@ -5,10 +5,10 @@ use core::fmt::Debug;
 use super::{Packet, verdict::Outcome};
 use crate::abi::{DropReason, Endpoint, Network, Subnet, Uplink};
 use crate::wire::checksum::{Delta, Sum, pseudo_header};
-use crate::wire::{Address, Be16, Ethernet, IcmpV4, Ipv4, QUOTED_PAYLOAD, Tcp, V4Addr, protocol};
+use crate::wire::{Address, Be16, Be32, Ethernet, IcmpV4, Ipv4, Kind, QUOTED_PAYLOAD, Tcp, V4Addr, protocol};
 
 /// What the paths need of an IP header.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Ip<A> {
     /// Source address.
     pub src: A,
@@ -24,10 +24,41 @@ pub struct Ip<A> {
     pub header_len: u32,
     /// Length of header and payload as the header says, in bytes.
     pub total_len: u32,
-    /// Whether this is one of several fragments.
-    pub is_fragment: bool,
+    /// Which part of its packet this is.
+    pub part: Part,
+    /// Where in its packet's payload this begins, in bytes.
+    pub offset: u16,
+    /// Identification of the fragments of one packet; IPv4 uses the low half.
+    pub id: Be32,
     /// Whether the header, without options, is what its checksum says; true where it has none.
     pub is_intact: bool,
+}
+
+/// What of a packet an IP header stands before.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    Whole,
+    /// The first fragment, which has the transport header.
+    First,
+    /// Another fragment.
+    Later,
+}
+
+impl<A> Ip<A> {
+    /// Offset of the payload of a header at `at`. The verifier forgets the bounds of a number that was stored together
+    /// with others; no header is as long as this allows.
+    #[inline(always)]
+    pub fn payload_at(&self, at: u32) -> u32 {
+        at + (self.header_len & 0xff)
+    }
+
+    /// Length of the payload, in bytes.
+    #[inline(always)]
+    pub fn payload_len(&self) -> u32 {
+        self.total_len - self.header_len
+    }
 }
 
 /// An ICMP error that the gateway can make.
@@ -48,15 +79,28 @@ pub trait Family: Copy + Debug + 'static {
 
     /// Its ICMP.
     const ICMP: u8;
-    /// Type of an echo request.
-    const ECHO_REQUEST: u8;
-    /// Type of an echo reply.
-    const ECHO_REPLY: u8;
+    /// Whether its checksum covers a pseudo header with the addresses.
+    const ICMP_HAS_PSEUDO_HEADER: bool;
     /// Minimum length of a header.
     const HEADER_LEN: u32;
+    /// Whether a header has a checksum of its own.
+    const HEADER_HAS_CHECKSUM: bool;
+
+    /// What an ICMP message of this type is to a flow.
+    fn icmp_kind(kind: u8) -> Kind;
+
+    /// Reads the header at `at`, of a packet of which only a part may be there: one that an error quotes.
+    fn read<P: Packet>(packet: &P, at: u32) -> Outcome<Ip<Self::Addr>>;
 
     /// Reads the header at `at`.
-    fn parse<P: Packet>(packet: &P, at: u32) -> Outcome<Ip<Self::Addr>>;
+    #[inline(always)]
+    fn parse<P: Packet>(packet: &P, at: u32) -> Outcome<Ip<Self::Addr>> {
+        let ip = Self::read(packet, at)?;
+        if at + ip.total_len > packet.frame_len() {
+            return Err(DropReason::Malformed);
+        }
+        Ok(ip)
+    }
 
     /// Writes new addresses into the header at `at`; with `hop`, one hop less to live.
     fn rewrite<P: Packet>(
@@ -92,20 +136,40 @@ impl Family for V4 {
     type Addr = V4Addr;
 
     const ICMP: u8 = protocol::ICMP;
-    const ECHO_REQUEST: u8 = IcmpV4::ECHO_REQUEST;
-    const ECHO_REPLY: u8 = IcmpV4::ECHO_REPLY;
+    const ICMP_HAS_PSEUDO_HEADER: bool = false;
     const HEADER_LEN: u32 = Ipv4::LEN;
+    const HEADER_HAS_CHECKSUM: bool = true;
 
     #[inline(always)]
-    fn parse<P: Packet>(packet: &P, at: u32) -> Outcome<Ip<V4Addr>> {
+    fn icmp_kind(kind: u8) -> Kind {
+        match kind {
+            IcmpV4::ECHO_REQUEST | IcmpV4::TIMESTAMP => Kind::EchoRequest,
+            IcmpV4::ECHO_REPLY | IcmpV4::TIMESTAMP_REPLY => Kind::EchoReply,
+            IcmpV4::UNREACHABLE | IcmpV4::TIME_EXCEEDED | IcmpV4::PARAMETER_PROBLEM => Kind::Error,
+            _ => Kind::Icmp,
+        }
+    }
+
+    #[inline(always)]
+    fn read<P: Packet>(packet: &P, at: u32) -> Outcome<Ip<V4Addr>> {
         let header: Ipv4 = packet.read(at).ok_or(DropReason::Malformed)?;
         let header_len = header.header_len();
         let total_len = u32::from(header.total_len.get());
-        if !header.is_v4() || header_len < Ipv4::LEN || total_len < header_len || at + total_len > packet.frame_len() {
-            // A BIG TCP packet has a total length of zero (net/ipv4/ip_output.c) and is refused:
-            // netbpf's devices never ask for one.
+        let offset = header.offset();
+        // A BIG TCP packet has a total length of zero (net/ipv4/ip_output.c) and is refused: netbpf's devices never ask
+        // for one. What ends beyond 64 KiB could not be put together (RFC 791 section 3.2).
+        if !header.is_v4()
+            || header_len < Ipv4::LEN
+            || total_len < header_len
+            || u32::from(offset) + total_len > u32::from(u16::MAX)
+        {
             return Err(DropReason::Malformed);
         }
+        let part = match (offset, header.has_more()) {
+            (0, false) => Part::Whole,
+            (0, true) => Part::First,
+            _ => Part::Later,
+        };
         Ok(Ip {
             src: header.src,
             dst: header.dst,
@@ -114,7 +178,9 @@ impl Family for V4 {
             tos: header.tos,
             header_len,
             total_len,
-            is_fragment: header.is_fragment(),
+            part,
+            offset,
+            id: Be32::new(u32::from(header.id.get())),
             is_intact: header.sum().fold() == 0xffff,
         })
     }
@@ -165,7 +231,7 @@ impl Family for V4 {
     fn reset<P: Packet>(packet: &mut P, ip: &Ip<V4Addr>) -> Option<()> {
         const LEN: u32 = Ipv4::LEN + Tcp::LEN;
 
-        let segment: Tcp = packet.read(Ethernet::LEN + ip.header_len)?;
+        let segment: Tcp = packet.read(ip.payload_at(Ethernet::LEN))?;
         let headers = ip.header_len + u32::from(segment.offset >> 4) * 4;
         let mut reset = segment.reset(ip.total_len.saturating_sub(headers));
         let pseudo = pseudo_header(protocol::TCP, Tcp::LEN as u16).add(ip.src.sum()).add(ip.dst.sum());

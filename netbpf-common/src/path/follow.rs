@@ -1,104 +1,10 @@
 //! A packet of a known flow: is the decision still good, and what does it say?
 
-use super::family::IcmpError;
-use super::{
-    Decision, Env, Family, FlowEntry, Packet, Parsed, Rewrite, RouteQuery, Translation, Verdict, apply, publish, table,
-};
-use crate::abi::{
-    DropReason, Endpoint, Event, Flow, FlowKey, Life, Scope, Stamp, TargetKind, Transport, UplinkFlags, generation,
-};
-use crate::flow::{Direction, advance, reopens};
-use crate::wire::{Address, Be16, Kind, L4, tcp_flags};
-
-/// Why a packet does not go on, and what its sender is told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refusal {
-    /// Nothing.
-    Drop(DropReason),
-    /// An ICMP error.
-    Icmp(IcmpError),
-    /// A TCP reset: its connection ended with what it was decided on.
-    Reset,
-}
-
-/// What a function with a stack frame of its own tells its caller: BPF functions return a number.
-/// The high half says which, the low half carries a value.
-pub(super) mod code {
-    /// The packet goes on, the flow is good.
-    pub(in crate::path) const GOOD: u64 = 0;
-    /// No flow any more.
-    pub(in crate::path) const MISS: u64 = 1 << 32;
-    /// [`Refusal::Drop`](super::Refusal::Drop) with its reason.
-    pub(in crate::path) const DROP: u64 = 2 << 32;
-    /// [`Refusal::Reset`](super::Refusal::Reset).
-    pub(in crate::path) const RESET: u64 = 3 << 32;
-    /// ICMP host unreachable.
-    pub(in crate::path) const HOST_UNREACHABLE: u64 = 4 << 32;
-    /// ICMP time exceeded.
-    pub(in crate::path) const TIME_EXCEEDED: u64 = 5 << 32;
-    /// ICMP fragmentation needed with the MTU.
-    pub(in crate::path) const TOO_BIG: u64 = 6 << 32;
-    /// [`Verdict::Peer`](super::Verdict::Peer) with the ifindex.
-    pub(in crate::path) const PEER: u64 = 7 << 32;
-    /// [`Verdict::Neighbour`](super::Verdict::Neighbour) with the ifindex; the next hop is the flow's.
-    pub(in crate::path) const NEIGHBOUR: u64 = 8 << 32;
-    /// [`Verdict::Device`](super::Verdict::Device) with the ifindex.
-    pub(in crate::path) const DEVICE: u64 = 9 << 32;
-    /// [`Verdict::Ingress`](super::Verdict::Ingress) with the ifindex.
-    pub(in crate::path) const INGRESS: u64 = 10 << 32;
-}
-
-/// Splits a [`code`] into which and value.
-#[inline(always)]
-const fn split(code: u64) -> (u64, u32) {
-    (code & !0xffff_ffff, code as u32)
-}
-
-impl Refusal {
-    /// As a [`code`].
-    #[inline(always)]
-    pub(super) const fn code(self) -> u64 {
-        match self {
-            Self::Drop(reason) => code::DROP | reason as u64,
-            Self::Reset => code::RESET,
-            Self::Icmp(IcmpError::HostUnreachable) => code::HOST_UNREACHABLE,
-            Self::Icmp(IcmpError::TimeExceeded) => code::TIME_EXCEEDED,
-            Self::Icmp(IcmpError::TooBig(mtu)) => code::TOO_BIG | mtu as u64,
-        }
-    }
-
-    /// From a [`code`] that says one.
-    #[inline(always)]
-    pub(super) const fn from_code(code: u64) -> Option<Self> {
-        match split(code) {
-            (code::DROP, reason) => match DropReason::from_u32(reason) {
-                Some(reason) => Some(Self::Drop(reason)),
-                None => Some(Self::Drop(DropReason::Internal)),
-            },
-            (code::RESET, _) => Some(Self::Reset),
-            (code::HOST_UNREACHABLE, _) => Some(Self::Icmp(IcmpError::HostUnreachable)),
-            (code::TIME_EXCEEDED, _) => Some(Self::Icmp(IcmpError::TimeExceeded)),
-            (code::TOO_BIG, mtu) => Some(Self::Icmp(IcmpError::TooBig(mtu as u16))),
-            _ => None,
-        }
-    }
-}
-
-/// What the code of a refusal or [`code::GOOD`] means.
-#[inline(always)]
-pub(super) const fn checked(code: u64) -> Result<(), Refusal> {
-    match Refusal::from_code(code) {
-        Some(refusal) => Err(refusal),
-        None => Ok(()),
-    }
-}
-
-impl From<DropReason> for Refusal {
-    #[inline(always)]
-    fn from(reason: DropReason) -> Self {
-        Self::Drop(reason)
-    }
-}
+use super::refusal::{Refusal, checked, code};
+use super::{Env, Family, FlowEntry, Parsed, RouteQuery, Translation, publish, table};
+use crate::abi::{DropReason, Event, Flow, FlowKey, Life, Stamp, TargetKind, Transport, UplinkFlags, generation};
+use crate::flow::{Direction, advance, reopens, tcp};
+use crate::wire::{Be16, Kind, L4, tcp_flags};
 
 /// Whether a packet may open a flow that is translated: of TCP only a SYN, since a container that
 /// came later has no use for the middle of a connection.
@@ -117,7 +23,7 @@ pub(super) fn answers(l4: &L4) -> bool {
 
 /// Looks the packet's flow up and lets the packet act on it; whether there is one, which then lies
 /// in [`Env::scratch`]. `source_generation` is that of the endpoint the packet comes from, 0 if it
-/// comes from none.
+/// comes from none. An ICMP error finds the flow it is about and leaves it as it is.
 #[inline(always)]
 pub(super) fn follow<F: Family, E: Env<F>>(
     env: &E,
@@ -142,6 +48,13 @@ pub(super) fn follow<F: Family, E: Env<F>>(
             return Ok(false);
         }
     }
+    if parsed.l4.kind == Kind::Error {
+        return Ok(true);
+    }
+    if parsed.l4.kind == Kind::Tcp {
+        let scratch = env.scratch().ok_or(DropReason::Internal)?;
+        entry.track(&scratch.flow.sent.after(&parsed.l4, parsed.payload_len()));
+    }
     entry.touch(env.now(), parsed.ip.total_len);
     env.count(Event::Hit);
     Ok(true)
@@ -151,10 +64,10 @@ pub(super) fn follow<F: Family, E: Env<F>>(
 /// that makes a hit more than one lookup.
 #[inline(always)]
 fn is_unusual<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, flow: &Flow<F::Addr>, source_generation: u32) -> bool {
-    let direction = if flow.is_reply == 0 { Direction::Original } else { Direction::Reply };
-    (flow.is_reply == 0 && reopens(flow.word, &parsed.l4))
+    let l4 = &parsed.l4;
+    (flow.is_reply == 0 && reopens(flow.word, l4))
         || flow.word.life() == Life::Dead
-        || advance(flow.word, direction, &parsed.l4) != flow.word
+        || advance(flow.word, Direction::of(flow.is_reply), l4.kind, l4.tcp_flags) != flow.word
         || flow.source_generation != source_generation
         || env.generation(flow.owner.slot) != flow.owner.generation
         || !is_target_fresh(env, flow)
@@ -192,18 +105,38 @@ fn settle<F: Family, E: Env<F>>(
         table::end_either(env, key, entry, flow);
         return code::MISS;
     }
-    if !table::step(env, entry, flow, &parsed.l4) {
+    let flags = if parsed.l4.kind == Kind::Tcp { believed(env, parsed, flow) } else { 0 };
+    if !table::step(env, entry, flow, parsed.l4.kind, flags) {
         return code::MISS;
     }
     match is_still_so(env, entry, parsed, key, flow, source_generation) {
         Ok(true) => code::GOOD,
         Ok(false) => {
+            if parsed.l4.kind == Kind::Error {
+                // An error never ends a flow; what it is about went another way than its flow would go now.
+                return Refusal::Drop(DropReason::StaleFlow).code();
+            }
             env.count(Event::FlowRedecided);
             table::end_either(env, key, entry, flow);
             if opens(&parsed.l4) { code::MISS } else { code::RESET }
         }
         Err(refusal) => refusal.code(),
     }
+}
+
+/// The control bits of a TCP segment as far as they may act on its flow.
+#[inline(always)]
+fn believed<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, flow: &Flow<F::Addr>) -> u8 {
+    let l4 = &parsed.l4;
+    if !tcp::needs_proof(flow.word, Direction::of(flow.is_reply), l4.tcp_flags) {
+        return l4.tcp_flags;
+    }
+    let other = env.flow(&flow.other).map(|entry| entry.sent()).unwrap_or_default();
+    let believed = tcp::believed(flow.word, l4, parsed.payload_len(), &flow.sent, &other);
+    if believed != l4.tcp_flags {
+        env.count(Event::OutOfWindow);
+    }
+    believed
 }
 
 /// Whether what the flow was decided on is still so, deciding again where that is cheap: a rule
@@ -312,150 +245,4 @@ pub(super) fn way_out<F: Family, E: Env<F>>(
     flow.mtu = route.mtu;
     flow.routed = env.now() as u32;
     Ok(source)
-}
-
-/// Decides on a packet by the flow in [`Env::scratch`], and changes it accordingly.
-#[inline(always)]
-pub(super) fn carry<F: Family, E: Env<F>, P: Packet>(
-    env: &E,
-    packet: &mut P,
-    parsed: &Parsed<F>,
-    key: &FlowKey<F::Addr>,
-) -> Result<Verdict, Refusal> {
-    let carried = decide_and_apply(env, packet, parsed, key);
-    let ifindex = match split(carried) {
-        (code::PEER, ifindex) => return Ok(Verdict::Peer { ifindex }),
-        (code::DEVICE, ifindex) => return Ok(Verdict::Device { ifindex }),
-        (code::INGRESS, ifindex) => return Ok(Verdict::Ingress { ifindex }),
-        (code::NEIGHBOUR, ifindex) => ifindex,
-        _ => return Err(Refusal::from_code(carried).unwrap_or(Refusal::Drop(DropReason::Internal))),
-    };
-    let next_hop = env.scratch().ok_or(DropReason::Internal)?.flow.next_hop;
-    Ok(Verdict::Neighbour { ifindex, next_hop })
-}
-
-/// The body of [`carry`], with a stack frame of its own. A [`code`].
-#[inline(never)]
-fn decide_and_apply<F: Family, E: Env<F>, P: Packet>(
-    env: &E,
-    packet: &mut P,
-    parsed: &Parsed<F>,
-    key: &FlowKey<F::Addr>,
-) -> u64 {
-    let Some(scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
-    match decide(env, packet, parsed, key, &scratch.flow) {
-        Ok(decision) => enact(env, packet, parsed, &decision),
-        Err(refusal) => refusal.code(),
-    }
-}
-
-/// Changes the packet as decided. A [`code`].
-#[inline(always)]
-fn enact<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, parsed: &Parsed<F>, decision: &Decision<F>) -> u64 {
-    let verdict = match carry_direct(env, packet, parsed, decision) {
-        Ok(verdict) => verdict,
-        Err(refusal) => return refusal.code(),
-    };
-    match verdict {
-        Verdict::Peer { ifindex } => code::PEER | u64::from(ifindex),
-        Verdict::Device { ifindex } => code::DEVICE | u64::from(ifindex),
-        Verdict::Ingress { ifindex } => code::INGRESS | u64::from(ifindex),
-        Verdict::Neighbour { ifindex, .. } => code::NEIGHBOUR | u64::from(ifindex),
-        Verdict::Drop(reason) => Refusal::Drop(reason).code(),
-        Verdict::Pass => Refusal::Drop(DropReason::Internal).code(),
-    }
-}
-
-/// Sends a packet that needs no flow on its way.
-#[inline(always)]
-pub(super) fn carry_direct<F: Family, E: Env<F>, P: Packet>(
-    env: &E,
-    packet: &mut P,
-    parsed: &Parsed<F>,
-    decision: &Decision<F>,
-) -> Result<Verdict, Refusal> {
-    match apply(packet, parsed, &decision.rewrite, env.config().gateway_mac) {
-        Some(()) => Ok(decision.verdict),
-        None => Err(Refusal::Drop(DropReason::Internal)),
-    }
-}
-
-/// What a flow entry says of a packet.
-#[inline(always)]
-fn decide<F: Family, E: Env<F>, P: Packet>(
-    env: &E,
-    packet: &P,
-    parsed: &Parsed<F>,
-    key: &FlowKey<F::Addr>,
-    flow: &Flow<F::Addr>,
-) -> Result<Decision<F>, Refusal> {
-    let translation = Translation::of(flow);
-    let same = translation.src == key.src
-        && translation.dst == key.dst
-        && translation.sport == key.sport
-        && translation.dport == key.dport;
-    let mut decision = match TargetKind::from_u8(flow.target_kind) {
-        Some(TargetKind::Endpoint) => {
-            let endpoint = env.endpoint(flow.target).ok_or(DropReason::NoEndpoint)?;
-            into_endpoint(parsed, key.scope, endpoint)
-        }
-        Some(TargetKind::Host) => into_host(env, parsed),
-        Some(TargetKind::World) => {
-            if flow.mtu != 0 && parsed.segment_len(packet.gso_size()) > u32::from(flow.mtu) {
-                return Err(Refusal::Icmp(IcmpError::TooBig(flow.mtu)));
-            }
-            let verdict = Verdict::Neighbour { ifindex: flow.target, next_hop: flow.next_hop };
-            Decision { rewrite: Rewrite { hop: true, ..Rewrite::NONE }, verdict }
-        }
-        None => return Err(Refusal::Drop(DropReason::Internal)),
-    };
-    if parsed.l4.kind == Kind::EchoReply && key.scope == Scope::Uplink as u16 {
-        // The host gets it too, see `uplink`, and gets it whole.
-        decision.rewrite.hop = false;
-    }
-    if decision.rewrite.hop && parsed.ip.ttl <= 1 {
-        return Err(Refusal::Icmp(IcmpError::TimeExceeded));
-    }
-    if !same {
-        decision.rewrite.translation = Some(translation);
-    }
-    Ok(decision)
-}
-
-/// Into a container's namespace. A neighbour's frame already has the right Ethernet addresses.
-#[inline(always)]
-pub(super) fn into_endpoint<F: Family>(parsed: &Parsed<F>, scope: u16, endpoint: &Endpoint) -> Decision<F> {
-    let addressed = scope == Scope::Container as u16 && parsed.ethernet.dst == endpoint.mac;
-    let ethernet = if addressed { None } else { Some(endpoint.mac) };
-    let verdict = if scope == Scope::Host as u16 {
-        // redirect_peer works at ingress only; at netbpf0's egress the packet takes the device.
-        Verdict::Device { ifindex: endpoint.ifindex }
-    } else {
-        Verdict::Peer { ifindex: endpoint.ifindex }
-    };
-    Decision { rewrite: Rewrite { ethernet, translation: None, hop: scope == Scope::Uplink as u16 }, verdict }
-}
-
-/// Into the host's stack.
-#[inline(always)]
-pub(super) fn into_host<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Decision<F> {
-    let config = env.config();
-    let addressed = parsed.ethernet.dst == config.gateway_mac;
-    let ethernet = if addressed { None } else { Some(config.gateway_mac) };
-    Decision {
-        rewrite: Rewrite { ethernet, ..Rewrite::NONE },
-        verdict: Verdict::Ingress { ifindex: config.host_ifindex },
-    }
-}
-
-/// Whether an address can be the other end of a container's conversation.
-#[inline(always)]
-pub(super) fn check_destination<A: Address>(dst: A) -> Result<(), DropReason> {
-    if dst.is_unicast() {
-        Ok(())
-    } else if dst.is_loopback() || dst == A::default() {
-        Err(DropReason::Martian)
-    } else {
-        Err(DropReason::Multicast)
-    }
 }

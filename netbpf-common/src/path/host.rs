@@ -1,12 +1,12 @@
 //! Everything the host sends to containers.
 
+use super::decide::{ANY_NETWORK, carry, carry_direct, verdict};
 use super::family::IcmpError;
-use super::follow::{Refusal, answers, carry, carry_direct, checked, code, follow, into_endpoint, opens};
+use super::follow::{answers, follow, opens};
 use super::make::{Leg, NewFlow, make};
-use super::{
-    Env, Family, Packet, Parsed, V4, Verdict, parse, publish,
-    refuse::{Teller, refuse},
-};
+use super::refusal::{Refusal, checked, code};
+use super::refuse::{Teller, refuse};
+use super::{Env, Family, Packet, Parsed, V4, Verdict, errors, fragments, parse, publish};
 use crate::abi::{DropReason, FlowKey, Scope, Transport};
 use crate::wire::{Address, Be16, Ethernet, Kind};
 
@@ -25,34 +25,39 @@ pub fn host<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
 
 #[inline(always)]
 fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> Verdict {
-    let parsed = match parse::<F, P>(packet, ethernet) {
-        Ok(parsed) => parsed,
-        Err(reason) => return Verdict::Drop(reason),
-    };
-    match route(packet, env, &parsed) {
-        Ok(verdict) => verdict,
+    let Some(mut parsed) = env.parsed() else { return Verdict::Drop(DropReason::Internal) };
+    if let Err(reason) = parse::<F, P>(packet, ethernet, &mut parsed) {
+        return Verdict::Drop(reason);
+    }
+    match route(packet, env, &mut parsed) {
+        Ok(code) => verdict(env, code),
         Err(refusal) => {
             let config = env.config();
             // In the name of who could not be reached: the host takes nothing from its own addresses.
-            let teller = Teller { gateway: parsed.ip.dst, to: config.gateway_mac };
+            let teller = Teller { gateway: parsed.ip.dst, to: config.gateway_mac, from: config.gateway_mac };
             refuse(env, packet, &parsed, refusal, &teller, Verdict::Ingress { ifindex: config.host_ifindex })
         }
     }
 }
 
 #[inline(always)]
-fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &Parsed<F>) -> Result<Verdict, Refusal> {
-    let dst = parsed.ip.dst;
-    if !dst.is_unicast() {
+fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut Parsed<F>) -> Result<u64, Refusal> {
+    if !parsed.ip.dst.is_unicast() {
         return Err(DropReason::Multicast.into());
     }
-    if parsed.ip.is_fragment || parsed.l4.kind == Kind::Icmp {
-        let slot = env.slot_of(dst);
-        let endpoint = env.endpoint(slot).filter(|_| slot != 0).ok_or(DropReason::NoEndpoint)?;
-        return carry_direct(env, packet, parsed, &into_endpoint(parsed, Scope::Host as u16, endpoint));
+    if parsed.l4.kind == Kind::Icmp {
+        return Refusal::or(carry_direct(env, packet, parsed, Scope::Host, ANY_NETWORK));
     }
-    let key = parsed.key(Scope::Host);
+    if !fragments::settle(env, parsed, Scope::Host)? {
+        return Err(DropReason::Fragment.into());
+    }
+    let key = errors::key_of(env, packet, parsed, Scope::Host).ok_or(DropReason::IcmpError)?;
     if !follow(env, parsed, &key, 0)? {
+        match parsed.l4.kind {
+            Kind::Error => return Err(DropReason::IcmpError.into()),
+            Kind::Fragment => return Err(DropReason::Fragment.into()),
+            _ => {}
+        }
         checked(plan(env, parsed, &key))?;
         checked(make(env, parsed, &key))?;
     }

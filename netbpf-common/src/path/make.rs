@@ -1,11 +1,11 @@
 //! A decided flow becomes a made one: port, checksum deltas, both entries.
 
 use super::apply::deltas;
-use super::follow::{Refusal, code};
+use super::refusal::{Refusal, code};
 use super::{Env, Family, HostSocket, InsertError, Parsed, Scratch, table};
-use crate::abi::{DropReason, Endpoint, Flow, FlowKey, Scope, Stamp, TargetKind, Transport, Word, generation};
+use crate::abi::{DropReason, Endpoint, Flow, FlowKey, Scope, Sent, Stamp, TargetKind, Transport, Word, generation};
 use crate::flow::{ATTEMPTS, PortRange};
-use crate::wire::Be16;
+use crate::wire::{Be16, Kind};
 
 /// Where the packets of one direction go. A struct, not an enum: the verifier does not follow the
 /// copy of a payload that a variant leaves out.
@@ -47,8 +47,23 @@ impl Leg {
         }
     }
 
+    /// Whether it leads to the world.
     #[inline(always)]
-    fn write<F: Family, E: Env<F>>(&self, env: &E, flow: &mut Flow<F::Addr>) {
+    pub(super) fn leaves(&self) -> bool {
+        self.kind == TargetKind::World
+    }
+
+    /// The slot of its endpoint; 0 if it is none.
+    #[inline(always)]
+    fn slot(&self) -> u32 {
+        match self.kind {
+            TargetKind::Endpoint => self.target,
+            TargetKind::World | TargetKind::Host => 0,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn write<F: Family, E: Env<F>>(&self, env: &E, flow: &mut Flow<F::Addr>) {
         flow.target_kind = self.kind as u8;
         flow.target = self.target;
         flow.target_generation = match self.kind {
@@ -63,6 +78,8 @@ impl Leg {
 pub(super) struct NewFlow<F: Family> {
     /// The source address it leaves with.
     pub(super) src: F::Addr,
+    /// The source port it leaves with, if that is free.
+    pub(super) sport: Be16,
     /// The destination address it leaves with.
     pub(super) dst: F::Addr,
     /// The destination port it leaves with.
@@ -81,11 +98,21 @@ impl<F: Family> NewFlow<F> {
     pub(super) fn plain(key: &FlowKey<F::Addr>, forward: Leg, back: Leg) -> Self {
         Self {
             src: key.src,
+            sport: key.sport,
             dst: key.dst,
             dport: key.dport,
             forward,
             back,
             owner: Stamp { slot: generation::ALWAYS, generation: 0 },
+        }
+    }
+
+    /// The slot of the endpoint that it is counted for: who opens it, else whom it leads to.
+    #[inline(always)]
+    fn payer(&self) -> u32 {
+        match self.back.slot() {
+            0 => self.forward.slot(),
+            slot => slot,
         }
     }
 }
@@ -103,12 +130,16 @@ pub(super) fn make<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &Flow
 #[inline(always)]
 fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> Result<(), DropReason> {
     let mut scratch = env.scratch().ok_or(DropReason::Internal)?;
-    let Scratch { flow, new } = &mut *scratch;
+    let Scratch { flow, new, .. } = &mut *scratch;
     let config = env.config();
     let range = PortRange::new(config.nat_first, config.nat_last);
     let seed = env.random();
     let scope = new.forward.scope();
-    let mut reply = FlowKey::new(scope, key.proto, new.dst, new.dport, new.src, key.sport);
+    flow.payer = new.payer();
+    if env.confirmed(flow.payer) >= u64::from(config.flow_limit) {
+        return Err(DropReason::FlowLimit);
+    }
+    let mut reply = FlowKey::new(scope, key.proto, new.dst, new.dport, new.src, new.sport);
     flow.word = Word::half(env.next_flow_id());
     flow.seen = env.now();
     flow.owner = new.owner;
@@ -116,6 +147,7 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     flow.bytes = 0;
     flow.other = *key;
     flow.is_reply = 1;
+    flow.sent = Sent::default();
     flow.source_generation = new.forward.generation;
     new.back.write(env, flow);
 
@@ -149,6 +181,9 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     flow.is_reply = 0;
     flow.packets = 1;
     flow.bytes = u64::from(parsed.ip.total_len);
+    if parsed.l4.kind == Kind::Tcp {
+        flow.sent = Sent::default().after(&parsed.l4, parsed.payload_len());
+    }
     flow.source_generation = new.back.generation;
     (flow.address_delta, flow.port_delta) = deltas(key, &reply);
     new.forward.write(env, flow);
@@ -162,7 +197,7 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
 /// and it is not published. A port outside the NAT range is then marked, so that replies to it
 /// are looked for.
 #[inline(always)]
-fn may_use<F: Family, E: Env<F>>(env: &E, reply: &FlowKey<F::Addr>, range: &PortRange) -> bool {
+pub(super) fn may_use<F: Family, E: Env<F>>(env: &E, reply: &FlowKey<F::Addr>, range: &PortRange) -> bool {
     let Some(transport) = Transport::from_protocol(reply.proto) else { return true };
     let port = reply.dport.get();
     let index = transport.port_index(port);

@@ -10,17 +10,23 @@
 //! one and makes it ([`table`]).
 
 mod apply;
+mod broadcast;
 pub mod collect;
+mod decide;
 mod egress;
 mod env;
+mod errors;
 mod family;
 mod follow;
+mod fragments;
 mod host;
 mod make;
+mod mapping;
 mod neighbour;
 mod packet;
 mod parse;
 mod publish;
+mod refusal;
 mod refuse;
 pub mod socket;
 pub mod table;
@@ -30,7 +36,7 @@ mod verdict;
 pub use apply::{Rewrite, Translation, apply};
 pub use egress::egress;
 pub use env::{Env, FlowEntry, HostSocket, InsertError, Route, RouteQuery, Scratch};
-pub use family::{Family, Ip, V4};
+pub use family::{Family, Ip, Part, V4};
 pub use host::host;
 pub use packet::Packet;
 pub use parse::{Parsed, parse};

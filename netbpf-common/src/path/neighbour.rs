@@ -1,18 +1,29 @@
 //! Who has an address: ARP, answered in the datapath.
 
-use super::{Env, Packet, V4, Verdict, verdict::Outcome};
+use super::refusal::{Refusal, code};
+use super::{Env, Packet, V4};
 use crate::abi::{DropReason, Endpoint, Event};
 use crate::wire::{Arp, Ethernet, Mac, V4Addr};
 
 /// Answers a container's ARP request for the gateway or for a neighbour. A probe or announcement
 /// of its own address (RFC 5227) is left unanswered; so is a question about an address nobody has.
+///
+/// A [`code`].
+#[inline(never)]
+pub(super) fn answer<E: Env<V4>, P: Packet>(packet: &mut P, env: &E, ethernet: &Ethernet, endpoint: &Endpoint) -> u64 {
+    match reply(packet, env, ethernet, endpoint) {
+        Ok(()) => code::PEER | u64::from(endpoint.ifindex),
+        Err(reason) => Refusal::Drop(reason).code(),
+    }
+}
+
 #[inline(always)]
-pub(super) fn answer<E: Env<V4>, P: Packet>(
+fn reply<E: Env<V4>, P: Packet>(
     packet: &mut P,
     env: &E,
     ethernet: &Ethernet,
     endpoint: &Endpoint,
-) -> Outcome<Verdict> {
+) -> Result<(), DropReason> {
     let arp: Arp = packet.read(Ethernet::LEN).ok_or(DropReason::Malformed)?;
     let probes = arp.sender() == V4Addr::default();
     if !arp.is_ipv4()
@@ -27,7 +38,7 @@ pub(super) fn answer<E: Env<V4>, P: Packet>(
     packet.write(Ethernet::LEN, arp.answer(mac)).ok_or(DropReason::Internal)?;
     packet.write(0, reply).ok_or(DropReason::Internal)?;
     env.count(Event::ArpAnswered);
-    Ok(Verdict::Peer { ifindex: endpoint.ifindex })
+    Ok(())
 }
 
 #[inline(always)]

@@ -31,6 +31,10 @@ pub trait Packet {
     /// The device the packet came into the host by; 0 when the host made it.
     fn ingress_ifindex(&self) -> u32;
 
+    /// Brings the first `len` bytes in reach of reads and writes, as far as the frame has them. For what lies beyond the
+    /// headers that every packet has.
+    fn reach(&mut self, len: u32);
+
     /// Reads a header.
     fn read<T: Pod>(&self, at: u32) -> Option<T>;
 

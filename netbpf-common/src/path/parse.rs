@@ -1,8 +1,10 @@
 //! From bytes to what identifies a flow.
 
-use super::{Family, Ip, Packet, verdict::Outcome};
+use core::hint::black_box;
+
+use super::{Family, Ip, Packet, Part, verdict::Outcome};
 use crate::abi::{DropReason, FlowKey, Scope};
-use crate::wire::{Be16, Ethernet, IcmpV4, Kind, L4, Ports, Tcp, protocol};
+use crate::wire::{Be16, Ethernet, IcmpV4, Kind, L4, Ports, Tcp, protocol, tcp_flags};
 
 /// An IP packet as the paths see it.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +21,7 @@ impl<F: Family> Parsed<F> {
     /// Offset of the transport header in the frame, in bytes.
     #[inline(always)]
     pub fn l4_at(&self) -> u32 {
-        Ethernet::LEN + self.ip.header_len
+        self.ip.payload_at(Ethernet::LEN)
     }
 
     /// The key of the packet's flow.
@@ -29,6 +31,12 @@ impl<F: Family> Parsed<F> {
         FlowKey::new(scope, self.ip.proto, self.ip.src, sport, self.ip.dst, dport)
     }
 
+    /// Bytes of data behind the transport header.
+    #[inline(always)]
+    pub fn payload_len(&self) -> u32 {
+        self.ip.payload_len().saturating_sub(u32::from(self.l4.header_len))
+    }
+
     /// Length of the largest IP packet this becomes on a wire: of one segment if it is GSO.
     #[inline(always)]
     pub fn segment_len(&self, gso_size: u32) -> u32 {
@@ -36,47 +44,148 @@ impl<F: Family> Parsed<F> {
     }
 }
 
-/// Reads the headers behind an Ethernet header. Ports of a fragment are not read, since only the
-/// first has them: its transport is [`Kind::Other`].
+impl<F: Family> Default for Parsed<F> {
+    fn default() -> Self {
+        Self { ethernet: Ethernet::default(), ip: Ip::default(), l4: L4::new(Kind::Other, Ports::default()) }
+    }
+}
+
+/// Reads the headers behind an Ethernet header. Ports of a fragment that is not the first are not read, since it has
+/// none: they are still to be asked for (see `fragments`).
 #[inline(always)]
-pub fn parse<F: Family, P: Packet>(packet: &P, ethernet: Ethernet) -> Outcome<Parsed<F>> {
-    let ip = F::parse(packet, Ethernet::LEN)?;
-    let l4 = if ip.is_fragment { L4::new(Kind::Other, Ports::default()) } else { transport::<F, P>(packet, &ip)? };
-    Ok(Parsed { ethernet, ip, l4 })
+pub fn parse<F: Family, P: Packet>(packet: &P, ethernet: Ethernet, parsed: &mut Parsed<F>) -> Outcome<()> {
+    parsed.ethernet = ethernet;
+    match DropReason::from_u32(read(packet, parsed)) {
+        Some(reason) => Err(reason),
+        None => Ok(()),
+    }
+}
+
+/// The body of [`parse`], with a stack frame of its own. A number that is no reason: it could be read.
+#[inline(never)]
+fn read<F: Family, P: Packet>(packet: &P, parsed: &mut Parsed<F>) -> u32 {
+    match headers(packet, parsed) {
+        Ok(()) => u32::MAX,
+        Err(reason) => reason as u32,
+    }
 }
 
 #[inline(always)]
-fn transport<F: Family, P: Packet>(packet: &P, ip: &Ip<F::Addr>) -> Outcome<L4> {
+fn headers<F: Family, P: Packet>(packet: &P, parsed: &mut Parsed<F>) -> Outcome<()> {
+    let ip = F::parse(packet, Ethernet::LEN)?;
     let at = Ethernet::LEN + ip.header_len;
-    let payload = ip.total_len - ip.header_len;
-    let need = |len: u32| if payload < len { Err(DropReason::Malformed) } else { Ok(()) };
-    match ip.proto {
+    let mut l4 = match ip.part {
+        Part::Later => L4::new(Kind::Fragment, Ports::default()),
+        part => {
+            let short = if part == Part::First { DropReason::TinyFragment } else { DropReason::Malformed };
+            transport::<F, P>(packet, ip.proto, at, ip.payload_len()).ok_or(short)?
+        }
+    };
+    if l4.tcp_flags & tcp_flags::SYN != 0 {
+        let found = options(packet, at, u32::from(l4.header_len));
+        (l4.mss_at, l4.scale) = ((found >> 8) as u8, found as u8);
+    }
+    (parsed.ip, parsed.l4) = (ip, l4);
+    Ok(())
+}
+
+/// Reads what identifies a flow in the transport header at `at`; nothing if of its packet less than that is there.
+#[inline(always)]
+fn transport<F: Family, P: Packet>(packet: &P, proto: u8, at: u32, payload: u32) -> Option<L4> {
+    let need = |len: u32| (payload >= len).then_some(());
+    match proto {
         protocol::TCP => {
             need(Tcp::LEN)?;
-            let ports = packet.read(at).ok_or(DropReason::Malformed)?;
-            let control: Be16 = packet.read(at + Tcp::CONTROL_AT).ok_or(DropReason::Malformed)?;
-            let header_len = (control.get() >> 12) * 4;
-            Ok(L4 { tcp_flags: control.get() as u8, header_len, ..L4::new(Kind::Tcp, ports) })
-        }
-        protocol::UDP => {
-            need(8)?;
-            Ok(L4::new(Kind::Udp, packet.read(at).ok_or(DropReason::Malformed)?))
-        }
-        protocol::SCTP => {
-            need(12)?;
-            Ok(L4::new(Kind::Sctp, packet.read(at).ok_or(DropReason::Malformed)?))
+            let tcp: Tcp = packet.read(at)?;
+            let ports = Ports { sport: tcp.sport, dport: tcp.dport };
+            Some(L4 {
+                tcp_flags: tcp.flags,
+                header_len: u16::from(tcp.offset >> 4) * 4,
+                seq: tcp.seq.get(),
+                ack: tcp.ack.get(),
+                window: tcp.window.get(),
+                ..L4::new(Kind::Tcp, ports)
+            })
         }
         proto if proto == F::ICMP => {
             need(IcmpV4::LEN)?;
-            let icmp: IcmpV4 = packet.read(at).ok_or(DropReason::Malformed)?;
-            if icmp.kind == F::ECHO_REQUEST {
-                Ok(L4::new(Kind::EchoRequest, Ports { sport: icmp.id, dport: Be16::ZERO }))
-            } else if icmp.kind == F::ECHO_REPLY {
-                Ok(L4::new(Kind::EchoReply, Ports { sport: Be16::ZERO, dport: icmp.id }))
-            } else {
-                Ok(L4::new(Kind::Icmp, Ports::default()))
-            }
+            let icmp: IcmpV4 = packet.read(at)?;
+            Some(with_ports(F::icmp_kind(icmp.kind), icmp.id))
         }
-        _ => Ok(L4::new(Kind::Other, Ports::default())),
+        protocol::SCTP => {
+            need(12)?;
+            Some(L4::new(Kind::Sctp, packet.read(at)?))
+        }
+        _ => {
+            if proto == protocol::UDP {
+                need(8)?;
+            }
+            quoted(packet, proto, at)
+        }
     }
+}
+
+/// Reads what identifies a flow in the first eight bytes of a transport header: no more may be there of a packet that an
+/// error quotes (RFC 792).
+#[inline(always)]
+pub(super) fn quoted_transport<F: Family, P: Packet>(packet: &P, proto: u8, at: u32) -> Option<L4> {
+    if proto == F::ICMP {
+        let icmp: IcmpV4 = packet.read(at)?;
+        return Some(with_ports(F::icmp_kind(icmp.kind), icmp.id));
+    }
+    quoted(packet, proto, at)
+}
+
+#[inline(always)]
+fn quoted<P: Packet>(packet: &P, proto: u8, at: u32) -> Option<L4> {
+    let kind = match proto {
+        protocol::TCP => Kind::Tcp,
+        protocol::UDP => Kind::Udp,
+        protocol::SCTP => Kind::Sctp,
+        _ => return Some(L4::new(Kind::Other, Ports::default())),
+    };
+    Some(L4::new(kind, packet.read(at)?))
+}
+
+/// An ICMP message has its identifier at the asking side.
+#[inline(always)]
+fn with_ports(kind: Kind, id: Be16) -> L4 {
+    let ports = match kind {
+        Kind::EchoRequest => Ports { sport: id, dport: Be16::ZERO },
+        Kind::EchoReply => Ports { sport: Be16::ZERO, dport: id },
+        _ => Ports::default(),
+    };
+    L4::new(kind, ports)
+}
+
+/// What the options of a SYN say (RFC 9293 section 3.1), as one number: offset of the maximum segment size, and window scale.
+#[inline(never)]
+fn options<P: Packet>(packet: &P, tcp_at: u32, header_len: u32) -> u32 {
+    let (mut at, mut mss_at, mut scale) = (Tcp::LEN as u8, 0_u8, 0_u8);
+    for _ in 0..Tcp::MAX_OPTIONS {
+        // The verifier is to forget what it knows of these: it would walk on once for all that they can be.
+        (at, mss_at, scale) = (black_box(at), black_box(mss_at), black_box(scale));
+        let place = u32::from(at);
+        if place + 2 > header_len {
+            break;
+        }
+        // Kind and length in one word; the last byte of the options can only be one that says nothing.
+        let Some(option) = packet.read::<Be16>(tcp_at + place) else { break };
+        let (kind, len) = ((option.get() >> 8) as u8, option.get() as u8);
+        if kind == Tcp::NO_OPERATION {
+            at += 1;
+            continue;
+        }
+        if kind == Tcp::END_OF_OPTIONS || len < 2 || place + u32::from(len) > header_len {
+            break;
+        }
+        if kind == Tcp::MAX_SEGMENT_SIZE && len == 4 {
+            mss_at = at + 2;
+        } else if kind == Tcp::WINDOW_SCALE && len == 3 {
+            // The word that ends with the shift count.
+            scale = packet.read::<Be16>(tcp_at + place + 1).map_or(0, |word| word.get() as u8);
+        }
+        at = at.wrapping_add(len);
+    }
+    u32::from(mss_at) << 8 | u32::from(scale)
 }

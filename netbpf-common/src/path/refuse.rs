@@ -1,24 +1,9 @@
 //! What the sender of a refused packet is told.
 
-use super::family::IcmpError;
-use super::follow::Refusal;
-use super::{Env, Family, Packet, Parsed, Verdict};
-use crate::abi::{DropReason, Event};
+use super::refusal::Refusal;
+use super::{Env, Family, Packet, Parsed, Part, Verdict};
+use crate::abi::Event;
 use crate::wire::{Ethernet, Kind, Mac, tcp_flags};
-
-impl Refusal {
-    /// The reason this is counted under.
-    #[inline(always)]
-    pub(super) fn reason(self) -> DropReason {
-        match self {
-            Self::Drop(reason) => reason,
-            Self::Icmp(IcmpError::HostUnreachable) => DropReason::NoEndpoint,
-            Self::Icmp(IcmpError::TimeExceeded) => DropReason::TtlExceeded,
-            Self::Icmp(IcmpError::TooBig(_)) => DropReason::TooBig,
-            Self::Reset => DropReason::StaleFlow,
-        }
-    }
-}
 
 /// Who is told, and in whose name.
 pub(super) struct Teller<A> {
@@ -26,6 +11,8 @@ pub(super) struct Teller<A> {
     pub(super) gateway: A,
     /// MAC address of the packet's sender.
     pub(super) to: Mac,
+    /// MAC address that the answer comes from.
+    pub(super) from: Mac,
 }
 
 /// Turns the packet into the answer its sender gets, which then takes the way `back`, or drops it.
@@ -40,8 +27,8 @@ pub(super) fn refuse<F: Family, E: Env<F>, P: Packet>(
 ) -> Verdict {
     let answerable = match refusal {
         Refusal::Drop(_) => false,
-        // No error about an error, nor about a fragment (RFC 1122 section 3.2.2).
-        Refusal::Icmp(_) => parsed.l4.kind != Kind::Icmp && !parsed.ip.is_fragment,
+        // No error about an error, nor about a fragment that is not the first (RFC 1122 section 3.2.2).
+        Refusal::Icmp(_) => !matches!(parsed.l4.kind, Kind::Error | Kind::Icmp) && parsed.ip.part != Part::Later,
         // No reset about a reset (RFC 9293 section 3.5.2).
         Refusal::Reset => parsed.l4.tcp_flags & tcp_flags::RST == 0,
     };
@@ -72,6 +59,6 @@ fn answer<F: Family, E: Env<F>, P: Packet>(
             F::reset(packet, &parsed.ip)
         }
     };
-    let ethernet = Ethernet { dst: teller.to, src: env.config().gateway_mac, ethertype: parsed.ethernet.ethertype };
+    let ethernet = Ethernet { dst: teller.to, src: teller.from, ethertype: parsed.ethernet.ethertype };
     made.and_then(|()| packet.write(0, ethernet)).is_some()
 }

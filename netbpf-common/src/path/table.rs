@@ -10,7 +10,7 @@
 use super::{Env, Family, FlowEntry, InsertError};
 use crate::abi::{Event, Flow, FlowKey, Life, RingSlot, Word};
 use crate::flow::{Direction, advance};
-use crate::wire::L4;
+use crate::wire::Kind;
 
 /// How often a lost swap is tried again. Two CPUs change the same flow at once only around its
 /// beginning and end.
@@ -27,8 +27,10 @@ pub fn complete<F: Family, E: Env<F>>(
 ) -> Result<(), InsertError> {
     env.insert(original, flow).inspect_err(|_| env.remove(&flow.other))?;
     env.count(Event::FlowMade);
-    let oldest = env.exchange_ring(&RingSlot { original: *original, word: flow.word });
-    evict(env, &oldest);
+    if flow.word.life() == Life::Half {
+        let oldest = env.exchange_ring(flow.payer, &RingSlot { original: *original, word: flow.word });
+        evict(env, &oldest);
+    }
     Ok(())
 }
 
@@ -60,6 +62,9 @@ pub fn end<F: Family, E: Env<F>>(env: &E, original: &FlowKey<F::Addr>, entry: &E
         return false;
     }
     // Nobody else deletes these keys now, so the entry stays this flow's until it is removed here.
+    if word.life() == Life::Established {
+        env.count_confirmed(entry.payer(), -1);
+    }
     env.remove(&entry.other());
     env.remove(original);
     true
@@ -81,29 +86,29 @@ pub fn end_either<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>, entry: 
     }
 }
 
-/// Lets a packet act on the state of its flow. False: the flow is no more, a miss.
+/// Lets a packet act on the state of its flow; `flags` are the control bits of a TCP segment as far as they are
+/// believed. False: the flow is no more, a miss.
 ///
 /// A packet that changes nothing costs nothing here; a reply that does looks its O entry up.
 #[inline(always)]
-pub fn step<F: Family, E: Env<F>>(env: &E, entry: &E::Entry, flow: &Flow<F::Addr>, l4: &L4) -> bool {
+pub fn step<F: Family, E: Env<F>>(env: &E, entry: &E::Entry, flow: &Flow<F::Addr>, kind: Kind, flags: u8) -> bool {
+    let direction = Direction::of(flow.is_reply);
     if flow.word.life() == Life::Dead {
         return false;
     }
-    if flow.is_reply == 0 {
-        let next = advance(flow.word, Direction::Original, l4);
-        next == flow.word || advance_entry(env, entry, flow.word, Direction::Original, l4).is_some()
-    } else {
-        if advance(flow.word, Direction::Reply, l4) == flow.word {
-            return true;
+    if advance(flow.word, direction, kind, flags) == flow.word {
+        return true;
+    }
+    if direction == Direction::Original {
+        return advance_entry(env, entry, flow.word, direction, kind, flags).is_some();
+    }
+    let Some(original) = env.flow(&flow.other) else { return false };
+    match advance_entry(env, &original, flow.word, direction, kind, flags) {
+        Some(word) => {
+            entry.copy_word(word);
+            true
         }
-        let Some(original) = env.flow(&flow.other) else { return false };
-        match advance_entry(env, &original, flow.word, Direction::Reply, l4) {
-            Some(word) => {
-                entry.copy_word(word);
-                true
-            }
-            None => false,
-        }
+        None => false,
     }
 }
 
@@ -113,15 +118,22 @@ fn advance_entry<F: Family, E: Env<F>>(
     original: &E::Entry,
     flow: Word,
     direction: Direction,
-    l4: &L4,
+    kind: Kind,
+    flags: u8,
 ) -> Option<Word> {
     for _ in 0..SWAPS {
         let word = original.word();
         if !word.same_flow(flow) || word.life() == Life::Dead {
             return None;
         }
-        let next = advance(word, direction, l4);
-        if next == word || original.swap(word, next) {
+        let next = advance(word, direction, kind, flags);
+        if next == word {
+            return Some(next);
+        }
+        if original.swap(word, next) {
+            if word.life() == Life::Half && next.life() == Life::Established {
+                env.count_confirmed(original.payer(), 1);
+            }
             return Some(next);
         }
         env.count(Event::SwapLost);

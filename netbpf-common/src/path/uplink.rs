@@ -1,10 +1,16 @@
 //! Everything from outside.
 
 use super::apply::deltas;
-use super::follow::{Refusal, carry, checked, follow, opens};
+use super::decide::{carry, is_for_host_too, verdict};
+use super::follow::{follow, opens};
 use super::make::{Leg, NewFlow, make};
-use super::{Env, Family, HostSocket, Packet, Parsed, Rewrite, Translation, V4, Verdict, apply, parse, publish};
-use crate::abi::{DropReason, FlowKey, Scope, Transport};
+use super::refusal::{Refusal, checked, code, split};
+use super::refuse::{Teller, refuse};
+use super::{
+    Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, Translation, V4, Verdict, apply, errors, fragments, mapping,
+    parse, publish,
+};
+use crate::abi::{ConfigFlags, DropReason, FlowKey, Scope, Transport};
 use crate::flow::PortRange;
 use crate::wire::{Address, Be16, Ethernet, Kind};
 
@@ -23,39 +29,77 @@ pub fn uplink<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
 
 #[inline(always)]
 fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> Verdict {
-    let Ok(parsed) = parse::<F, P>(packet, ethernet) else { return Verdict::Pass };
+    let Some(mut parsed) = env.parsed() else { return Verdict::Drop(DropReason::Internal) };
+    match parse::<F, P>(packet, ethernet, &mut parsed) {
+        Ok(()) => {}
+        Err(DropReason::TinyFragment) => return tiny::<F, P, E>(packet, env),
+        Err(_) => return Verdict::Pass,
+    }
     if env.is_virtual(parsed.ip.src) {
         // To the host's sockets it would look as if it came from the address that this one stands for.
         return Verdict::Drop(DropReason::Martian);
     }
-    let Some(published) = concerns_us(env, &parsed) else { return Verdict::Pass };
-    let key = parsed.key(Scope::Uplink);
-    let carried = match follow(env, &parsed, &key, 0) {
-        Ok(true) => carry(env, packet, &parsed, &key),
-        Ok(false) => {
-            if !published || !plan(env, &parsed, &key) {
-                return Verdict::Pass;
-            }
-            checked(make(env, &parsed, &key)).and_then(|()| carry(env, packet, &parsed, &key))
-        }
-        Err(refusal) => Err(refusal),
-    };
-    match carried {
-        Ok(Verdict::Peer { ifindex }) if P::HAS_ETHERNET && parsed.l4.kind == Kind::EchoReply => {
-            share(env, packet, &parsed, &key, ifindex)
-        }
-        Ok(verdict) => verdict,
+    // The host's stack knows what to do with options; source routing is not for containers.
+    if parsed.ip.dst.is_loopback() || parsed.ip.header_len > F::HEADER_LEN {
+        return Verdict::Pass;
+    }
+    match route(packet, env, &mut parsed) {
+        Ok(code) => verdict(env, code),
         // The connection is no more, and no socket of the host has it: its stack says so.
         Err(Refusal::Reset) => {
             env.count_drop(DropReason::StaleFlow);
             Verdict::Pass
         }
+        Err(refusal @ Refusal::Icmp(_)) if P::HAS_ETHERNET => {
+            let (gateway, ethernet) = (parsed.ip.dst, parsed.ethernet);
+            let back = Verdict::Device { ifindex: packet.ifindex() };
+            refuse(env, packet, &parsed, refusal, &Teller { gateway, to: ethernet.src, from: ethernet.dst }, back)
+        }
         Err(refusal) => Verdict::Drop(refusal.reason()),
     }
 }
 
+/// A first fragment without a whole transport header. No stack makes one, and it would hide from who looks at ports (RFC
+/// 1858 section 3).
+#[inline(always)]
+fn tiny<F: Family, P: Packet, E: Env<F>>(packet: &P, env: &E) -> Verdict {
+    match F::read(packet, Ethernet::LEN) {
+        Ok(ip) if env.is_local(ip.dst) => Verdict::Drop(DropReason::TinyFragment),
+        _ => Verdict::Pass,
+    }
+}
+
+#[inline(always)]
+fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut Parsed<F>) -> Result<u64, Refusal> {
+    if parsed.ip.part == Part::Later && !fragments::settle(env, parsed, Scope::Uplink)? {
+        // The host's, for all that is known of it.
+        return Ok(code::PASS);
+    }
+    let Some(may_open) = concerns_us(env, parsed) else { return Ok(code::PASS) };
+    let Some(key) = errors::key_of(env, packet, parsed, Scope::Uplink) else { return Ok(code::PASS) };
+    if !follow(env, parsed, &key, 0)? {
+        if parsed.l4.kind == Kind::Error && errors::is_ours(env, &key) {
+            return Err(DropReason::IcmpError.into());
+        }
+        if !may_open || !plan(env, parsed, &key) {
+            return Ok(code::PASS);
+        }
+        checked(make(env, parsed, &key))?;
+    }
+    if parsed.ip.part == Part::First {
+        fragments::remember(env, parsed, Scope::Uplink);
+    }
+    let carried = carry(env, packet, parsed, &key)?;
+    match split(carried) {
+        (code::PEER, ifindex) if P::HAS_ETHERNET && is_for_host_too(parsed) => {
+            if share(env, packet, parsed, &key, ifindex) { Ok(code::PASS) } else { Err(DropReason::Internal.into()) }
+        }
+        _ => Ok(carried),
+    }
+}
+
 /// An echo reply goes to the container as a copy, and to the host: a process of the host may have
-/// asked with the same identifier, which no table tells. Who has not asked ignores it.
+/// asked with the same identifier, which no table tells. Who has not asked ignores it. Whether that could be done.
 #[inline(never)]
 fn share<F: Family, P: Packet, E: Env<F>>(
     env: &E,
@@ -63,31 +107,28 @@ fn share<F: Family, P: Packet, E: Env<F>>(
     parsed: &Parsed<F>,
     key: &FlowKey<F::Addr>,
     ifindex: u32,
-) -> Verdict {
+) -> bool {
     let Some(translated) = env.scratch().map(|scratch| scratch.flow.other.reversed(Scope::Uplink)) else {
-        return Verdict::Drop(DropReason::Internal);
+        return false;
     };
     let (addresses, ports) = deltas(&translated, key);
     let translation = Translation { src: key.src, dst: key.dst, sport: key.sport, dport: key.dport, addresses, ports };
     let back = Rewrite::<F> { translation: Some(translation), ..Rewrite::NONE };
-    let restored = packet
+    packet
         .send_copy(ifindex)
         .and_then(|()| apply(packet, parsed, &back, parsed.ethernet.src))
-        .and_then(|()| packet.write(0, parsed.ethernet));
-    if restored.is_some() { Verdict::Pass } else { Verdict::Drop(DropReason::Internal) }
+        .and_then(|()| packet.write(0, parsed.ethernet))
+        .is_some()
 }
 
 /// Whether the packet can be one of ours at all, from array reads alone: all other traffic of the
-/// host pays for this and no more. `Some(true)`: its port is published.
+/// host pays for this and no more. `Some(true)`: it may open a flow.
 #[inline(always)]
 fn concerns_us<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Option<bool> {
-    // The host's stack knows what to do with options; source routing is not for containers.
-    if parsed.ip.is_fragment || parsed.ip.dst.is_loopback() || parsed.ip.header_len > F::HEADER_LEN {
-        return None;
-    }
     match parsed.l4.kind {
         Kind::Icmp | Kind::EchoRequest => None,
-        Kind::EchoReply | Kind::Other => Some(false),
+        Kind::Error => (env.is_local(parsed.ip.dst) && is_stranger(env, parsed.ip.src)).then_some(false),
+        Kind::EchoReply | Kind::Other | Kind::Fragment => Some(false),
         Kind::Tcp | Kind::Udp | Kind::Sctp => {
             let port = parsed.l4.ports.dport.get();
             let index = Transport::from_protocol(parsed.ip.proto)?.port_index(port);
@@ -95,11 +136,22 @@ fn concerns_us<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Option<bool
             if published.wildcard != 0 || published.specific != 0 {
                 return Some(true);
             }
-            let config = env.config();
-            let ours = PortRange::new(config.nat_first, config.nat_last).contains(port) || env.is_kept(index);
-            ours.then_some(false)
+            is_nat_port(env, index, port).then_some(env.config().flags & ConfigFlags::MAPPINGS != 0)
         }
     }
+}
+
+/// Whether a port (host order) may be one that masquerading has given out.
+#[inline(always)]
+pub(super) fn is_nat_port<F: Family, E: Env<F>>(env: &E, index: u32, port: u16) -> bool {
+    let config = env.config();
+    PortRange::new(config.nat_first, config.nat_last).contains(port) || env.is_kept(index)
+}
+
+/// Whether an address can be somebody's outside: the host's stack drops the others as martians.
+#[inline(always)]
+fn is_stranger<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
+    address.is_unicast() && !env.is_local(address) && env.slot_of(address) == 0
 }
 
 /// Decides on a flow that somebody outside opens; it is left in [`Env::scratch`]. False: the packet
@@ -107,9 +159,7 @@ fn concerns_us<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Option<bool
 #[inline(never)]
 fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> bool {
     let Some(transport) = Transport::from_protocol(key.proto) else { return false };
-    // Nobody outside has an address of ours; the host's stack drops these as martians.
-    let martian = !key.src.is_unicast() || env.is_local(key.src) || env.slot_of(key.src) != 0;
-    if martian || !env.is_local(key.dst) || !opens(&parsed.l4) {
+    if !is_stranger(env, key.src) || !env.is_local(key.dst) || !opens(&parsed.l4) {
         return false;
     }
     // A UDP socket of the host that has the port was given it by the kernel, which asks no hook then: what
@@ -118,7 +168,12 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
     if socket == HostSocket::Connected || socket == HostSocket::Listening && parsed.l4.kind == Kind::Udp {
         return false;
     }
-    let Some(rule) = publish::find(env, key.dst, transport, key.dport.get()) else { return false };
+    let Some(rule) = publish::find(env, key.dst, transport, key.dport.get()) else {
+        let Some(new) = mapping::find(env, key) else { return false };
+        let Some(mut scratch) = env.scratch() else { return false };
+        scratch.new = new;
+        return true;
+    };
     let Some(network) = env.network(rule.endpoint.network) else { return false };
     if F::subnet_of(network).contains(key.src) {
         return false;

@@ -10,6 +10,8 @@ pub enum Verdict {
     Pass,
     /// Drop and count.
     Drop(DropReason),
+    /// Nothing is left to do: copies of it are where they should be.
+    Done,
     /// Into the namespace behind the host-side device (`bpf_redirect_peer`).
     Peer {
         /// The host-side device.

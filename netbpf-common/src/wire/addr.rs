@@ -10,8 +10,14 @@ use super::{Be32, checksum};
 
 /// What the paths ask of an address, whatever its family.
 pub trait Address: Pod + Eq + Hash + Default + fmt::Debug {
+    /// All bits set.
+    const ONES: Self;
+
     /// The bits that both have.
     fn and(self, mask: Self) -> Self;
+
+    /// The bits that either has.
+    fn or(self, mask: Self) -> Self;
 
     /// Partial one's complement sum of the address's words, see [`checksum::Sum`].
     fn sum(self) -> checksum::Sum;
@@ -26,6 +32,9 @@ pub trait Address: Pod + Eq + Hash + Default + fmt::Debug {
     /// Whether this can be the address of one machine on a wire: not unspecified, loopback,
     /// multicast, broadcast or reserved (RFC 6890).
     fn is_unicast(self) -> bool;
+
+    /// Whether this stands for many machines: multicast (RFC 1112, RFC 4291 section 2.7) or limited broadcast (RFC 919).
+    fn is_group(self) -> bool;
 
     /// Whether this is a loopback address (RFC 6890, RFC 4291 section 2.5.3).
     fn is_loopback(self) -> bool;
@@ -42,6 +51,18 @@ pub struct V4Addr(pub Be32);
 pub struct V6Addr(pub [Be32; 4]);
 
 impl Address for V4Addr {
+    const ONES: Self = Self(Be32::from_raw(u32::MAX));
+
+    #[inline(always)]
+    fn or(self, mask: Self) -> Self {
+        Self(Be32::from_raw(self.0.raw() | mask.0.raw()))
+    }
+
+    #[inline(always)]
+    fn is_group(self) -> bool {
+        self.low() >> 28 == 0xe || self == Self::ONES
+    }
+
     #[inline(always)]
     fn and(self, mask: Self) -> Self {
         Self(Be32::from_raw(self.0.raw() & mask.0.raw()))
@@ -75,6 +96,20 @@ impl Address for V4Addr {
 }
 
 impl Address for V6Addr {
+    const ONES: Self = Self([Be32::from_raw(u32::MAX); 4]);
+
+    #[inline(always)]
+    fn or(self, mask: Self) -> Self {
+        let (a, m) = (self.0, mask.0);
+        let word = |i: usize| Be32::from_raw(a[i].raw() | m[i].raw());
+        Self([word(0), word(1), word(2), word(3)])
+    }
+
+    #[inline(always)]
+    fn is_group(self) -> bool {
+        self.0[0].get() >> 24 == 0xff
+    }
+
     #[inline(always)]
     fn and(self, mask: Self) -> Self {
         let (a, m) = (self.0, mask.0);
@@ -101,9 +136,8 @@ impl Address for V6Addr {
     #[inline(always)]
     fn is_unicast(self) -> bool {
         let [a, b, c, _] = self.0;
-        let is_group = a.get() >> 24 == 0xff;
         let is_special = [a, b, c] == [Be32::ZERO; 3] && self.low() <= 1;
-        !is_group && !is_special
+        !self.is_group() && !is_special
     }
 
     #[inline(always)]

@@ -27,6 +27,10 @@ pub struct IcmpV4 {
 impl IcmpV4 {
     /// Length in bytes.
     pub const LEN: u32 = 8;
+    /// Offset of the checksum, in bytes.
+    pub const CHECKSUM_AT: u32 = 2;
+    /// Offset of the identifier, in bytes.
+    pub const ID_AT: u32 = 4;
     /// Echo reply.
     pub const ECHO_REPLY: u8 = 0;
     /// Destination unreachable.
@@ -35,6 +39,12 @@ impl IcmpV4 {
     pub const ECHO_REQUEST: u8 = 8;
     /// Time exceeded.
     pub const TIME_EXCEEDED: u8 = 11;
+    /// Parameter problem.
+    pub const PARAMETER_PROBLEM: u8 = 12;
+    /// Timestamp, and its reply: a question with an identifier, as an echo is.
+    pub const TIMESTAMP: u8 = 13;
+    /// See [`Self::TIMESTAMP`].
+    pub const TIMESTAMP_REPLY: u8 = 14;
     /// Code of [`Self::UNREACHABLE`]: host unreachable.
     pub const HOST_UNREACHABLE: u8 = 1;
     /// Code of [`Self::UNREACHABLE`]: fragmentation needed.

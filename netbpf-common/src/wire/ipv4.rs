@@ -34,8 +34,10 @@ impl Ipv4 {
     /// Length in bytes, without options.
     pub const LEN: u32 = 20;
 
-    /// "More fragments" and the fragment offset.
-    const FRAGMENTED: u16 = 0x3fff;
+    /// The fragment offset, in words of eight bytes.
+    const OFFSET: u16 = 0x1fff;
+    /// "More fragments".
+    const MORE: u16 = 0x2000;
 
     /// A header without options and with a valid checksum.
     #[inline(always)]
@@ -58,10 +60,16 @@ impl Ipv4 {
         self.version_ihl >> 4 == 4
     }
 
-    /// Whether this is one of several fragments.
+    /// Where in its packet's payload this fragment begins, in bytes; 0 for a whole packet too.
     #[inline(always)]
-    pub fn is_fragment(&self) -> bool {
-        self.fragment.get() & Self::FRAGMENTED != 0
+    pub fn offset(&self) -> u16 {
+        (self.fragment.get() & Self::OFFSET) << 3
+    }
+
+    /// Whether more fragments of its packet follow.
+    #[inline(always)]
+    pub fn has_more(&self) -> bool {
+        self.fragment.get() & Self::MORE != 0
     }
 
     /// The time to live and the protocol as the one word of the checksum they share.

@@ -8,6 +8,8 @@ use super::Be16;
 pub mod protocol {
     /// ICMP.
     pub const ICMP: u8 = 1;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
@@ -52,12 +54,16 @@ pub enum Kind {
     Udp,
     /// SCTP: ports that stay as they are, since its CRC32c is out of reach.
     Sctp,
-    /// An ICMP echo request.
+    /// An ICMP echo or timestamp request.
     EchoRequest,
-    /// An ICMP echo reply.
+    /// An ICMP echo or timestamp reply.
     EchoReply,
-    /// An ICMP message that opens no flow: an error, a router discovery, ...
+    /// An ICMP error: about a packet of a flow, which it quotes.
+    Error,
+    /// Any other ICMP message: a redirect, a router discovery, ...
     Icmp,
+    /// A fragment that is not the first; the ports are those of the first.
+    Fragment,
     /// A protocol without ports, translated by address alone.
     Other,
 }
@@ -75,13 +81,23 @@ pub struct L4 {
     /// The ports of the flow's key: an echo has its identifier at the asking side (RFC 5508
     /// section 3.1), a protocol without ports has zeros.
     pub ports: Ports,
+    /// TCP sequence number, in host order.
+    pub seq: u32,
+    /// TCP acknowledgment number, in host order.
+    pub ack: u32,
+    /// TCP window as it stands in the header.
+    pub window: u16,
+    /// Shift count of the windows, in a SYN; 0 if it has no such option.
+    pub scale: u8,
+    /// Where a SYN has its maximum segment size, in bytes from the start of the header; 0 for nowhere.
+    pub mss_at: u8,
 }
 
 impl L4 {
-    /// A transport without what TCP alone has: control bits and options.
+    /// A transport without what TCP alone has.
     #[inline(always)]
     pub const fn new(kind: Kind, ports: Ports) -> Self {
-        Self { kind, tcp_flags: 0, header_len: 8, ports }
+        Self { kind, tcp_flags: 0, header_len: 8, ports, seq: 0, ack: 0, window: 0, scale: 0, mss_at: 0 }
     }
 
     /// Whether a translation may choose another port.
@@ -97,7 +113,7 @@ impl L4 {
             Kind::Tcp => Some(Checksum { at: 16, pseudo_header: true, optional: false }),
             Kind::Udp => Some(Checksum { at: 6, pseudo_header: true, optional: true }),
             Kind::EchoRequest | Kind::EchoReply => Some(Checksum { at: 2, pseudo_header: false, optional: false }),
-            Kind::Sctp | Kind::Icmp | Kind::Other => None,
+            Kind::Sctp | Kind::Error | Kind::Icmp | Kind::Fragment | Kind::Other => None,
         }
     }
 }

@@ -43,9 +43,17 @@ pub struct Tcp {
 impl Tcp {
     /// Length in bytes, without options.
     pub const LEN: u32 = 20;
-    /// Offset of the 16 bits whose lower half are the control bits. Read as one word: of a single byte
-    /// the verifier does not see that it lies in the packet.
-    pub const CONTROL_AT: u32 = 12;
+    /// Most bytes of options there can be.
+    pub const MAX_OPTIONS: u32 = 40;
+    /// Option kinds (IANA): end of the list, no operation, maximum segment size (RFC 9293 section 3.7.1), window
+    /// scale (RFC 7323 section 2.2).
+    pub const END_OF_OPTIONS: u8 = 0;
+    /// See [`Self::END_OF_OPTIONS`].
+    pub const NO_OPERATION: u8 = 1;
+    /// See [`Self::END_OF_OPTIONS`].
+    pub const MAX_SEGMENT_SIZE: u8 = 2;
+    /// See [`Self::END_OF_OPTIONS`].
+    pub const WINDOW_SCALE: u8 = 3;
 
     /// Sum of the header, checksum field included.
     #[inline(always)]

@@ -56,7 +56,10 @@ impl Engine {
         let maps = &self.datapath.maps;
         match step {
             Step::DeleteAddress(address) => maps.addresses.remove((*address).into()),
-            Step::ClearEndpoint(slot) => maps.endpoints.set(*slot, Endpoint::default()),
+            Step::ClearEndpoint(slot) => {
+                maps.endpoints.set(*slot, Endpoint::default())?;
+                self.follow_members()
+            }
             Step::DeleteDevice(ifindex, device) => self.delete_devices(&[(*ifindex, device.clone())]).await,
             Step::DeleteNamespace(name) => {
                 namespace::remove(name)?;
@@ -98,7 +101,10 @@ impl Engine {
                 }
                 self.netlink.set_up(*ifindex).await
             }
-            Step::WriteEndpoint(slot, endpoint) => maps.endpoints.set(*slot, *endpoint),
+            Step::WriteEndpoint(slot, endpoint) => {
+                maps.endpoints.set(*slot, *endpoint)?;
+                self.follow_members()
+            }
             Step::WriteAddress(address, slot) => maps.addresses.set((*address).into(), *slot),
         }
     }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use netbpf_common::abi::{
-    ABI_VERSION, Config, LOOPBACK_INDEX, Network, NetworkFlags, Subnet, Uplink, UplinkFlags, VIRTUALS, generation,
+    ABI_VERSION, Config, ConfigFlags, LOOPBACK_INDEX, Network, NetworkFlags, RING_SHARES, Subnet, Uplink, UplinkFlags,
+    VIRTUALS, generation,
 };
 use netbpf_common::wire::{Mac, V4Addr};
 
@@ -80,8 +81,11 @@ pub(super) fn write_config(datapath: &Datapath, settings: &Settings, devices: (u
         gateway_mac: mac,
         nat_first: settings.nat_ports.first,
         nat_last: settings.nat_ports.last,
-        reserved: [0; 3],
-        ring_mask: settings.half_open - 1,
+        broadcast_rate: settings.broadcast_rate,
+        flags: flag(settings.full_cone, ConfigFlags::MAPPINGS),
+        ring_mask: settings.half_open / RING_SHARES - 1,
+        share_mask: RING_SHARES - 1,
+        flow_limit: settings.flow_limit(),
         timeouts: settings.timeout_seconds().map(|seconds| u64::from(seconds) * u64::from(hz)),
     };
     datapath.maps.config.set(0, config)?;
@@ -91,11 +95,17 @@ pub(super) fn write_config(datapath: &Datapath, settings: &Settings, devices: (u
             mask: settings.subnet.netmask().into(),
             gateway: settings.gateway().into(),
         },
-        flags: NetworkFlags::MASQUERADE,
+        flags: network_flags(settings),
         mtu: settings.mtu,
         ..Network::default()
     };
     datapath.maps.networks.set(u32::from(NETWORK_NUMBER), network)
+}
+
+fn network_flags(settings: &Settings) -> u32 {
+    NetworkFlags::MASQUERADE
+        | flag(settings.full_cone, NetworkFlags::FULL_CONE)
+        | flag(settings.clamp_mss, NetworkFlags::CLAMP_MSS)
 }
 
 /// Whether a device is this instance's own.
@@ -114,9 +124,12 @@ fn uplinks<'a>(devices: &'a [Device], restriction: &[String], mac: Mac) -> Vec<&
         .collect()
 }
 
+fn flag(is_set: bool, flag: u32) -> u32 {
+    if is_set { flag } else { 0 }
+}
+
 /// What the datapath is told of an uplink besides its address.
 fn flags(uplink: &UplinkState) -> u32 {
-    let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
     flag(uplink.is_attached, UplinkFlags::ATTACHED) | flag(uplink.is_bare, UplinkFlags::BARE)
 }
 

@@ -5,9 +5,11 @@
 
 mod apply;
 mod check;
+mod collector;
 mod containers;
 mod flows;
 mod host;
+mod members;
 mod plan;
 mod process;
 mod publish;

@@ -31,6 +31,8 @@ impl Engine {
         for error in self.apply_all(&planned).await {
             tracing::error!("{error}");
         }
+        // Also when nothing was planned: an agent may have been killed between two of its writes.
+        self.follow_members()?;
         self.reconcile_publishes(state)?;
         for record in state.containers.values() {
             if let Some(process) = record.process.filter(|process| !process.exited) {

@@ -79,7 +79,7 @@ impl Engine {
         let endpoints = maps.endpoints.entries()?.iter().filter(|(_, end)| *end != Endpoint::default()).count();
         let rules = state.containers.values().map(|record| record.rules.len()).sum();
         Ok(vec![
-            full(maps.flows.name(), maps.flows.entries()?.len(), maps.flows.max_entries()),
+            full(maps.flows.name(), maps.flows.count()?, maps.flows.max_entries()),
             full(maps.endpoints.name(), endpoints, maps.endpoints.max_entries()),
             full(maps.addresses.name(), maps.addresses.entries()?.len(), maps.addresses.max_entries()),
             full(maps.locals.name(), maps.locals.entries()?.len(), maps.locals.max_entries()),

@@ -40,7 +40,11 @@ impl Datapath {
         }
         let directory = settings.bpffs.clone();
         let maps_directory = directory.join("maps");
-        let sizes = [(map::FLOWS_V4, settings.flows * 2), (map::RING_V4, settings.half_open)];
+        let sizes = [
+            (map::FLOWS_V4, settings.flows * 2),
+            (map::RING_V4, settings.half_open),
+            (map::FRAGMENTS_V4, settings.fragments),
+        ];
         check_pinned(&directory, &sizes)?;
         for directory in [&maps_directory, &directory.join("links")] {
             fs::create_dir_all(directory).context(|| format!("make {}", directory.display()))?;
@@ -108,6 +112,8 @@ impl Maps {
             ports: Table::open(directory, map::PORTS)?,
             published: Table::open(directory, map::PUBLISHED_V4)?,
             flows: Table::open(directory, map::FLOWS_V4)?,
+            members: Table::open(directory, map::MEMBERS)?,
+            confirmed: Table::open(directory, map::CONFIRMED)?,
             counters: Table::open(directory, map::COUNTERS)?,
         })
     }

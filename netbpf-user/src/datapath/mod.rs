@@ -57,6 +57,10 @@ pub struct Maps {
     pub published: Table<PublishKey<V4Addr>, u32>,
     /// The flow table.
     pub flows: Table<FlowKey<V4Addr>, Flow<V4Addr>>,
+    /// The rings of the members of networks: from the slot of each to that of the next.
+    pub members: Table<u32, u32>,
+    /// Confirmed flows by the slot of the endpoint that they are counted for.
+    pub confirmed: Table<u32, u64>,
     /// Counters of drops and events.
     pub counters: Table<u32, [u64; COUNTERS as usize]>,
 }

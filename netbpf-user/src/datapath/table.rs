@@ -93,19 +93,39 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     /// All elements, in no order. One that is written meanwhile may be missed or read twice.
     pub fn entries(&self) -> Result<Vec<(K, V)>> {
+        let mut entries = Vec::new();
+        self.each(|keys, values| {
+            entries.extend(keys.iter().copied().zip(values.iter().copied()));
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
+    /// How many elements there are.
+    pub fn count(&self) -> Result<usize> {
+        let mut count = 0;
+        self.each(|keys, _| {
+            count += keys.len();
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Looks at all elements, some thousand at a time: a table of millions is never in memory as a whole. As
+    /// [`entries`](Self::entries) otherwise; `look` may delete what it sees.
+    pub fn each(&self, mut look: impl FnMut(&[K], &[V]) -> Result<()>) -> Result<()> {
         debug_assert_eq!(self.cpus, 1);
         let mut batch = BATCH.min(self.max_entries as usize).max(1);
         let mut keys = vec![K::zeroed(); batch];
         let mut values = vec![V::zeroed(); batch];
-        let mut entries = Vec::new();
         let mut position = None;
         loop {
             match sys::lookup_batch(self.fd(), position, &mut keys, &mut values) {
                 Ok((count, next)) => {
-                    entries.extend(keys.iter().copied().zip(values.iter().copied()).take(count));
+                    look(&keys[..count], &values[..count])?;
                     match next {
                         Some(next) => position = Some(next),
-                        None => return Ok(entries),
+                        None => return Ok(()),
                     }
                 }
                 // One bucket of the hash holds more than a batch.

@@ -1,0 +1,57 @@
+//! Broadcast and multicast of a container: to the members of its network, and to nobody else.
+
+use super::refusal::{Refusal, code};
+use super::{Env, Family, Packet, Parsed};
+use crate::abi::{DropReason, Endpoint, Event, Subnet};
+use crate::wire::{Address, protocol};
+
+/// Most members that get a broadcast. The verifier walks the loop once per member.
+const MEMBERS: u32 = 1024;
+
+/// Sends copies to the other members of the endpoint's network. A [`code`].
+#[inline(always)]
+pub(super) fn broadcast<F: Family, E: Env<F>, P: Packet>(
+    env: &E,
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    endpoint: &Endpoint,
+    subnet: &Subnet<F::Addr>,
+    slot: u32,
+) -> Result<u64, Refusal> {
+    // Who is in which group nobody needs to know: every member gets everything.
+    if !is_for_many(parsed.ip.dst, subnet) || parsed.ip.proto == protocol::IGMP {
+        return Err(DropReason::Multicast.into());
+    }
+    if !env.may_broadcast(slot) {
+        return Err(DropReason::BroadcastRate.into());
+    }
+    replicate(env, packet, slot, u32::from(endpoint.network));
+    Ok(code::DONE)
+}
+
+/// Whether an address is that of a group, or of everybody in the subnet (RFC 919).
+#[inline(always)]
+fn is_for_many<A: Address>(dst: A, subnet: &Subnet<A>) -> bool {
+    dst.is_group() || subnet.contains(dst) && dst.or(subnet.mask) == A::ONES
+}
+
+/// How many copies were sent.
+#[inline(never)]
+fn replicate<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, slot: u32, network: u32) -> u32 {
+    let mut next = env.next_member(slot);
+    let mut copies = 0;
+    for _ in 0..MEMBERS {
+        if next == slot || next == 0 {
+            break;
+        }
+        // A member that has just left leads no further: its neighbours point past it already.
+        let Some(member) = env.endpoint(next) else { break };
+        if member.generation != 0 && u32::from(member.network) == network && packet.send_copy(member.ifindex).is_some()
+        {
+            env.count(Event::Replicated);
+            copies += 1;
+        }
+        next = env.next_member(next);
+    }
+    copies
+}

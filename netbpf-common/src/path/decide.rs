@@ -1,0 +1,208 @@
+//! What a flow says of a packet: where it goes, and how it changes on the way.
+
+use super::family::IcmpError;
+use super::refusal::{Refusal, code, split};
+use super::{Decision, Env, Family, FlowEntry, Packet, Parsed, Rewrite, Translation, Verdict, apply, errors};
+use crate::abi::{DropReason, Endpoint, Flow, FlowKey, NetworkFlags, Scope, TargetKind};
+use crate::wire::{Address, Kind, Tcp};
+
+/// Decides on a packet by the flow in [`Env::scratch`], and changes it accordingly. A [`code`].
+#[inline(always)]
+pub(super) fn carry<F: Family, E: Env<F>, P: Packet>(
+    env: &E,
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
+) -> Result<u64, Refusal> {
+    let carried = if parsed.l4.kind == Kind::Error {
+        errors::translate(env, packet, parsed, key)
+    } else {
+        decide_and_apply(env, packet, parsed, key)
+    };
+    Refusal::or(carried)
+}
+
+/// The verdict that a [`code`] stands for, on a packet of the flow in [`Env::scratch`].
+#[inline(always)]
+pub(super) fn verdict<F: Family, E: Env<F>>(env: &E, code: u64) -> Verdict {
+    let (which, ifindex) = split(code);
+    match which {
+        code::PASS => Verdict::Pass,
+        code::DONE => Verdict::Done,
+        code::PEER => Verdict::Peer { ifindex },
+        code::DEVICE => Verdict::Device { ifindex },
+        code::INGRESS => Verdict::Ingress { ifindex },
+        code::NEIGHBOUR => match env.scratch() {
+            Some(scratch) => Verdict::Neighbour { ifindex, next_hop: scratch.flow.next_hop },
+            None => Verdict::Drop(DropReason::Internal),
+        },
+        _ => Verdict::Drop(DropReason::Internal),
+    }
+}
+
+/// The body of [`carry`], with a stack frame of its own. A [`code`].
+#[inline(never)]
+fn decide_and_apply<F: Family, E: Env<F>, P: Packet>(
+    env: &E,
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
+) -> u64 {
+    let Some(scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
+    match decide(env, packet, parsed, key, &scratch.flow) {
+        Ok(decision) => enact(env, packet, parsed, &decision),
+        Err(refusal) => refusal.code(),
+    }
+}
+
+/// Changes the packet as decided. A [`code`].
+#[inline(always)]
+fn enact<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, parsed: &Parsed<F>, decision: &Decision<F>) -> u64 {
+    match apply(packet, parsed, &decision.rewrite, env.config().gateway_mac) {
+        Some(()) => code_of(decision.verdict),
+        None => Refusal::Drop(DropReason::Internal).code(),
+    }
+}
+
+/// The [`code`] that stands for a verdict.
+#[inline(always)]
+pub(super) fn code_of(verdict: Verdict) -> u64 {
+    match verdict {
+        Verdict::Peer { ifindex } => code::PEER | u64::from(ifindex),
+        Verdict::Device { ifindex } => code::DEVICE | u64::from(ifindex),
+        Verdict::Ingress { ifindex } => code::INGRESS | u64::from(ifindex),
+        Verdict::Neighbour { ifindex, .. } => code::NEIGHBOUR | u64::from(ifindex),
+        Verdict::Drop(reason) => Refusal::Drop(reason).code(),
+        Verdict::Pass => code::PASS,
+        Verdict::Done => code::DONE,
+    }
+}
+
+/// Sends a packet that needs no flow into the endpoint in a slot, if that is of this network. A [`code`].
+#[inline(never)]
+pub(super) fn carry_direct<F: Family, E: Env<F>, P: Packet>(
+    env: &E,
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    scope: Scope,
+    network: u32,
+) -> u64 {
+    let slot = env.slot_of(parsed.ip.dst);
+    let Some(endpoint) = env.endpoint(slot).filter(|endpoint| slot != 0 && endpoint.generation != 0) else {
+        return Refusal::Drop(DropReason::NoEndpoint).code();
+    };
+    if network != ANY_NETWORK && network != u32::from(endpoint.network) {
+        return Refusal::Drop(DropReason::Isolated).code();
+    }
+    enact(env, packet, parsed, &into_endpoint(parsed, scope as u16, endpoint))
+}
+
+/// To [`carry_direct`]: whichever network the endpoint is of.
+pub(super) const ANY_NETWORK: u32 = u32::MAX;
+
+/// What a flow entry says of a packet.
+#[inline(always)]
+pub(super) fn decide<F: Family, E: Env<F>, P: Packet>(
+    env: &E,
+    packet: &P,
+    parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
+    flow: &Flow<F::Addr>,
+) -> Result<Decision<F>, Refusal> {
+    let translation = Translation::of(flow);
+    let same = translation.src == key.src
+        && translation.dst == key.dst
+        && translation.sport == key.sport
+        && translation.dport == key.dport;
+    let mut decision = match TargetKind::from_u8(flow.target_kind) {
+        Some(TargetKind::Endpoint) => {
+            let endpoint = env.endpoint(flow.target).ok_or(DropReason::NoEndpoint)?;
+            into_endpoint(parsed, key.scope, endpoint)
+        }
+        Some(TargetKind::Host) => into_host(env, parsed),
+        Some(TargetKind::World) => {
+            if flow.mtu != 0 && parsed.segment_len(packet.gso_size()) > u32::from(flow.mtu) {
+                return Err(Refusal::Icmp(IcmpError::TooBig(flow.mtu)));
+            }
+            let verdict = Verdict::Neighbour { ifindex: flow.target, next_hop: flow.next_hop };
+            Decision { rewrite: Rewrite { hop: true, ..Rewrite::NONE }, verdict }
+        }
+        None => return Err(Refusal::Drop(DropReason::Internal)),
+    };
+    if key.scope == Scope::Uplink as u16 && is_for_host_too(parsed) {
+        // The host gets it too, see `uplink`, and gets it whole.
+        decision.rewrite.hop = false;
+    }
+    if decision.rewrite.hop && parsed.ip.ttl <= 1 {
+        return Err(Refusal::Icmp(IcmpError::TimeExceeded));
+    }
+    if !same {
+        decision.rewrite.translation = Some(translation);
+    }
+    if parsed.l4.mss_at != 0 {
+        decision.rewrite.mss = largest_segment(env, flow);
+    }
+    Ok(decision)
+}
+
+/// What a SYN of this flow may announce as its maximum segment size, if its network wants that held down: what the way
+/// to the world takes, whichever side announces it. 0 for anything.
+#[inline(always)]
+fn largest_segment<F: Family, E: Env<F>>(env: &E, flow: &Flow<F::Addr>) -> u16 {
+    let network = env.endpoint(flow.payer).and_then(|endpoint| env.network(endpoint.network));
+    if network.is_none_or(|network| network.flags & NetworkFlags::CLAMP_MSS == 0) {
+        return 0;
+    }
+    let way_out = if flow.target_kind == TargetKind::World as u8 {
+        flow.mtu
+    } else {
+        env.flow(&flow.other).map_or(0, |other| other.mtu())
+    };
+    let headers = (F::HEADER_LEN + Tcp::LEN) as u16;
+    way_out.saturating_sub(headers)
+}
+
+/// Whether a packet from outside may as well be an answer to the host: nothing tells whose identifier an echo bears, nor
+/// does a later fragment of one.
+#[inline(always)]
+pub(super) fn is_for_host_too<F: Family>(parsed: &Parsed<F>) -> bool {
+    parsed.l4.kind == Kind::EchoReply || parsed.l4.kind == Kind::Fragment && parsed.ip.proto == F::ICMP
+}
+
+/// Into a container's namespace. A neighbour's frame already has the right Ethernet addresses.
+#[inline(always)]
+fn into_endpoint<F: Family>(parsed: &Parsed<F>, scope: u16, endpoint: &Endpoint) -> Decision<F> {
+    let addressed = scope == Scope::Container as u16 && parsed.ethernet.dst == endpoint.mac;
+    let ethernet = if addressed { None } else { Some(endpoint.mac) };
+    let verdict = if scope == Scope::Host as u16 {
+        // redirect_peer works at ingress only; at netbpf0's egress the packet takes the device.
+        Verdict::Device { ifindex: endpoint.ifindex }
+    } else {
+        Verdict::Peer { ifindex: endpoint.ifindex }
+    };
+    Decision { rewrite: Rewrite { ethernet, hop: scope == Scope::Uplink as u16, ..Rewrite::NONE }, verdict }
+}
+
+/// Into the host's stack.
+#[inline(always)]
+fn into_host<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Decision<F> {
+    let config = env.config();
+    let addressed = parsed.ethernet.dst == config.gateway_mac;
+    let ethernet = if addressed { None } else { Some(config.gateway_mac) };
+    Decision {
+        rewrite: Rewrite { ethernet, ..Rewrite::NONE },
+        verdict: Verdict::Ingress { ifindex: config.host_ifindex },
+    }
+}
+
+/// Whether an address can be the other end of a container's conversation.
+#[inline(always)]
+pub(super) fn check_destination<A: Address>(dst: A) -> Result<(), DropReason> {
+    if dst.is_unicast() {
+        Ok(())
+    } else if dst.is_loopback() || dst == A::default() {
+        Err(DropReason::Martian)
+    } else {
+        Err(DropReason::Multicast)
+    }
+}

@@ -1,0 +1,175 @@
+//! ICMP errors: about a packet of a flow, which they quote. Outer and inner packet are translated as the flow says, so
+//! that who sent the packet knows it again (RFC 5508 section 4).
+
+use super::apply::{deltas, write_ports};
+use super::decide::{code_of, decide};
+use super::parse::quoted_transport;
+use super::refusal::Refusal;
+use super::uplink::is_nat_port;
+use super::{Decision, Env, Family, HostSocket, Ip, Packet, Parsed, Part, Translation};
+use crate::abi::{DropReason, Event, FlowKey, Scope, TargetKind, Transport};
+use crate::wire::checksum::{Delta, Sum};
+use crate::wire::{Address, Be16, Checksum, Ethernet, IcmpV4, Kind, L4, Mac, Ports, Tcp};
+
+/// The packet that an error quotes. Neither it nor the error has IP options: a packet with options is never
+/// translated. So all offsets are known, which the verifier asks for where a packet is written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quote<F: Family> {
+    ip: Ip<F::Addr>,
+    l4: L4,
+}
+
+impl<F: Family> Default for Quote<F> {
+    fn default() -> Self {
+        Self { ip: Ip::default(), l4: L4::new(Kind::Other, Ports::default()) }
+    }
+}
+
+impl<F: Family> Quote<F> {
+    /// Offset of the error's ICMP header in the frame.
+    const ICMP_AT: u32 = Ethernet::LEN + F::HEADER_LEN;
+    /// Offset of the quoted packet's IP header.
+    const IP_AT: u32 = Self::ICMP_AT + IcmpV4::LEN;
+    /// Offset of the quoted packet's transport header.
+    const L4_AT: u32 = Self::IP_AT + F::HEADER_LEN;
+
+    #[inline(always)]
+    fn read<P: Packet>(packet: &mut P) -> Option<Self> {
+        packet.reach(Self::L4_AT + Tcp::LEN);
+        let ip = F::read(packet, Self::IP_AT).ok()?;
+        // Ports are in the first fragment alone.
+        if ip.part == Part::Later || ip.header_len != F::HEADER_LEN {
+            return None;
+        }
+        let l4 = quoted_transport::<F, P>(packet, ip.proto, Self::L4_AT)?;
+        Some(Self { ip, l4 })
+    }
+
+    /// The key of answers to it: of the flow's packets that take the error's way.
+    #[inline(always)]
+    fn answer(&self, scope: Scope) -> FlowKey<F::Addr> {
+        let Ports { sport, dport } = self.l4.ports;
+        FlowKey::new(scope, self.ip.proto, self.ip.dst, dport, self.ip.src, sport)
+    }
+}
+
+/// The key of the flow that a packet belongs to, or that the error is about; what that quotes is left in [`Env::scratch`].
+/// Nothing if an error quotes what can be of no flow.
+#[inline(always)]
+pub(super) fn key_of<F: Family, E: Env<F>, P: Packet>(
+    env: &E,
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    scope: Scope,
+) -> Option<FlowKey<F::Addr>> {
+    if parsed.l4.kind != Kind::Error {
+        return Some(parsed.key(scope));
+    }
+    if !read(env, packet) {
+        return None;
+    }
+    Some(env.scratch()?.quote.answer(scope))
+}
+
+#[inline(never)]
+fn read<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P) -> bool {
+    let Some(quote) = Quote::<F>::read(packet) else { return false };
+    let Some(mut scratch) = env.scratch() else { return false };
+    scratch.quote = quote;
+    true
+}
+
+/// Sends an error the way of the flow in [`Env::scratch`]; `key` is that of answers to what it quotes. A [`code`].
+#[inline(never)]
+pub(super) fn translate<F: Family, E: Env<F>, P: Packet>(
+    env: &E,
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
+) -> u64 {
+    let Some(scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
+    let (quote, flow) = (&scratch.quote, &scratch.flow);
+    let is_its_receiver = parsed.ip.src == quote.ip.dst;
+    if flow.target_kind == TargetKind::World as u8 && !is_its_receiver {
+        // Nothing would say what address it leaves with.
+        return Refusal::Drop(DropReason::IcmpError).code();
+    }
+    let decision = match decide(env, packet, parsed, key, flow) {
+        Ok(decision) => decision,
+        Err(refusal) => return refusal.code(),
+    };
+    match apply(packet, parsed, quote, &decision, is_its_receiver, env.config().gateway_mac) {
+        Some(()) => {
+            env.count(Event::ErrorTranslated);
+            code_of(decision.verdict)
+        }
+        None => Refusal::Drop(DropReason::Internal).code(),
+    }
+}
+
+/// Whether only a flow of ours can have sent what an error from outside is about: by a port that masquerading gives out or
+/// that is published, which no socket of the host has.
+#[inline(never)]
+pub(super) fn is_ours<F: Family, E: Env<F>>(env: &E, answer: &FlowKey<F::Addr>) -> bool {
+    let Some(transport) = Transport::from_protocol(answer.proto) else { return false };
+    let port = answer.dport.get();
+    let index = transport.port_index(port);
+    let published = env.published(index);
+    let is_port_of_ours = published.wildcard != 0 || published.specific != 0 || is_nat_port(env, index, port);
+    is_port_of_ours && env.is_local(answer.dst) && env.host_socket(answer) == HostSocket::None
+}
+
+/// Changes the error. What a router on the way has sent keeps its sender.
+#[inline(always)]
+fn apply<F: Family, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    quote: &Quote<F>,
+    decision: &Decision<F>,
+    is_its_receiver: bool,
+    gateway: Mac,
+) -> Option<()> {
+    let rewrite = &decision.rewrite;
+    let Some(t) = &rewrite.translation else { return super::apply(packet, parsed, rewrite, gateway) };
+    if let Some(dst) = rewrite.ethernet {
+        packet.write(0, Ethernet { dst, src: gateway, ethertype: parsed.ethernet.ethertype })?;
+    }
+    let src = if is_its_receiver { t.src } else { parsed.ip.src };
+    let sum = |a: F::Addr, b: F::Addr| a.sum().add(b.sum());
+    let outer = sum(src, t.dst).delta_from(sum(parsed.ip.src, parsed.ip.dst));
+    F::rewrite(packet, Ethernet::LEN, src, t.dst, outer, rewrite.hop)?;
+
+    let inside = quoted(packet, quote, t)?;
+    let checksum = Checksum { at: IcmpV4::CHECKSUM_AT, pseudo_header: F::ICMP_HAS_PSEUDO_HEADER, optional: false };
+    packet.update_checksum(Quote::<F>::ICMP_AT, checksum, outer, inside)
+}
+
+/// Gives the quoted packet the addresses and ports that it was sent with; what that does to the sum of the error. Its own
+/// checksums follow: that of the IP header makes up for the addresses.
+#[inline(always)]
+fn quoted<F: Family, P: Packet>(packet: &mut P, quote: &Quote<F>, t: &Translation<F::Addr>) -> Option<Delta> {
+    let Ports { sport, dport } = quote.l4.ports;
+    // It went the other way: what answers leave with as their source it has as its destination.
+    let sent = FlowKey::new(Scope::Uplink, quote.ip.proto, t.dst, t.dport, t.src, t.sport);
+    let seen = FlowKey::new(Scope::Uplink, quote.ip.proto, quote.ip.src, sport, quote.ip.dst, dport);
+    let (addresses, ports) = deltas(&seen, &sent);
+    F::rewrite(packet, Quote::<F>::IP_AT, sent.src, sent.dst, addresses, false)?;
+    let l4 = Quote::<F>::L4_AT;
+    write_ports(packet, l4, quote.l4.kind, Ports { sport: sent.sport, dport: sent.dport })?;
+
+    let header = if F::HEADER_HAS_CHECKSUM { Delta::NONE } else { addresses };
+    let change = header.and(ports);
+    let Some(checksum) = quote.l4.checksum() else { return Some(change) };
+    // Of TCP the checksum may be cut off (RFC 792: eight bytes are quoted).
+    let Some(old) = packet.read::<Be16>(l4 + checksum.at) else { return Some(change) };
+    if checksum.optional && old == Be16::ZERO {
+        return Some(change);
+    }
+    let delta = if checksum.pseudo_header { addresses.and(ports) } else { ports };
+    let mut new = delta.apply(old);
+    if checksum.optional && new == Be16::ZERO {
+        new = Be16::from_raw(0xffff);
+    }
+    packet.write(l4 + checksum.at, new)?;
+    Some(change.and(Sum::ZERO.add16(new).delta_from(Sum::ZERO.add16(old))))
+}

@@ -1,0 +1,139 @@
+//! Endpoint-independent mappings (RFC 4787 REQ-1): a container's port has one NAT port towards everybody, and with
+//! REQ-8's endpoint-independent filtering everybody can send to it.
+//!
+//! A mapping is a flow without a second end: its keys have zeros there, so no packet finds it by itself. It is
+//! consulted when a packet has no flow of its own, and it lives and dies by the rules of flows: inserting its R entry is the
+//! allocation of the port, a stale generation ends it, the collector takes it when no flow has used it for long.
+
+use super::follow::epoch;
+use super::make::{Leg, NewFlow, may_use};
+use super::refusal::{Refusal, code};
+use super::{Env, Family, FlowEntry, InsertError, Scratch, table};
+use crate::abi::{
+    Config, ConfigFlags, DropReason, Endpoint, Event, FlowKey, Life, Scope, Sent, TargetKind, Word, generation,
+};
+use crate::flow::{ATTEMPTS, PortRange};
+use crate::wire::{Be16, protocol};
+
+/// Whether flows of this protocol use mappings.
+#[inline(always)]
+pub(super) const fn has_mappings(proto: u8) -> bool {
+    matches!(proto, protocol::UDP | protocol::TCP)
+}
+
+/// The key that a mapping is found by from the side of its container, or from outside: without the other end.
+#[inline(always)]
+fn inner<F: Family>(key: &FlowKey<F::Addr>) -> FlowKey<F::Addr> {
+    FlowKey::new(Scope::Container, key.proto, key.src, key.sport, F::Addr::default(), Be16::ZERO)
+}
+
+#[inline(always)]
+fn outer<F: Family>(proto: u8, address: F::Addr, port: Be16) -> FlowKey<F::Addr> {
+    FlowKey::new(Scope::Uplink, proto, F::Addr::default(), Be16::ZERO, address, port)
+}
+
+/// The NAT port of a container's port on the address that the flow in [`Env::scratch`] leaves with; it is written there. A
+/// code.
+#[inline(never)]
+pub(super) fn adopt<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>, slot: u32, generation: u32) -> u64 {
+    match find_or_make(env, key, slot, generation) {
+        Ok(()) => code::GOOD,
+        Err(reason) => Refusal::Drop(reason).code(),
+    }
+}
+
+#[inline(always)]
+fn find_or_make<F: Family, E: Env<F>>(
+    env: &E,
+    key: &FlowKey<F::Addr>,
+    slot: u32,
+    generation: u32,
+) -> Result<(), DropReason> {
+    let mut scratch = env.scratch().ok_or(DropReason::Internal)?;
+    let Scratch { new, mapping, .. } = &mut *scratch;
+    let original = inner::<F>(key);
+    if let Some(entry) = env.flow(&original) {
+        entry.read_into(mapping);
+        let is_whole = entry.word().same_flow(mapping.word) && mapping.word.life() != Life::Dead;
+        if is_whole && mapping.source_generation == generation && mapping.other.dst == new.src {
+            entry.touch(env.now(), 0);
+            new.sport = mapping.other.dport;
+            return Ok(());
+        }
+        // Of a predecessor, or on an address that is no longer the way out's.
+        table::end_either(env, &original, &entry, mapping);
+    }
+
+    let config: &Config = env.config();
+    let range = PortRange::new(config.nat_first, config.nat_last);
+    let seed = env.random();
+    mapping.word = Word::half(env.next_flow_id()).established().with(Word::MAPPING);
+    mapping.seen = env.now();
+    mapping.packets = 0;
+    mapping.bytes = 0;
+    mapping.sent = Sent::default();
+    mapping.payer = 0;
+    mapping.owner = epoch(env, generation::ALWAYS);
+    mapping.other = original;
+    mapping.is_reply = 1;
+    mapping.source_generation = 0;
+    mapping.target_kind = TargetKind::Endpoint as u8;
+    mapping.target = slot;
+    mapping.target_generation = generation;
+    let mut reply = outer::<F>(key.proto, new.src, key.sport);
+    let mut reserved = false;
+    for attempt in 0..=ATTEMPTS {
+        if attempt > 0 {
+            reply.dport = Be16::new(range.candidate(seed, attempt - 1));
+        }
+        if !may_use(env, &reply, &range) {
+            continue;
+        }
+        match env.insert(&reply, mapping) {
+            Ok(()) => {
+                reserved = true;
+                break;
+            }
+            Err(InsertError::Exists) => {}
+            Err(InsertError::Full) => return Err(DropReason::TableFull),
+        }
+    }
+    if !reserved {
+        return Err(DropReason::NoPort);
+    }
+    mapping.other = reply;
+    mapping.is_reply = 0;
+    mapping.source_generation = generation;
+    mapping.target_generation = 0;
+    mapping.target_kind = TargetKind::Host as u8;
+    mapping.target = 0;
+    table::complete(env, &original, mapping).map_err(|error| match error {
+        InsertError::Exists => DropReason::Raced,
+        InsertError::Full => DropReason::TableFull,
+    })?;
+    env.count(Event::MappingMade);
+    new.sport = reply.dport;
+    Ok(())
+}
+
+/// The flow that a packet from outside opens by way of a mapping.
+#[inline(always)]
+pub(super) fn find<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>) -> Option<NewFlow<F>> {
+    if env.config().flags & ConfigFlags::MAPPINGS == 0 || !has_mappings(key.proto) {
+        return None;
+    }
+    let entry = env.flow(&outer::<F>(key.proto, key.dst, key.dport))?;
+    let mut scratch = env.scratch()?;
+    let mapping = &mut scratch.mapping;
+    entry.read_into(mapping);
+    if !entry.word().same_flow(mapping.word) || mapping.word.life() == Life::Dead {
+        return None;
+    }
+    let endpoint: &Endpoint = env.endpoint(mapping.target).filter(|e| e.generation == mapping.target_generation)?;
+    entry.touch(env.now(), 0);
+    Some(NewFlow {
+        dst: mapping.other.src,
+        dport: mapping.other.sport,
+        ..NewFlow::plain(key, Leg::endpoint(mapping.target, endpoint), Leg::UNKNOWN_WORLD)
+    })
+}
