@@ -47,6 +47,8 @@ impl Speech {
     pub const ACK: Self = Self::Tcp(tcp_flags::ACK);
     /// The end of one side of a TCP connection.
     pub const FIN: Self = Self::Tcp(tcp_flags::FIN | tcp_flags::ACK);
+    /// The answer of a port without a listener.
+    pub const REFUSAL: Self = Self::Tcp(tcp_flags::RST | tcp_flags::ACK);
     /// The sudden end of a TCP connection.
     pub const RST: Self = Self::Tcp(tcp_flags::RST);
 
@@ -83,8 +85,8 @@ impl Speech {
     pub fn frame(self, link: Ethernet, from: SocketAddrV4, to: SocketAddrV4, ttl: u8, payload: &[u8]) -> Vec<u8> {
         let echo = || PacketBuilder::ethernet2(link.from, link.to).ipv4(from.ip().octets(), to.ip().octets(), ttl);
         let builder = match self {
-            // What a SYN-ACK carried would have to be acknowledged.
-            Self::SYN_ACK => return link.segment(from, to, tcp_flags::SYN | tcp_flags::ACK, ttl, &[]),
+            // What a SYN carried would have to be acknowledged by the next segment.
+            Self::Tcp(flags) if flags & tcp_flags::SYN != 0 => return link.segment(from, to, flags, ttl, &[]),
             Self::Tcp(flags) => return link.segment(from, to, flags, ttl, payload),
             Self::Udp => return link.datagram(from, to, ttl, payload),
             Self::UdpWithoutChecksum => {

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use etherparse::checksum::Sum16BitWords;
 use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, IpFragOffset, IpHeaders, IpNumber,
     Ipv4Extensions, Ipv4Header, PacketBuilder, PacketBuilderStep, SlicedPacket, TcpHeader, TransportSlice, VlanId,
@@ -119,6 +120,21 @@ impl Ethernet {
         self.ip(header.expect("an empty payload fits"), payload)
     }
 
+    /// An ICMP error that quotes the beginning of an IP packet; `mtu` is that of "fragmentation needed".
+    pub fn icmp_error(self, from: Ipv4Addr, to: Ipv4Addr, ttl: u8, what: IcmpError, quote: &[u8]) -> Vec<u8> {
+        let IcmpError { kind, code, mtu } = what;
+        let mut message = vec![kind, code, 0, 0, 0, 0];
+        message.extend(mtu.to_be_bytes());
+        message.extend(quote);
+        let checksum = Sum16BitWords::new().add_slice(&message).ones_complement();
+        message[2..4].copy_from_slice(&checksum.to_ne_bytes());
+        let mut header =
+            Ipv4Header::new(message.len() as u16, ttl, IpNumber::ICMP, from.octets(), to.octets()).expect("it is short");
+        header.dont_fragment = false;
+        header.header_checksum = header.calc_header_checksum();
+        [&self.to[..], &self.from, &[8, 0], &header.to_bytes(), &message].concat()
+    }
+
     /// A middle fragment of a UDP datagram.
     pub fn fragment(self, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
         let header = Ipv4Header::new(0, TTL, IpNumber::UDP, from.octets(), to.octets());
@@ -169,6 +185,51 @@ impl Ethernet {
         builder.write(&mut frame).expect("a Vec takes all");
         frame
     }
+}
+
+/// What an ICMP error says (RFC 792).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IcmpError {
+    /// Type.
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
+    /// Next-hop MTU, of "fragmentation needed" (RFC 1191).
+    pub mtu: u16,
+}
+
+impl IcmpError {
+    /// Nobody listens there.
+    pub const PORT_UNREACHABLE: Self = Self { kind: 3, code: 3, mtu: 0 };
+    /// The hop limit ran out.
+    pub const TIME_EXCEEDED: Self = Self { kind: 11, code: 0, mtu: 0 };
+
+    /// Too big for a way of this MTU.
+    pub const fn fragmentation_needed(mtu: u16) -> Self {
+        Self { kind: 3, code: 4, mtu }
+    }
+}
+
+/// A frame with an IPv4 packet in fragments of `size` bytes of payload, a multiple of eight, in their order.
+///
+/// # Panics
+/// When it is no such frame.
+pub fn fragmented(frame: &[u8], id: u16, size: usize) -> Vec<Vec<u8>> {
+    const ETHERNET: usize = 14;
+    let (header, payload) = Ipv4Header::from_slice(&frame[ETHERNET..]).expect("an IPv4 packet");
+    let payload = &payload[..usize::from(header.total_len) - header.header_len()];
+    let parts: Vec<_> = payload.chunks(size).collect();
+    let fragment = |(number, part): (usize, &&[u8])| {
+        let mut header = header.clone();
+        header.identification = id;
+        header.dont_fragment = false;
+        header.more_fragments = number + 1 < parts.len();
+        header.fragment_offset = IpFragOffset::try_new((number * size / 8) as u16).expect("an offset has 13 bits");
+        header.total_len = (header.header_len() + part.len()) as u16;
+        header.header_checksum = header.calc_header_checksum();
+        [&frame[..ETHERNET], &header.to_bytes(), part].concat()
+    };
+    parts.iter().enumerate().map(fragment).collect()
 }
 
 /// A UDP datagram as it was read from the wire.

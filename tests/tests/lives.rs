@@ -55,7 +55,7 @@ fn a_flow_is_collected_when_it_was_silent_for_longer_than_its_state_allows() {
         ("one that both have closed", after_opening(vec![O(S::FIN), R(S::FIN)]), 30),
         ("one that is closed", after_opening(vec![O(S::FIN), R(S::FIN), O(S::ACK)]), 120),
         ("one that was reset", after_opening(vec![R(S::RST)]), 10),
-        ("one that was refused", vec![O(S::SYN), R(S::RST)], 10),
+        ("one that was refused", vec![O(S::SYN), R(S::REFUSAL)], 10),
         ("a question", vec![O(S::Udp)], 30),
         ("a question with its answer", vec![O(S::Udp), R(S::Udp)], 30),
         ("a conversation", vec![O(S::Udp), R(S::Udp), O(S::Udp)], 120),
