@@ -13,11 +13,11 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{
     bpf_clone_redirect, bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
     bpf_set_retval, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_change_type,
-    bpf_skb_pull_data,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::{SockAddrContext, TcContext};
 use bytemuck::Pod;
-use netbpf_common::abi::{NextHop, Transport};
+use netbpf_common::abi::{HELD_LEN, HeldFrame, NextHop, Transport};
 use netbpf_common::path::{Env, Packet, V4};
 use netbpf_common::wire::{Address as _, Be16, Be32, Checksum, Ethernet, V4Addr, checksum::Delta};
 
@@ -162,6 +162,37 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn save(&self, copy: &mut HeldFrame) -> Option<()> {
+        let len = self.frame_len();
+        if len == 0 || len > HELD_LEN as u32 {
+            return None;
+        }
+        copy.len = len;
+        // SAFETY: the skb is valid, and the copy has room for so many bytes.
+        let result = unsafe { bpf_skb_load_bytes(self.skb.cast(), 0, copy.bytes.as_mut_ptr().cast(), len) };
+        if result < 0 { None } else { Some(()) }
+    }
+
+    #[inline(always)]
+    fn restore(&mut self, copy: &HeldFrame) -> Option<()> {
+        let len = copy.len;
+        if len == 0 || len > HELD_LEN as u32 {
+            return None;
+        }
+        self.resize(len)?;
+        // SAFETY: the skb is valid and as long as this, and so is the copy.
+        let result = unsafe { bpf_skb_store_bytes(self.skb.cast(), 0, copy.bytes.as_ptr().cast(), len, 0) };
+        if result < 0 { None } else { Some(()) }
+    }
+
+    #[inline(always)]
+    fn receive_again(&mut self) -> Option<()> {
+        // SAFETY: the skb is valid.
+        let result = unsafe { bpf_clone_redirect(self.skb, self.ifindex(), u64::from(BPF_F_INGRESS)) };
+        if result < 0 { None } else { Some(()) }
+    }
+
+    #[inline(always)]
     fn resize(&mut self, len: u32) -> Option<()> {
         // SAFETY: the skb is valid.
         let result = unsafe { bpf_skb_change_tail(self.skb, len, 0) };
@@ -273,6 +304,21 @@ impl Packet for Bare {
     #[inline(always)]
     fn send_copy(&mut self, ifindex: u32) -> Option<()> {
         self.skb.send_copy(ifindex)
+    }
+
+    #[inline(always)]
+    fn save(&self, copy: &mut HeldFrame) -> Option<()> {
+        self.skb.save(copy)
+    }
+
+    #[inline(always)]
+    fn restore(&mut self, copy: &HeldFrame) -> Option<()> {
+        self.skb.restore(copy)
+    }
+
+    #[inline(always)]
+    fn receive_again(&mut self) -> Option<()> {
+        self.skb.receive_again()
     }
 
     #[inline(always)]

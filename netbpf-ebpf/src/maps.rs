@@ -21,8 +21,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use netbpf_common::abi::{
     COUNTERS as COUNTER_SLOTS, Config, DropReason, ENDPOINT_SLOTS, Endpoint, Event, Flow, FlowKey, Fragment,
-    FragmentKey, GENERATIONS as GENERATION_SLOTS, KEPT_WORDS, NETWORKS as NETWORK_SLOTS, Network, NextHop, PORT_TABLE,
-    PublishKey, PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot, Rule, Sent, Uplink, VIRTUALS, Word,
+    FragmentKey, GENERATIONS as GENERATION_SLOTS, HeldFrame, HeldKey, KEPT_WORDS, NETWORKS as NETWORK_SLOTS,
+    NO_COUNTER, Network, NextHop, PORT_TABLE, PublishKey, PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot,
+    Rule, Sent, Uplink, VIRTUALS, Word,
 };
 use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
 use netbpf_common::wire::{Address as _, Be32, V4Addr, protocol};
@@ -76,6 +77,10 @@ static FIB: PerCpuArray<FibLookup> = PerCpuArray::with_max_entries(1, 0);
 static RING_HEAD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1 + RING_SHARES, 0);
 #[map]
 static FRAGMENTS_V4: LruHashMap<FragmentKey<V4Addr>, Fragment> = LruHashMap::with_max_entries(DEFAULT_ENTRIES, 0);
+#[map]
+static HELD_V4: LruHashMap<HeldKey<V4Addr>, HeldFrame> = LruHashMap::with_max_entries(DEFAULT_ENTRIES, 0);
+#[map]
+static ROOM: PerCpuArray<HeldFrame> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static CONFIRMED: Array<u64> = Array::with_max_entries(ENDPOINT_SLOTS, 0);
 #[map]
@@ -243,6 +248,8 @@ impl Env<V4> for Maps {
     type Entry = Entry<V4Addr>;
     type Scratch = &'static mut Scratch<V4>;
     type Parsed = &'static mut Parsed<V4>;
+    type Room = &'static mut HeldFrame;
+    type Held = &'static HeldFrame;
 
     #[inline(always)]
     fn now(&self) -> u64 {
@@ -269,6 +276,17 @@ impl Env<V4> for Maps {
     #[inline(always)]
     fn count(&self, event: Event) {
         self.increment(event as u32);
+    }
+
+    #[inline(always)]
+    fn forget(&self, code: u64) -> u64 {
+        let Some(mut counters) = self.counters else { return code };
+        // SAFETY: this CPU's own; volatile, so that it is written and read.
+        unsafe {
+            let place = &raw mut counters.as_mut()[NO_COUNTER as usize];
+            place.write_volatile(code);
+            place.read_volatile()
+        }
     }
 
     #[inline(always)]
@@ -441,6 +459,40 @@ impl Env<V4> for Maps {
     fn recall(&self, key: &FragmentKey<V4Addr>) -> Option<Fragment> {
         // SAFETY: copied at once; of a reused entry the next fragment's ports, whose flow it is not.
         unsafe { FRAGMENTS_V4.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn take_place(&self, key: &FragmentKey<V4Addr>) -> Option<u64> {
+        let fragment = FRAGMENTS_V4.get_ptr_mut(key)?;
+        // SAFETY: points into the map.
+        let held = unsafe { &raw mut (*fragment).held };
+        // SAFETY: as above. Of two CPUs one has it; the other's fragment is lost, as on a wire.
+        let place = unsafe { held.read_volatile() };
+        // SAFETY: as above.
+        unsafe { compare_and_swap(held, place, place + 1) }.then_some(place)
+    }
+
+    #[inline(always)]
+    fn room(&self) -> Option<Self::Room> {
+        // SAFETY: as for `scratch`.
+        ROOM.get_ptr_mut(0).map(|room| unsafe { &mut *room })
+    }
+
+    #[inline(always)]
+    fn hold(&self, key: &HeldKey<V4Addr>, frame: &HeldFrame) -> bool {
+        HELD_V4.insert(key, frame, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn held(&self, key: &HeldKey<V4Addr>) -> Option<&'static HeldFrame> {
+        // SAFETY: points into the map. Of a reused entry another packet's fragment, which is received again as what it is.
+        HELD_V4.get_ptr(key).map(|held| unsafe { &*held })
+    }
+
+    #[inline(always)]
+    fn let_go(&self, key: &HeldKey<V4Addr>) {
+        // Absent already: the aim is reached.
+        let _ = HELD_V4.remove(key);
     }
 
     #[inline(always)]

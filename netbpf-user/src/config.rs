@@ -56,6 +56,8 @@ pub struct Settings {
     pub flows_per_container: Option<u32>,
     /// First fragments whose ports are remembered at a time.
     pub fragments: u32,
+    /// Fragments that are held, at a time, until the first of their packet comes; 2 KiB each.
+    pub held_fragments: u32,
     /// Broadcasts and multicasts that one container may send to its network, per second.
     pub broadcast_rate: u16,
     /// Whether a port of a container has the same NAT port towards everybody, and everybody can send to it (RFC 4787:
@@ -166,6 +168,7 @@ impl Default for Settings {
             half_open: 16_384,
             flows_per_container: None,
             fragments: 8192,
+            held_fragments: 1024,
             broadcast_rate: 100,
             full_cone: false,
             clamp_mss: false,
@@ -291,13 +294,11 @@ impl Settings {
                 self.flows
             ));
         }
-        if !FRAGMENTS.contains(&self.fragments) {
-            return invalid(format!(
-                "fragments {} is out of range: choose {} to {}",
-                self.fragments,
-                FRAGMENTS.start(),
-                FRAGMENTS.end()
-            ));
+        for (name, fragments) in [("fragments", self.fragments), ("held_fragments", self.held_fragments)] {
+            if !FRAGMENTS.contains(&fragments) {
+                let (least, most) = (FRAGMENTS.start(), FRAGMENTS.end());
+                return invalid(format!("{name} {fragments} is out of range: choose {least} to {most}"));
+            }
         }
         if self.broadcast_rate == 0 {
             return invalid("broadcast_rate is 0: choose at least one per second".into());

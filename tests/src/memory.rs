@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use bytemuck::Pod;
 use netbpf_common::abi::{
-    Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, Network, NextHop, PublishKey,
-    PublishedPort, RingSlot, Rule, Sent, Uplink, Word, generation,
+    Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, NextHop,
+    PublishKey, PublishedPort, RingSlot, Rule, Sent, Uplink, Word, generation,
 };
 use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Packet, Parsed, Route, RouteQuery, Scratch, V4};
 use netbpf_common::wire::{Address as _, Be16, Be32, Checksum, V4Addr, checksum::Delta};
@@ -35,6 +35,8 @@ pub struct Frame {
     pub partial_checksum: bool,
     /// Copies that were sent, with the device they left by.
     pub copies: Vec<(u32, Vec<u8>)>,
+    /// Frames that are to come in once more behind this one.
+    pub again: Vec<Vec<u8>>,
 }
 
 impl Frame {
@@ -42,7 +44,17 @@ impl Frame {
     pub fn new(ifindex: u32, bytes: Vec<u8>) -> Self {
         let for_us = true;
         let (ingress_ifindex, tagged, gso_size, partial_checksum) = (0, false, 0, false);
-        Self { bytes, ifindex, ingress_ifindex, for_us, tagged, gso_size, partial_checksum, copies: Vec::new() }
+        Self {
+            bytes,
+            ifindex,
+            ingress_ifindex,
+            for_us,
+            tagged,
+            gso_size,
+            partial_checksum,
+            copies: Vec::new(),
+            again: Vec::new(),
+        }
     }
 
     fn range(&self, at: u32, len: usize) -> Option<std::ops::Range<usize>> {
@@ -117,6 +129,22 @@ impl Packet for Frame {
         Some(())
     }
 
+    fn save(&self, copy: &mut HeldFrame) -> Option<()> {
+        copy.bytes.get_mut(..self.bytes.len())?.copy_from_slice(&self.bytes);
+        copy.len = self.frame_len();
+        Some(())
+    }
+
+    fn restore(&mut self, copy: &HeldFrame) -> Option<()> {
+        self.bytes = copy.bytes[..copy.len as usize].to_vec();
+        Some(())
+    }
+
+    fn receive_again(&mut self) -> Option<()> {
+        self.again.push(self.bytes.clone());
+        Some(())
+    }
+
     fn resize(&mut self, len: u32) -> Option<()> {
         self.bytes.resize(len as usize, 0);
         self.gso_size = 0;
@@ -171,6 +199,9 @@ pub struct Memory {
     pub events: RefCell<HashMap<Event, u64>>,
     /// First fragments that are remembered.
     pub fragments: RefCell<HashMap<FragmentKey<V4Addr>, Fragment>>,
+    /// Fragments that are held.
+    pub held: RefCell<HashMap<HeldKey<V4Addr>, HeldFrame>>,
+    room: RefCell<HeldFrame>,
     /// Confirmed flows by the slot they are counted for.
     pub confirmed: RefCell<HashMap<u32, i64>>,
     /// The ring of members of each network, by slot.
@@ -225,6 +256,8 @@ impl Memory {
             drops: RefCell::default(),
             events: RefCell::default(),
             fragments: RefCell::default(),
+            held: RefCell::default(),
+            room: RefCell::new(bytemuck::Zeroable::zeroed()),
             confirmed: RefCell::default(),
             members: world::members().into(),
             broadcasts: RefCell::default(),
@@ -238,6 +271,15 @@ impl Memory {
             scratch: RefCell::default(),
             parsed: RefCell::default(),
         }
+    }
+
+    /// The same with so many rings, one for each share.
+    pub fn with_shares(ring: u32, shares: u32) -> Self {
+        let mut memory = Self::new(ring);
+        memory.config.share_mask = shares - 1;
+        let one = vec![RingSlot::default(); ring as usize];
+        *memory.rings.get_mut() = vec![one.into(); shares as usize];
+        memory
     }
 
     /// Lets seconds pass.
@@ -332,6 +374,8 @@ impl<'a> Env<V4> for &'a Memory {
     type Entry = Entry;
     type Scratch = RefMut<'a, Scratch<V4>>;
     type Parsed = RefMut<'a, Parsed<V4>>;
+    type Room = RefMut<'a, HeldFrame>;
+    type Held = Box<HeldFrame>;
 
     fn now(&self) -> u64 {
         self.now.get()
@@ -477,6 +521,31 @@ impl<'a> Env<V4> for &'a Memory {
 
     fn recall(&self, key: &FragmentKey<V4Addr>) -> Option<Fragment> {
         self.fragments.borrow().get(key).copied()
+    }
+
+    fn take_place(&self, key: &FragmentKey<V4Addr>) -> Option<u64> {
+        let mut fragments = self.fragments.borrow_mut();
+        let held = &mut fragments.get_mut(key)?.held;
+        *held += 1;
+        Some(*held - 1)
+    }
+
+    fn room(&self) -> Option<RefMut<'a, HeldFrame>> {
+        let memory: &'a Memory = self;
+        Some(memory.room.borrow_mut())
+    }
+
+    fn hold(&self, key: &HeldKey<V4Addr>, frame: &HeldFrame) -> bool {
+        self.held.borrow_mut().insert(*key, *frame);
+        true
+    }
+
+    fn held(&self, key: &HeldKey<V4Addr>) -> Option<Box<HeldFrame>> {
+        self.held.borrow().get(key).copied().map(Box::new)
+    }
+
+    fn let_go(&self, key: &HeldKey<V4Addr>) {
+        self.held.borrow_mut().remove(key);
     }
 
     fn next_member(&self, slot: u32) -> u32 {

@@ -85,10 +85,39 @@ impl Ethernet {
     /// A TCP segment with any control bits, of a connection in which both sides began at the same number and all that was
     /// said is acknowledged.
     pub fn segment(self, from: SocketAddrV4, to: SocketAddrV4, flags: u8, ttl: u8, payload: &[u8]) -> Vec<u8> {
-        let ip = self.builder().ipv4(from.ip().octets(), to.ip().octets(), ttl);
         let sequence = if flags & tcp_flags::SYN == 0 { AFTER_SYN } else { AFTER_SYN - 1 };
         let mut header = TcpHeader::new(from.port(), to.port(), sequence, WINDOW);
         header.acknowledgment_number = AFTER_SYN;
+        self.tcp(from, to, flags, header, ttl, payload)
+    }
+
+    /// A TCP segment with any control bits, sequence number and acknowledgment number.
+    pub fn numbered(self, from: SocketAddrV4, to: SocketAddrV4, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
+        let mut header = TcpHeader::new(from.port(), to.port(), seq, WINDOW);
+        header.acknowledgment_number = ack;
+        self.tcp(from, to, flags, header, TTL, &[])
+    }
+
+    /// A SYN with options as they lie in the header.
+    ///
+    /// # Panics
+    /// When they do not fit.
+    pub fn syn_with_options(self, from: SocketAddrV4, to: SocketAddrV4, ttl: u8, options: &[u8]) -> Vec<u8> {
+        let mut header = TcpHeader::new(from.port(), to.port(), AFTER_SYN - 1, WINDOW);
+        header.set_options_raw(options).expect("at most 40 bytes");
+        self.tcp(from, to, tcp_flags::SYN, header, ttl, &[])
+    }
+
+    fn tcp(
+        self,
+        from: SocketAddrV4,
+        to: SocketAddrV4,
+        flags: u8,
+        mut header: TcpHeader,
+        ttl: u8,
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let ip = self.builder().ipv4(from.ip().octets(), to.ip().octets(), ttl);
         (header.fin, header.syn) = (flags & tcp_flags::FIN != 0, flags & tcp_flags::SYN != 0);
         (header.rst, header.ack) = (flags & tcp_flags::RST != 0, flags & tcp_flags::ACK != 0);
         let builder = ip.tcp_header(header);
@@ -128,8 +157,8 @@ impl Ethernet {
         message.extend(quote);
         let checksum = Sum16BitWords::new().add_slice(&message).ones_complement();
         message[2..4].copy_from_slice(&checksum.to_ne_bytes());
-        let mut header =
-            Ipv4Header::new(message.len() as u16, ttl, IpNumber::ICMP, from.octets(), to.octets()).expect("it is short");
+        let mut header = Ipv4Header::new(message.len() as u16, ttl, IpNumber::ICMP, from.octets(), to.octets())
+            .expect("it is short");
         header.dont_fragment = false;
         header.header_checksum = header.calc_header_checksum();
         [&self.to[..], &self.from, &[8, 0], &header.to_bytes(), &message].concat()

@@ -28,6 +28,9 @@ macro_rules! named {
 /// Counters in the one element of `COUNTERS`.
 pub const COUNTERS: u32 = 64;
 
+/// The last of them counts nothing: the programs put numbers there for a moment.
+pub const NO_COUNTER: u32 = COUNTERS - 1;
+
 named! {
     /// Why a packet was dropped: also the index of its counter.
     DropReason {
@@ -46,7 +49,7 @@ named! {
         /// A container sent IP options: source routing would lead past the checks made here, and none
         /// is translated.
         IpOption = 6 "ip-option",
-        /// A fragment whose first was not seen, or belongs to no flow.
+        /// A fragment whose first was not seen and that could not be held until it comes, or whose first belongs to no flow.
         Fragment = 7 "fragment",
         /// Broadcast or multicast that no member of the network is to get.
         Multicast = 8 "multicast",
@@ -127,5 +130,9 @@ named! {
         Replicated = 44 "replicated",
         /// Endpoint-independent mappings made.
         MappingMade = 45 "mapping-made",
+        /// Fragments held until the first of their packet comes.
+        FragmentHeld = 46 "fragment-held",
+        /// Held fragments sent on behind the first one.
+        FragmentReleased = 47 "fragment-released",
     }
 }

@@ -37,12 +37,42 @@ impl<A> FragmentKey<A> {
 pub struct Fragment {
     /// When it came, in jiffies.
     pub seen: u64,
+    /// Later fragments that came before it and are held.
+    pub held: u64,
     /// Its ports, as a flow's key has them.
     pub ports: Ports,
     /// Where the next fragment may begin: bytes of its payload.
     pub end: u16,
+    /// 1 if it has come, 0 as long as others are held for it.
+    pub has_come: u16,
+}
+
+/// Most later fragments of one packet that are held until its first one comes: those of 64 KiB over Ethernet.
+pub const HELD_FRAGMENTS: u32 = 44;
+
+/// Key of a fragment that is held: of which packet, and its place in the order in which they came.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[repr(C)]
+pub struct HeldKey<A> {
+    /// The packet.
+    pub packet: FragmentKey<A>,
+    /// The place.
+    pub place: u32,
+}
+
+/// Longest frame that is held, in bytes.
+pub const HELD_LEN: usize = 2040;
+
+/// A frame that is held.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct HeldFrame {
+    /// Its length in bytes.
+    pub len: u32,
     /// Zero.
-    pub reserved: u16,
+    pub reserved: u32,
+    /// The frame.
+    pub bytes: [u8; HELD_LEN],
 }
 
 /// Seconds for which the fragments of a packet are waited for, as `net.ipv4.ipfrag_time` has it by default.

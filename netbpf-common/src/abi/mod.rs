@@ -12,10 +12,10 @@ mod pod;
 mod publish;
 
 pub use config::{Config, ConfigFlags, RING_SHARES, TIMEOUTS, Timeout};
-pub use counter::{COUNTERS, DropReason, Event};
+pub use counter::{COUNTERS, DropReason, Event, NO_COUNTER};
 pub use endpoint::{ENDPOINT_SLOTS, Endpoint, NETWORKS, Network, NetworkFlags, Subnet, Uplink, UplinkFlags};
 pub use flow::{COLLECT_KEYS, Flow, FlowKey, Life, NextHop, RingSlot, Scope, Sent, Stamp, TargetKind, Word};
-pub use fragment::{FRAGMENT_SECONDS, Fragment, FragmentKey};
+pub use fragment::{FRAGMENT_SECONDS, Fragment, FragmentKey, HELD_FRAGMENTS, HELD_LEN, HeldFrame, HeldKey};
 pub use publish::{
     GENERATIONS, KEPT_WORDS, LOOPBACK_INDEX, PORT_TABLE, PORTS, PublishKey, PublishedPort, RULES, Rule, Transport,
     VIRTUALS, generation,
@@ -58,6 +58,8 @@ pub mod map {
     pub const RING_HEAD: &str = "RING_HEAD";
     /// LRU hash: [`FragmentKey`](super::FragmentKey) to [`Fragment`](super::Fragment).
     pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
+    /// LRU hash: [`HeldKey`](super::HeldKey) to [`HeldFrame`](super::HeldFrame).
+    pub const HELD_V4: &str = "HELD_V4";
     /// Array of u64 by slot of an endpoint: confirmed flows that are counted for it.
     pub const CONFIRMED: &str = "CONFIRMED";
     /// Array of u32 by slot of an endpoint: the slot of another of its network, all of them in a ring.
@@ -68,7 +70,7 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map that is pinned: the state that outlives an agent.
-    pub const ALL: [&str; 20] = [
+    pub const ALL: [&str; 21] = [
         CONFIG,
         ENDPOINTS,
         NETWORKS,
@@ -85,6 +87,7 @@ pub mod map {
         RING_V4,
         RING_HEAD,
         FRAGMENTS_V4,
+        HELD_V4,
         CONFIRMED,
         MEMBERS,
         BROADCASTS,
@@ -154,7 +157,9 @@ mod tests {
         assert_eq!(size_of::<RingSlot<V4Addr>>(), 24);
         assert_eq!(size_of::<FragmentKey<V4Addr>>(), 16);
         assert_eq!(size_of::<FragmentKey<V6Addr>>(), 40);
-        assert_eq!(size_of::<Fragment>(), 16);
+        assert_eq!(size_of::<Fragment>(), 24);
+        assert_eq!(size_of::<HeldKey<V4Addr>>(), 20);
+        assert_eq!(size_of::<HeldFrame>(), 2048);
         assert_eq!(align_of::<Flow<V4Addr>>(), 8);
     }
 }

@@ -5,7 +5,7 @@ use core::mem::size_of;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Flow, FlowKey, FragmentKey, NextHop, PublishKey, RingSlot, Sent, Stamp, Subnet};
+use super::{Flow, FlowKey, FragmentKey, HeldKey, NextHop, PublishKey, RingSlot, Sent, Stamp, Subnet};
 use crate::wire::{Address, V4Addr, V6Addr, checksum::Delta};
 
 macro_rules! pod {
@@ -21,6 +21,7 @@ macro_rules! pod {
 
 pod!(FlowKey, 2, 8);
 pod!(FragmentKey, 2, 8);
+pod!(HeldKey, 2, 8 + 4);
 pod!(Subnet, 3, 0);
 pod!(PublishKey, 1, 4);
 pod!(RingSlot, 2, 8 + 8);

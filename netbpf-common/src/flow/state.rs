@@ -211,7 +211,11 @@ mod tests {
             ("the last ACK", State::TimeWait, [&both[..], &[(O, ACK)]].concat()),
             ("a FIN in time-wait", State::TimeWait, [&both[..], &[(O, ACK), (R, FIN | ACK)]].concat()),
             ("a reset", State::Reset, [&opened[..], &[(R, RST)]].concat()),
-            ("a reset that the other side did not take", State::Established, [&opened[..], &[(R, RST), (O, ACK)]].concat()),
+            (
+                "a reset that the other side did not take",
+                State::Established,
+                [&opened[..], &[(R, RST), (O, ACK)]].concat(),
+            ),
             ("a SYN after a reset", State::Reset, [&opened[..], &[(R, RST), (O, SYN)]].concat()),
             ("a reset while closing", State::Reset, [&both[..], &[(O, RST)]].concat()),
         ] {

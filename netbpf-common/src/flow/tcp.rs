@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn a_refusal_must_name_the_syn_that_it_refuses() {
         let client = Sent::default().after(&segment(SYN, 77, 0), 0);
-        let refusal = |ack| believed(Word::half(1), &segment(RST | ACK, 0, ack), 0, &Sent::default(), &client) & RST != 0;
+        let refusal =
+            |ack| believed(Word::half(1), &segment(RST | ACK, 0, ack), 0, &Sent::default(), &client) & RST != 0;
         assert!(refusal(78));
         assert!(!refusal(77) && !refusal(79));
     }

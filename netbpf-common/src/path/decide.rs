@@ -19,7 +19,7 @@ pub(super) fn carry<F: Family, E: Env<F>, P: Packet>(
     } else {
         decide_and_apply(env, packet, parsed, key)
     };
-    Refusal::or(carried)
+    Refusal::or(env.forget(carried))
 }
 
 /// The verdict that a [`code`] stands for, on a packet of the flow in [`Env::scratch`].

@@ -45,7 +45,8 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
     if let Err(reason) = parse::<F, P>(packet, ethernet, &mut parsed) {
         return Verdict::Drop(reason);
     }
-    match route(packet, env, &mut parsed, endpoint) {
+    let code = env.forget(Refusal::either(route(packet, env, &mut parsed, endpoint)));
+    match Refusal::or(code) {
         Ok(code) => verdict(env, code),
         Err(refusal) => {
             let gateway = env.network(endpoint.network).map(|n| F::subnet_of(n).gateway).unwrap_or_default();
@@ -81,10 +82,13 @@ fn route<F: Family, P: Packet, E: Env<F>>(
     if parsed.l4.kind == Kind::Icmp {
         return Err(DropReason::IcmpError.into());
     }
-    if !fragments::settle(env, parsed, Scope::Container)? {
+    if !fragments::settle(env, packet, parsed, Scope::Container)? {
         // Its ports are not known; a neighbour is reached without.
         let carried = carry_direct(env, packet, parsed, Scope::Container, u32::from(endpoint.network));
-        return Refusal::or(carried).map_err(|_| DropReason::Fragment.into());
+        if Refusal::or(carried).is_ok() {
+            return Ok(carried);
+        }
+        return Refusal::or(fragments::hold(env, packet, parsed, Scope::Container));
     }
     // A container speaks of what it was sent itself; of what others were sent it knows nothing.
     let key = errors::key_of(env, packet, parsed, Scope::Container).ok_or(DropReason::IcmpError)?;
@@ -106,12 +110,12 @@ fn open<F: Family, E: Env<F>>(
         Kind::Error => Err(DropReason::IcmpError.into()),
         Kind::Fragment => Err(DropReason::Fragment.into()),
         _ => {
-            let planned = plan(env, parsed, key, endpoint);
+            let planned = env.forget(plan(env, parsed, key, endpoint));
             checked(planned)?;
             if planned == code::MAPPED {
                 checked(mapping::adopt(env, key, slot_of_device(endpoint.ifindex), endpoint.generation))?;
             }
-            checked(make(env, parsed, key))
+            checked(env.forget(make(env, parsed, key)))
         }
     }
 }

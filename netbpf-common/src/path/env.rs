@@ -1,13 +1,13 @@
 //! What the paths ask of the world around them: tables, clock, chance, routes, sockets.
 
-use core::ops::DerefMut;
+use core::ops::{Deref, DerefMut};
 
 use super::errors::Quote;
 use super::make::{Leg, NewFlow};
 use super::{Family, Parsed};
 use crate::abi::{
-    Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, Network, NextHop, PublishKey,
-    PublishedPort, RingSlot, Rule, Sent, Uplink, Word,
+    Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, NextHop,
+    PublishKey, PublishedPort, RingSlot, Rule, Sent, Uplink, Word,
 };
 
 /// A flow entry that was found. Others may change or delete it at any time: what is read is a
@@ -131,6 +131,11 @@ pub trait Env<F: Family> {
     /// The room of [`Parsed`].
     type Parsed: DerefMut<Target = Parsed<F>>;
 
+    /// The room of one frame.
+    type Room: DerefMut<Target = HeldFrame>;
+    /// A frame that is held.
+    type Held: Deref<Target = HeldFrame>;
+
     /// Time in jiffies; stands still while the machine sleeps.
     fn now(&self) -> u64;
     /// An unpredictable number.
@@ -142,6 +147,12 @@ pub trait Env<F: Family> {
     fn count_drop(&self, reason: DropReason);
     /// Counts.
     fn count(&self, event: Event);
+
+    /// The same number, of which the verifier knows nothing any more: it would walk what follows once for each way that has
+    /// led here.
+    fn forget(&self, code: u64) -> u64 {
+        code
+    }
 
     /// Endpoint by slot.
     fn endpoint(&self, slot: u32) -> Option<&Endpoint>;
@@ -197,8 +208,18 @@ pub trait Env<F: Family> {
 
     /// Remembers a first fragment.
     fn remember(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment);
-    /// What is remembered of a first fragment.
+    /// What is remembered of a first fragment, or that others are held for it.
     fn recall(&self, key: &FragmentKey<F::Addr>) -> Option<Fragment>;
+    /// A place among the fragments that are held for the first one of a packet; each is given once.
+    fn take_place(&self, key: &FragmentKey<F::Addr>) -> Option<u64>;
+    /// Room for one frame, with whatever the last user left there.
+    fn room(&self) -> Option<Self::Room>;
+    /// Holds a frame; whether there was memory for it.
+    fn hold(&self, key: &HeldKey<F::Addr>, frame: &HeldFrame) -> bool;
+    /// A frame that is held.
+    fn held(&self, key: &HeldKey<F::Addr>) -> Option<Self::Held>;
+    /// Holds a frame no longer.
+    fn let_go(&self, key: &HeldKey<F::Addr>);
 
     /// Slot of the next endpoint of the same network, all of them in a ring; 0 for none.
     fn next_member(&self, slot: u32) -> u32;

@@ -42,7 +42,7 @@ pub(super) fn follow<F: Family, E: Env<F>>(
         is_unusual(env, parsed, &scratch.flow, source_generation)
     };
     if unusual {
-        let settled = settle(env, &entry, parsed, key, source_generation);
+        let settled = env.forget(settle(env, &entry, parsed, key, source_generation));
         checked(settled)?;
         if settled == code::MISS {
             return Ok(false);

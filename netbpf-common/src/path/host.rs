@@ -29,7 +29,8 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
     if let Err(reason) = parse::<F, P>(packet, ethernet, &mut parsed) {
         return Verdict::Drop(reason);
     }
-    match route(packet, env, &mut parsed) {
+    let code = env.forget(Refusal::either(route(packet, env, &mut parsed)));
+    match Refusal::or(code) {
         Ok(code) => verdict(env, code),
         Err(refusal) => {
             let config = env.config();
@@ -48,7 +49,7 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
     if parsed.l4.kind == Kind::Icmp {
         return Refusal::or(carry_direct(env, packet, parsed, Scope::Host, ANY_NETWORK));
     }
-    if !fragments::settle(env, parsed, Scope::Host)? {
+    if !fragments::settle(env, packet, parsed, Scope::Host)? {
         return Err(DropReason::Fragment.into());
     }
     let key = errors::key_of(env, packet, parsed, Scope::Host).ok_or(DropReason::IcmpError)?;
@@ -58,8 +59,8 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
             Kind::Fragment => return Err(DropReason::Fragment.into()),
             _ => {}
         }
-        checked(plan(env, parsed, &key))?;
-        checked(make(env, parsed, &key))?;
+        checked(env.forget(plan(env, parsed, &key)))?;
+        checked(env.forget(make(env, parsed, &key)))?;
     }
     carry(env, packet, parsed, &key)
 }

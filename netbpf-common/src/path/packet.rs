@@ -2,6 +2,7 @@
 
 use bytemuck::Pod;
 
+use crate::abi::HeldFrame;
 use crate::wire::{Checksum, checksum::Delta};
 
 /// A frame that begins with its Ethernet header. Implemented for a TC skb and for bytes in memory.
@@ -47,6 +48,15 @@ pub trait Packet {
 
     /// Sends a copy of the frame, as it is now, out of a device.
     fn send_copy(&mut self, ifindex: u32) -> Option<()>;
+
+    /// Copies the frame, unless it is longer than what can be held.
+    fn save(&self, copy: &mut HeldFrame) -> Option<()>;
+
+    /// Becomes another frame.
+    fn restore(&mut self, copy: &HeldFrame) -> Option<()>;
+
+    /// Lets a copy of the frame, as it is now, come in once more by the device that it is on, after this packet.
+    fn receive_again(&mut self) -> Option<()>;
 
     /// Cuts the frame off at `len`, or pads it with zeros up to there.
     fn resize(&mut self, len: u32) -> Option<()>;

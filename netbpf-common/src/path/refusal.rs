@@ -94,6 +94,15 @@ impl Refusal {
         }
     }
 
+    /// Both as a [`code`].
+    #[inline(always)]
+    pub(super) const fn either(result: Result<u64, Self>) -> u64 {
+        match result {
+            Ok(code) => code,
+            Err(refusal) => refusal.code(),
+        }
+    }
+
     /// The reason this is counted under.
     #[inline(always)]
     pub(super) fn reason(self) -> DropReason {

@@ -7,7 +7,7 @@ use super::make::{Leg, NewFlow, make};
 use super::refusal::{Refusal, checked, code, split};
 use super::refuse::{Teller, refuse};
 use super::{
-    Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, Translation, V4, Verdict, apply, errors, fragments, mapping,
+    Env, Family, HostSocket, Packet, Parsed, Rewrite, Translation, V4, Verdict, apply, errors, fragments, mapping,
     parse, publish,
 };
 use crate::abi::{ConfigFlags, DropReason, FlowKey, Scope, Transport};
@@ -43,7 +43,8 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
     if parsed.ip.dst.is_loopback() || parsed.ip.header_len > F::HEADER_LEN {
         return Verdict::Pass;
     }
-    match route(packet, env, &mut parsed) {
+    let code = env.forget(Refusal::either(route(packet, env, &mut parsed)));
+    match Refusal::or(code) {
         Ok(code) => verdict(env, code),
         // The connection is no more, and no socket of the host has it: its stack says so.
         Err(Refusal::Reset) => {
@@ -71,10 +72,13 @@ fn tiny<F: Family, P: Packet, E: Env<F>>(packet: &P, env: &E) -> Verdict {
 
 #[inline(always)]
 fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut Parsed<F>) -> Result<u64, Refusal> {
-    if parsed.ip.part == Part::Later && !fragments::settle(env, parsed, Scope::Uplink)? {
-        // The host's, for all that is known of it.
+    let Some(held) = fragments::look(env, parsed, Scope::Uplink)? else {
+        // The host's, for all that is known of it. A copy waits for what the first one says.
+        if env.is_local(parsed.ip.dst) {
+            fragments::hold(env, packet, parsed, Scope::Uplink);
+        }
         return Ok(code::PASS);
-    }
+    };
     let Some(may_open) = concerns_us(env, parsed) else { return Ok(code::PASS) };
     let Some(key) = errors::key_of(env, packet, parsed, Scope::Uplink) else { return Ok(code::PASS) };
     if !follow(env, parsed, &key, 0)? {
@@ -84,11 +88,9 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
         if !may_open || !plan(env, parsed, &key) {
             return Ok(code::PASS);
         }
-        checked(make(env, parsed, &key))?;
+        checked(env.forget(make(env, parsed, &key)))?;
     }
-    if parsed.ip.part == Part::First {
-        fragments::remember(env, parsed, Scope::Uplink);
-    }
+    fragments::follow_first(env, packet, parsed, Scope::Uplink, held)?;
     let carried = carry(env, packet, parsed, &key)?;
     match split(carried) {
         (code::PEER, ifindex) if P::HAS_ETHERNET && is_for_host_too(parsed) => {

@@ -48,7 +48,8 @@ mod tests {
     #[test]
     fn every_network_is_a_ring_of_its_own() {
         let of = |network| Endpoint { generation: 1, network, ..Endpoint::default() };
-        let endpoints = [(0, Endpoint::default()), (9, of(1)), (3, of(1)), (5, of(2)), (7, of(1)), (8, Endpoint::default())];
+        let endpoints =
+            [(0, Endpoint::default()), (9, of(1)), (3, of(1)), (5, of(2)), (7, of(1)), (8, Endpoint::default())];
         assert_eq!(rings(&endpoints), BTreeMap::from([(3, 7), (7, 9), (9, 3), (5, 5)]));
         assert!(rings(&[]).is_empty());
     }

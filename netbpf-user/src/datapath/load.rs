@@ -44,6 +44,7 @@ impl Datapath {
             (map::FLOWS_V4, settings.flows * 2),
             (map::RING_V4, settings.half_open),
             (map::FRAGMENTS_V4, settings.fragments),
+            (map::HELD_V4, settings.held_fragments),
         ];
         check_pinned(&directory, &sizes)?;
         for directory in [&maps_directory, &directory.join("links")] {

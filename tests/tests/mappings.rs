@@ -1,0 +1,110 @@
+//! Tier 0: endpoint-independent mappings (RFC 4787 REQ-1 and REQ-8), and networks that have none.
+
+use netbpf_common::abi::{ConfigFlags, DropReason, Event, NetworkFlags};
+use netbpf_common::path::{HostSocket, Verdict};
+use netbpf_tests::fixture::Hook;
+use netbpf_tests::journey::{Speech, Tuple, answer, collect, flows, scope_of};
+use netbpf_tests::memory::Memory;
+use netbpf_tests::talk::{CLIENT, SERVER, Talk, at, peer};
+use netbpf_tests::world::{C1, C2, C3, FAR, GENERATION, HOST, NAT_FIRST, NAT_LAST, OUTSIDE, UPLINK};
+
+/// The world, in which the first network has mappings.
+fn world() -> Memory {
+    let mut memory = Memory::new(64);
+    memory.config.flags |= ConfigFlags::MAPPINGS;
+    memory.networks.get_mut(&1).expect("is there").flags |= NetworkFlags::FULL_CONE;
+    memory
+}
+
+#[test]
+fn a_port_of_a_container_has_the_same_nat_port_towards_everybody() {
+    for speech in [Speech::Udp, Speech::SYN] {
+        let memory = world();
+        // Somebody else has the port towards one of them already.
+        let rival = Talk::of(&memory, C2, 20_000, SERVER).say(speech).tuple();
+        assert_eq!(rival.from, at(HOST, 20_000));
+        let mapped = |to| Talk::of(&memory, C1, 20_000, to).say(speech).tuple().from;
+        let first = mapped(SERVER);
+        assert!(first.port() != 20_000 && (NAT_FIRST..=NAT_LAST).contains(&first.port()));
+        for to in [at(FAR, 444), at(OUTSIDE, 443), SERVER] {
+            assert_eq!(mapped(to), first, "{speech:?} to {to}");
+        }
+        assert_eq!(memory.events(Event::MappingMade), 2);
+    }
+}
+
+#[test]
+fn everybody_can_send_to_a_mapping_and_is_answered_from_it() {
+    let memory = world();
+    let mapped = Talk::of(&memory, C1, 20_000, SERVER).say(Speech::Udp).tuple().from;
+    let stranger = Talk::from_outside(&memory, CLIENT, mapped);
+    let seen = stranger.say(Speech::Udp);
+    assert_eq!((seen.verdict, seen.tuple().from, seen.tuple().to), (peer(C1), CLIENT, at(C1.ip, 20_000)));
+    assert_eq!(answer(&memory, &seen, Speech::Udp).tuple().from, mapped);
+    let other = Talk::from_outside(&memory, CLIENT, at(HOST, mapped.port() + 1)).say(Speech::Udp);
+    assert_eq!(other.verdict, Verdict::Pass, "a port without a mapping is the host's");
+    let middle = Talk::from_outside(&memory, CLIENT, mapped).say(Speech::ACK);
+    assert_eq!(middle.verdict, Verdict::Pass, "of another protocol it is none");
+}
+
+#[test]
+fn a_network_without_mappings_has_none() {
+    let memory = world();
+    let seen = Talk::of(&memory, C3, 20_000, SERVER).say(Speech::Udp).tuple();
+    assert_eq!(memory.events(Event::MappingMade), 0);
+    assert_eq!(Talk::from_outside(&memory, CLIENT, seen.from).say(Speech::Udp).verdict, Verdict::Pass);
+}
+
+#[test]
+fn a_mapping_takes_no_port_that_a_socket_of_the_host_has() {
+    let mut memory = world();
+    let anybody = Tuple::new(Speech::Udp, at([0, 0, 0, 0].into(), 0), at(HOST, 20_000)).key(scope_of(Hook::Uplink));
+    memory.sockets.insert(anybody, HostSocket::Listening);
+    assert_ne!(Talk::of(&memory, C1, 20_000, SERVER).say(Speech::Udp).tuple().from.port(), 20_000);
+}
+
+#[test]
+fn a_mapping_goes_with_its_container_and_the_next_owner_of_the_address_gets_its_own() {
+    let mut memory = world();
+    let mapped = Talk::of(&memory, C1, 20_000, SERVER).say(Speech::Udp).tuple().from;
+    memory.endpoints.insert(C1.slot, C1.endpoint(GENERATION + 1));
+    let stranger = Talk::from_outside(&memory, CLIENT, mapped).say(Speech::Udp);
+    assert_eq!(stranger.verdict, Verdict::Pass);
+    let again = Talk::of(&memory, C1, 20_000, at(FAR, 444)).say(Speech::Udp);
+    assert!(again.way_back().is_some());
+    assert_eq!(memory.events(Event::MappingMade), 2);
+    flows(&memory);
+}
+
+#[test]
+fn a_mapping_follows_the_address_of_the_uplink() {
+    let mut memory = world();
+    let mapped = Talk::of(&memory, C1, 20_000, SERVER).say(Speech::Udp).tuple().from;
+    let moved = std::net::Ipv4Addr::new(198, 18, 0, 77);
+    memory.locals.insert(moved.into(), 9);
+    memory.uplinks.get_mut(&UPLINK).expect("is there").v4 = moved.into();
+    let again = Talk::of(&memory, C1, 20_000, at(FAR, 444)).say(Speech::Udp).tuple().from;
+    assert_eq!(again, at(moved, mapped.port()));
+    flows(&memory);
+}
+
+#[test]
+fn a_mapping_that_nobody_uses_is_collected_after_five_minutes() {
+    let memory = world();
+    Talk::of(&memory, C1, 20_000, SERVER).say(Speech::Udp);
+    assert_eq!(flows(&memory).len(), 2);
+    memory.sleep(300);
+    assert_eq!(collect(&memory), 1, "the flow");
+    memory.sleep(1);
+    assert_eq!(collect(&memory), 1, "the mapping");
+}
+
+#[test]
+fn when_every_port_is_mapped_the_next_is_refused_by_name() {
+    let mut memory = world();
+    (memory.config.nat_first, memory.config.nat_last) = (20_000, 20_000);
+    Talk::of(&memory, C1, 20_000, SERVER).say(Speech::Udp);
+    let refused = Talk::of(&memory, C2, 20_000, at(FAR, 444)).say(Speech::Udp);
+    assert_eq!(refused.verdict, Verdict::Drop(DropReason::NoPort));
+    flows(&memory);
+}
