@@ -143,6 +143,15 @@ impl Place {
     }
 }
 
+/// Lets a socket send only what needs no fragments, on the path as it is known (IP_PMTUDISC_DO).
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn forbid_fragments(socket: &UdpSocket) {
+    use rustix::net::sockopt;
+    sockopt::set_ip_mtu_discover(socket, sockopt::Ipv4PathMtuDiscovery::DO).expect("an option");
+}
+
 /// Connects a socket of any family, with deadlines on the connection and on all that follows.
 ///
 /// # Errors

@@ -110,6 +110,64 @@ impl Drop for Server {
     }
 }
 
+/// A server for as many connections as go through: it sends one byte and closes.
+#[derive(Debug)]
+pub struct Counter {
+    answered: Arc<AtomicU64>,
+    listener: TcpListener,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Counter {
+    /// Serves a listener.
+    ///
+    /// # Panics
+    /// When there are no descriptors.
+    pub fn serve(listener: TcpListener) -> Self {
+        let answered = Arc::new(AtomicU64::new(0));
+        let (count, own) = (answered.clone(), listener.try_clone().expect("a descriptor"));
+        let thread = thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                // A client that went away is the client's affair, and is not counted.
+                if stream.write_all(b"!").is_ok() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        Self { answered, listener: own, thread: Some(thread) }
+    }
+
+    /// Connections that were served.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        // Wakes accept(2); it fails only when the listener is down already.
+        let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A connection to a [`Counter`], from the namespace of the calling thread: its byte, and its end.
+///
+/// # Errors
+/// When it is refused, breaks or does not end.
+pub fn one_byte(to: SocketAddrV4) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to.into(), SOON)?;
+    stream.set_read_timeout(Some(SOON))?;
+    let mut bytes = [0; 2];
+    stream.read_exact(&mut bytes[..1])?;
+    match stream.read(&mut bytes)? {
+        0 => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "more than a byte")),
+    }
+}
+
 fn greet_and_echo(mut stream: &TcpStream, name: &str, client: SocketAddr) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.write_all(format!("{name} {client}\n").as_bytes())?;

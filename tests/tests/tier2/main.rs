@@ -5,13 +5,18 @@
 
 mod api;
 mod basics;
+mod broadcast;
 mod bulk;
+mod errors;
+mod flood;
 mod flows;
+mod fragments;
 mod hairpin;
 mod hostile;
 mod icmp;
 mod lab;
 mod lifecycle;
+mod mapping;
 mod masquerade;
 mod mtu;
 mod process;
