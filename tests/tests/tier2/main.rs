@@ -6,6 +6,7 @@
 mod api;
 mod basics;
 mod bulk;
+mod differential;
 mod flows;
 mod hairpin;
 mod hostile;
@@ -14,6 +15,7 @@ mod lab;
 mod lifecycle;
 mod masquerade;
 mod mtu;
+mod peer;
 mod process;
 mod publish;
 mod refusals;
