@@ -54,13 +54,13 @@ impl Ip {
     /// # Panics
     /// As [`Ip::frame`].
     pub fn packet(self, protocol: IpNumber, payload: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(payload.len()).expect("the payload fits");
-        let header = Ipv4Header::new(length, self.ttl, protocol, self.from.octets(), self.to.octets());
-        let mut header = header.expect("the payload fits");
+        let header = Ipv4Header::new(0, self.ttl, protocol, self.from.octets(), self.to.octets());
+        let mut header = header.expect("an empty payload fits");
         header.identification = self.id;
         (header.dont_fragment, header.more_fragments) = (self.whole, self.more);
         header.fragment_offset = IpFragOffset::try_new(self.offset / 8).expect("an offset has 13 bits");
         header.options = self.options.try_into().expect("whole words");
+        header.set_payload_len(payload.len()).expect("the payload fits");
         header.header_checksum = header.calc_header_checksum();
         [&header.to_bytes(), payload].concat()
     }

@@ -8,7 +8,7 @@ use etherparse::{Icmpv4Slice, IpNumber, Ipv4HeaderSlice, TcpSlice, UdpSlice};
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Depth {
     Whole,
-    /// The packet that an ICMP error is about, which may be cut.
+    /// The packet that an ICMP error is about.
     Quoted,
 }
 
@@ -23,15 +23,16 @@ fn packet(bytes: &[u8], name: &dyn Fn(Ipv4Addr) -> String, depth: Depth) -> Opti
     let payload = bytes.get(ip.slice().len()..end)?;
     let (from, to) = (name(ip.source_addr()), name(ip.destination_addr()));
     let offset = ip.fragments_offset().value() * 8;
+    // Eight bytes are all that a cut quotation needs to hold.
+    let is_cut = usize::from(ip.total_len()) > bytes.len();
     let mut line = if offset > 0 {
         format!("fragment of protocol {} {from} > {to} at {offset}, {} bytes", ip.protocol().0, payload.len())
     } else {
         let ports = |at: usize| payload.get(at..at + 2).map_or(0, |port| u16::from_be_bytes([port[0], port[1]]));
         let ends = format!("{from}:{} > {to}:{}", ports(0), ports(2));
         match ip.protocol() {
-            // Eight bytes of either are all that a cut quotation needs to hold.
-            IpNumber::TCP if depth == Depth::Quoted => format!("tcp {ends}"),
-            IpNumber::UDP if depth == Depth::Quoted => format!("udp {ends}"),
+            IpNumber::TCP if is_cut => format!("tcp {ends} seq {}", word(payload, 4)),
+            IpNumber::UDP if is_cut => format!("udp {ends}"),
             IpNumber::TCP => format!("tcp {ends} {}", tcp(payload, &ip)),
             IpNumber::UDP => format!("udp {ends} {}", udp(payload, &ip)),
             IpNumber::ICMP => format!("icmp {from} > {to} {}", icmp(payload, name, depth)),
@@ -53,9 +54,14 @@ fn packet(bytes: &[u8], name: &dyn Fn(Ipv4Addr) -> String, depth: Depth) -> Opti
     Some(line)
 }
 
+fn word(payload: &[u8], at: usize) -> u32 {
+    payload.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_be_bytes(*word))
+}
+
 fn tcp(payload: &[u8], ip: &Ipv4HeaderSlice<'_>) -> String {
     let Ok(tcp) = TcpSlice::from_slice(payload) else { return format!("cut to {} bytes", payload.len()) };
-    let flags = [(tcp.fin(), 'F'), (tcp.syn(), 'S'), (tcp.rst(), 'R'), (tcp.psh(), 'P'), (tcp.ack(), 'A'), (tcp.urg(), 'U')];
+    let flags =
+        [(tcp.fin(), 'F'), (tcp.syn(), 'S'), (tcp.rst(), 'R'), (tcp.psh(), 'P'), (tcp.ack(), 'A'), (tcp.urg(), 'U')];
     let flags: String = flags.into_iter().filter_map(|(set, letter)| set.then_some(letter)).collect();
     let (seq, ack, length) = (tcp.sequence_number(), tcp.acknowledgment_number(), tcp.payload().len());
     let sum = tcp.calc_checksum_ipv4(ip.source(), ip.destination());
@@ -82,7 +88,8 @@ fn icmp(payload: &[u8], name: &dyn Fn(Ipv4Addr) -> String, depth: Depth) -> Stri
         let word = if kind == 0 { "reply" } else { "request" };
         return format!("{word} {id} {seq}, {} bytes", payload.len() - 8);
     }
-    let mtu = if (kind, code) == (3, 4) { format!(" mtu {}", u16::from_be_bytes([rest[2], rest[3]])) } else { String::new() };
+    let mtu =
+        if (kind, code) == (3, 4) { format!(" mtu {}", u16::from_be_bytes([rest[2], rest[3]])) } else { String::new() };
     // RFC 1071: all of it, the checksum included, sums up to nothing.
     let bad = if depth == Depth::Whole && sum(payload) != 0xffff { " BAD CHECKSUM" } else { "" };
     let about = packet(payload.get(8..).unwrap_or_default(), name, Depth::Quoted);
@@ -133,7 +140,8 @@ mod tests {
     #[test]
     fn an_error_is_told_with_what_it_is_about_even_if_cut() {
         let about = Ip::new(*B.ip(), *A.ip()).packet(IpNumber::UDP, &craft::udp(B, A, b"abc"));
-        let kind = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1300 });
+        let kind =
+            Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1300 });
         let line = seen(IpNumber::ICMP, &craft::icmp(kind, &about[..28]));
         assert_eq!(line, "icmp a > b type 3 code 4 mtu 1300 about <udp b:53 > a:5000> ttl 64");
     }

@@ -35,6 +35,14 @@ pub fn listen_for_errors(socket: &UdpSocket) {
     setsockopt(socket, sockopt::Ipv4RecvErr, &true).expect("an option");
 }
 
+/// Allows everybody on the way to fragment what this socket sends.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn always_fragment(socket: &UdpSocket) {
+    set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT).expect("an option");
+}
+
 /// Forbids the fragmentation of what this socket sends, whatever it takes the way to bear.
 ///
 /// # Panics

@@ -13,8 +13,8 @@ use socket2::{Domain, SockRef, Type};
 
 use super::record::SILENT;
 use super::stage::{
-    C1, C2, EXT, GATEWAY, HOST, Machine, NOBODY, PATIENCE, PROHIBITED, Stage, UNREACHABLE, at, failure, named, pattern,
-    seen_as,
+    C1, C2, EXT, GATEWAY, HOST, Machine, NOBODY, PATIENCE, PROHIBITED, Stage, UNREACHABLE, at, failure, named,
+    own_port, pattern, seen_as,
 };
 
 /// Conversations per way.
@@ -67,7 +67,6 @@ const C2_IP: Ipv4Addr = C2;
 pub(super) struct Exchange {
     pub(super) name: String,
     client: Machine,
-    /// 0: any.
     port: u16,
     to: SocketAddrV4,
     server: Option<(Machine, u16)>,
@@ -102,10 +101,11 @@ pub(super) fn generate() -> Vec<Exchange> {
     let scripts = prop::collection::vec((select(&[End::Client, End::Server][..]), deed), 1..8);
     let mut exchanges = Vec::new();
     for (name, client, to, server) in WAYS {
-        for n in 0..if server.is_some() && to != at(C1, 80) || client != Machine::Ext && server.is_some() { SCRIPTS } else { 1 } {
+        let is_closed_to_ext = client == Machine::Ext && *to.ip() == C1_IP;
+        let scripts_here = if server.is_some() && !is_closed_to_ext { SCRIPTS } else { 1 };
+        for n in 0..scripts_here {
             let number = exchanges.len() as u16;
-            // A port of the system's, one within netbpf's NAT ports, one outside.
-            let port = [0, 31_000 + number, 5000 + number][n % 3];
+            let port = own_port(number, n);
             let script = scripts.new_tree(&mut runner).expect("a script").current();
             let name = format!("tcp {name} ({n})");
             exchanges.push(Exchange { name, client, port, to, server, script: possible(script) });
@@ -141,8 +141,8 @@ pub(super) fn run(stage: &mut Stage<'_>, exchange: &Exchange) {
     stage.record.note(name, "connect", made.as_ref().map_or_else(failure, |_| "ok".into()));
     let Ok(near) = made else { return };
     stage.record.note(name, "the client's peer", named(near.peer_addr().expect("it is connected")));
-    let Some(listener) = &listener else { return };
-    let accepted = accept(listener);
+    let Some(listener) = listener else { return };
+    let accepted = accept(&listener);
     let Ok(far) = accepted else {
         return stage.record.note(name, "accept", accepted.map_or_else(|error| failure(&error), |_| String::new()));
     };
@@ -155,10 +155,13 @@ pub(super) fn run(stage: &mut Stage<'_>, exchange: &Exchange) {
     }
     let closed_by_server = ends[1].is_none() && ends[0].is_some();
     drop(ends);
-    if *port != 0 && closed_by_server {
-        let again = connect(client, *port, *to).and_then(|_near| accept(listener));
+    if closed_by_server {
+        let again = connect(client, *port, *to).and_then(|_near| accept(&listener));
         stage.record.note(name, "the same port again", again.map_or_else(|error| failure(&error), |_| "ok".into()));
     }
+    drop(listener);
+    let late = connect(client, 0, *to);
+    stage.record.note(name, "after the server has stopped", late.map_or_else(|error| failure(&error), |_| "ok".into()));
 }
 
 fn listen(place: &Place, port: u16) -> TcpListener {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use netbpf_tests::ping::Pinger;
 use netbpf_tests::told::{Told, listen_for_errors, never_fragment, next_error, path_mtu};
+use netbpf_tests::wait::poll;
 use nix::errno::Errno;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -13,13 +14,13 @@ use proptest::test_runner::TestRunner;
 
 use super::record::SILENT;
 use super::stage::{
-    C1, C2, EXT, FAR, GATEWAY, HOST, Machine, NOBODY, PROHIBITED, Stage, UNREACHABLE, at, failure, name, named, pattern,
-    seen_as,
+    C1, C2, EXT, FAR, GATEWAY, HOST, Machine, NOBODY, PROHIBITED, Stage, UNREACHABLE, at, failure, name, named,
+    own_port, pattern, seen_as,
 };
 
 const SCRIPTS: usize = 4;
 /// Everything in a rig arrives within a millisecond.
-const SILENCE: Duration = Duration::from_millis(250);
+pub(super) const SILENCE: Duration = Duration::from_millis(250);
 /// A kernel that looks for a neighbour in vain gives up after three seconds.
 const NEIGHBOUR: Duration = Duration::from_secs(4);
 const SMALL: [usize; 5] = [0, 1, 512, 1400, 1472];
@@ -71,7 +72,7 @@ pub(super) fn generate() -> Vec<Exchange> {
                 exchanges.push(Exchange {
                     name: format!("{kind} {way} ({n})"),
                     client,
-                    port: [0, 31_000 + number, 5000 + number][n % 3],
+                    port: own_port(number, n),
                     to,
                     server,
                     is_connected: n % 2 == 1,
@@ -93,7 +94,8 @@ pub(super) fn run(stage: &mut Stage<'_>, exchange: &Exchange) {
     }
     let own = client.local_addr().expect("it is bound").port();
     for (n, (question, answer)) in (1..).zip(lengths) {
-        let sent = if *is_connected { client.send(&pattern(*question)) } else { client.send_to(&pattern(*question), to) };
+        let sent =
+            if *is_connected { client.send(&pattern(*question)) } else { client.send_to(&pattern(*question), to) };
         if let Err(error) = sent {
             return stage.record.note(name, format!("{n}: a question of {question}"), failure(&error));
         }
@@ -108,13 +110,15 @@ pub(super) fn run(stage: &mut Stage<'_>, exchange: &Exchange) {
     }
 }
 
-fn socket(stage: &Stage<'_>, machine: Machine, port: u16) -> UdpSocket {
-    let socket = stage.place(machine).udp(at(Ipv4Addr::UNSPECIFIED, port)).expect("the port is free");
+pub(super) fn socket(stage: &Stage<'_>, machine: Machine, port: u16) -> UdpSocket {
+    // The process that makes the host's sockets closes its own descriptor of one a little later.
+    let made = poll(|| stage.place(machine).udp(at(Ipv4Addr::UNSPECIFIED, port)).ok());
+    let socket = made.unwrap_or_else(|| panic!("port {port} of {} stays taken", machine.name()));
     socket.set_read_timeout(Some(SILENCE)).expect("a timeout");
     socket
 }
 
-fn hear(socket: &UdpSocket) -> (String, Option<std::net::SocketAddr>) {
+pub(super) fn hear(socket: &UdpSocket) -> (String, Option<std::net::SocketAddr>) {
     let mut buffer = vec![0; 65_536];
     match socket.recv_from(&mut buffer) {
         Ok((length, from)) if buffer[..length] == pattern(length) => (format!("{length} bytes"), Some(from)),
@@ -207,7 +211,7 @@ pub(super) fn lose(stage: &mut Stage<'_>, lost: &Lost) {
     stage.record.note(name, "the MTU of the way", path_mtu(&client).to_string());
 }
 
-fn told(error: Option<Told>) -> String {
+pub(super) fn told(error: Option<Told>) -> String {
     let Some(Told { kind, code, errno, info, offender }) = error else { return SILENT.into() };
     let by = offender.map_or_else(|| "the machine itself".into(), name);
     let mtu = if info > 0 { format!(", MTU {info}") } else { String::new() };
@@ -217,17 +221,7 @@ fn told(error: Option<Told>) -> String {
 /// An echo: who asks whom.
 pub(super) const ECHOES: [(Machine, Ipv4Addr); 9] = {
     use Machine::{C1 as One, Ext, Host};
-    [
-        (One, EXT),
-        (One, C2),
-        (One, C1),
-        (One, GATEWAY),
-        (One, HOST),
-        (Ext, HOST),
-        (Ext, C1),
-        (Host, C1),
-        (Host, EXT),
-    ]
+    [(One, EXT), (One, C2), (One, C1), (One, GATEWAY), (One, HOST), (Ext, HOST), (Ext, C1), (Host, C1), (Host, EXT)]
 };
 
 /// How an exchange of echoes is called.

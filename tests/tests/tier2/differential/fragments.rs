@@ -24,7 +24,7 @@ const CUTS: [(&str, &[Cut]); 10] = [
     ("the first missing", &[(1480, 2960), (2960, WHOLE)]),
     ("the middle missing", &[(0, 1480), (2960, WHOLE)]),
     ("the last missing", &[(0, 1480), (1480, 2960)]),
-    ("overlapping", &[(0, 1480), (1400, 2960), (2960, WHOLE)]),
+    ("overlapping", &[(0, 1480), (1400, 2880), (2880, WHOLE)]),
     ("a first one of the UDP header alone", &[(0, 8), (8, 1480), (1480, WHOLE - 40), (WHOLE - 40, WHOLE)]),
     ("many small ones", &[(0, 64), (64, 128), (128, 192), (192, 1672), (1672, WHOLE)]),
 ];

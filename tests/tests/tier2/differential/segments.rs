@@ -77,7 +77,11 @@ pub(super) fn run(stage: &mut Stage<'_>, watch: &Watch, exchange: &Exchange) {
     let Exchange { name, way, number, opening, side, flags, length, off } = exchange;
     let mut talk = Talk::new(watch, *way, Protocol::Tcp, *number);
     talk.say_all(opening);
-    let arrived = talk.segment(*side, *flags, *off, *length);
+    let is_ordinary = matches!(*flags, flags if flags == PSH | ACK || flags == FIN | ACK);
+    let arrived = match is_ordinary && *off == 0 {
+        true => talk.segment(*side, *flags, *off, *length),
+        false => talk.stray(*side, *flags, *off, *length),
+    };
     stage.record.note(name, "arrives", told(&arrived.there));
     stage.record.note(name, "comes back", told(&arrived.back));
     if opening.len() == OPENING.len() {

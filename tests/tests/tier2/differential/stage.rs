@@ -141,6 +141,18 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Makes all machines forget what they have learned of the MTUs of ways.
+    pub(super) fn forget_ways(&self) {
+        for place in [self.ext, self.host, self.c1, self.c2] {
+            place.command("ip", &["route", "flush", "cache"]);
+        }
+    }
+
+    /// The host's device to the outside takes no more than this from now on; the ends do not know.
+    pub(super) fn narrow(&self, mtu: u16) {
+        self.host.command("ip", &["link", "set", "dev", Rig::WIRE, "mtu", &mtu.to_string()]);
+    }
+
     fn set(&self, machine: Machine, name: &str, value: &str) {
         self.place(machine).namespace().sysctl(name, value).unwrap_or_else(|error| panic!("{error}"));
     }
@@ -171,6 +183,12 @@ pub(super) fn name(address: Ipv4Addr) -> String {
         (PROHIBITED, "prohibited"),
     ];
     known.iter().find(|(known, _)| *known == address).map_or_else(|| address.to_string(), |(_, name)| (*name).into())
+}
+
+/// A client's port of its own, by turns among netbpf's NAT ports and outside: none that a kernel gives out, so that
+/// it does not meet the connection of another.
+pub(super) fn own_port(number: u16, turn: usize) -> u16 {
+    number + [31_000, 5000, 24_600][turn % 3]
 }
 
 /// How long anything may take that is to happen in a rig.

@@ -54,8 +54,7 @@ pub(super) enum Protocol {
 pub(super) const BEYOND: u32 = 1_000_000;
 
 /// How a TCP connection begins: who says what.
-pub(super) const OPENING: [(Side, u8); 3] =
-    [(Side::Opener, SYN), (Side::Responder, SYN | ACK), (Side::Opener, ACK)];
+pub(super) const OPENING: [(Side, u8); 3] = [(Side::Opener, SYN), (Side::Responder, SYN | ACK), (Side::Opener, ACK)];
 /// An orderly end by the opener.
 pub(super) const CLOSING: [(Side, u8); 3] =
     [(Side::Opener, FIN | ACK), (Side::Responder, FIN | ACK), (Side::Opener, ACK)];
@@ -102,6 +101,14 @@ impl<'a> Talk<'a> {
             self.next[side as usize] = next + length as u32 + controls;
         }
         self.send(side, IpNumber::TCP, &segment)
+    }
+
+    /// A segment that nobody is to believe: what follows is in order as if it had not been said.
+    pub(super) fn stray(&mut self, side: Side, flags: u8, off: u32, length: usize) -> Arrived {
+        let next = self.next;
+        let arrived = self.segment(side, flags, off, length);
+        self.next = next;
+        arrived
     }
 
     /// Says some segments in order.

@@ -112,6 +112,7 @@ fn until_fence(link: &Link) -> Frames {
 
 /// Tells frames, in the order they came.
 pub(super) fn told(frames: &[Vec<u8>]) -> String {
-    let lines: Vec<String> = frames.iter().filter_map(|frame| sight::describe(frame, &|ip: Ipv4Addr| name(ip))).collect();
+    let lines: Vec<String> =
+        frames.iter().filter_map(|frame| sight::describe(frame, &|ip: Ipv4Addr| name(ip))).collect();
     if lines.is_empty() { SILENT.into() } else { lines.join(" | ") }
 }

@@ -121,13 +121,13 @@ fn bridge(host: &Namespace, containers: [(&Namespace, Ipv4Addr); 2]) {
     }
 }
 
-/// The rules of Docker without its proxy: `userland-proxy: false`.
+/// The rules of Docker 28 without its proxy: `userland-proxy: false`. Nobody outside reaches containers by their own
+/// addresses.
 fn rules(host: &Namespace, containers: [Ipv4Addr; 2], published: &[Published]) {
     let bridge = Peer::BRIDGE;
     let lines = |line: &dyn Fn(&Published) -> String| published.iter().map(line).collect::<Vec<_>>().join("\n");
     let dnat = lines(&|p| format!("{} dport {} dnat to {}:{}", p.transport, p.host, p.to, p.port));
-    let accept =
-        lines(&|p| format!("iifname != {bridge} ip daddr {} {} dport {} accept", p.to, p.transport, p.port));
+    let accept = lines(&|p| format!("iifname != {bridge} ip daddr {} {} dport {} accept", p.to, p.transport, p.port));
     let own = containers.map(|address| format!("ip saddr {address} ip daddr {address} masquerade")).join("\n");
     let rules = format!(
         "table ip nat {{
@@ -149,6 +149,12 @@ fn rules(host: &Namespace, containers: [Ipv4Addr; 2], published: &[Published]) {
                 {own}
             }}
         }}
+        table ip raw {{
+            chain prerouting {{
+                type filter hook prerouting priority raw; policy accept;
+                iifname != {bridge} ip daddr {{ {c1}, {c2} }} drop
+            }}
+        }}
         table ip filter {{
             chain forward {{
                 type filter hook forward priority filter; policy drop;
@@ -158,6 +164,8 @@ fn rules(host: &Namespace, containers: [Ipv4Addr; 2], published: &[Published]) {
             }}
         }}",
         gateway = Peer::GATEWAY,
+        c1 = containers[0],
+        c2 = containers[1],
     );
     host.run("nft", &[&rules]).unwrap_or_else(|error| panic!("{error}"));
 }
