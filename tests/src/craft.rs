@@ -44,9 +44,7 @@ impl Ip {
     /// # Panics
     /// When the payload is no IPv4 payload.
     pub fn frame(self, ethernet: Ethernet, protocol: IpNumber, payload: &[u8]) -> Vec<u8> {
-        let mut frame = [&ethernet.to[..], &ethernet.from, &[0x08, 0x00]].concat();
-        frame.extend(self.packet(protocol, payload));
-        frame
+        framed(ethernet, &self.packet(protocol, payload))
     }
 
     /// The packet alone.
@@ -64,6 +62,11 @@ impl Ip {
         header.header_checksum = header.calc_header_checksum();
         [&header.to_bytes(), payload].concat()
     }
+}
+
+/// A frame with an IPv4 packet, or with what pretends to be one.
+pub fn framed(ethernet: Ethernet, packet: &[u8]) -> Vec<u8> {
+    [&ethernet.to[..], &ethernet.from, &[0x08, 0x00], packet].concat()
 }
 
 /// A TCP segment: header and payload.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use netbpf_tests::ping::Pinger;
 use netbpf_tests::told::{Told, listen_for_errors, never_fragment, next_error, path_mtu};
-use netbpf_tests::wait::poll;
+use netbpf_tests::wait::{SILENCE, poll};
 use nix::errno::Errno;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -19,8 +19,6 @@ use super::stage::{
 };
 
 const SCRIPTS: usize = 4;
-/// Everything in a rig arrives within a millisecond.
-pub(super) const SILENCE: Duration = Duration::from_millis(250);
 /// A kernel that looks for a neighbour in vain gives up after three seconds.
 const NEIGHBOUR: Duration = Duration::from_secs(4);
 const SMALL: [usize; 5] = [0, 1, 512, 1400, 1472];

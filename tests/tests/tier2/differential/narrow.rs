@@ -3,8 +3,9 @@
 use std::net::UdpSocket;
 
 use netbpf_tests::told::{always_fragment, listen_for_errors, never_fragment, next_error, path_mtu};
+use netbpf_tests::wait::SILENCE;
 
-use super::datagrams::{SILENCE, hear, socket, told};
+use super::datagrams::{hear, socket, told};
 use super::stage::{EXT, HOST, Machine, Stage, at, failure, named, pattern};
 
 /// What the host's device to the outside takes in the end.

@@ -15,9 +15,7 @@ pub(super) struct Exchange {
     from: Machine,
     there: Machine,
     is_to_neighbour: bool,
-    ip: Ip,
-    protocol: IpNumber,
-    payload: Vec<u8>,
+    packet: Vec<u8>,
 }
 
 /// Record route (RFC 791) with room for one address, and the end.
@@ -38,7 +36,8 @@ pub(super) fn generate() -> Vec<Exchange> {
     for (way, from, there, src, dst) in WAYS {
         let mut add = |name: &str, ip: Ip, protocol: IpNumber, payload: Vec<u8>| {
             let name = format!("frame, {way}: {name}");
-            all.push(Exchange { name, from, there, is_to_neighbour: there == Machine::C2, ip, protocol, payload });
+            let packet = ip.packet(protocol, &payload);
+            all.push(Exchange { name, from, there, is_to_neighbour: there == Machine::C2, packet });
         };
         let ip = Ip::new(*src.ip(), *dst.ip());
         let udp = craft::udp(src, dst, &pattern(10));
@@ -74,8 +73,53 @@ pub(super) fn generate() -> Vec<Exchange> {
             add(&format!("a {name} with a wrong checksum"), ip, IpNumber::TCP, segment);
         }
     }
+    all.extend(damaged());
     all.extend(strangers());
     all
+}
+
+/// Headers that do not fit together.
+fn damaged() -> Vec<Exchange> {
+    let mut all = Vec::new();
+    for (way, from, there, src, dst) in WAYS {
+        let ip = Ip::new(*src.ip(), *dst.ip());
+        let web = if dst == at(HOST, 5390) { at(HOST, 8090) } else { dst };
+        let udp = |payload| ip.packet(IpNumber::UDP, &craft::udp(src, dst, &pattern(payload)));
+        let syn = ip.packet(IpNumber::TCP, &craft::tcp(src, web, SYN, 1, 0, &pattern(10)));
+        // Bytes of the packet, from where, and whether the header's checksum is computed after.
+        let cases: [(&str, Vec<u8>, usize, &[u8], bool); 12] = [
+            ("IP version 5", udp(10), 0, &[0x55], true),
+            ("an IP header of four words", udp(10), 0, &[0x44], true),
+            ("an IP header beyond the packet", udp(4), 0, &[0x4f], true),
+            ("an IP length beyond the packet", udp(10), 2, &[0, 60], true),
+            ("an IP length within the UDP header", udp(10), 2, &[0, 24], true),
+            ("an IP length that leaves a rest", udp(30), 2, &[0, 48], true),
+            ("a wrong IP checksum", udp(10), 10, &[0x12, 0x34], false),
+            ("a reserved fragment bit", udp(10), 6, &[0x80], true),
+            ("a UDP length of 4", udp(10), 24, &[0, 4], false),
+            ("a UDP length within the packet", udp(10), 24, &[0, 12], false),
+            ("a TCP header of four words", syn.clone(), 32, &[0x40], false),
+            ("a TCP header beyond the packet", syn, 32, &[0xf0], false),
+        ];
+        for (name, mut packet, start, bytes, sum) in cases {
+            packet[start..start + bytes.len()].copy_from_slice(bytes);
+            if sum {
+                correct(&mut packet);
+            }
+            let name = format!("frame, {way}: {name}");
+            all.push(Exchange { name, from, there, is_to_neighbour: there == Machine::C2, packet });
+        }
+    }
+    all
+}
+
+/// Computes the checksum of an IPv4 header of five words, whatever it says of its length.
+fn correct(packet: &mut [u8]) {
+    packet[10..12].fill(0);
+    let sum: u32 = packet[..20].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    packet[10..12].copy_from_slice(&(!folded as u16).to_be_bytes());
 }
 
 /// The first port of those that are not said; quiet inside, and nobody's outside.
@@ -90,8 +134,8 @@ fn strangers() -> Vec<Exchange> {
         let src = SocketAddrV4::new(*src.ip(), own);
         let ip = Ip::new(*src.ip(), *dst.ip());
         let name = format!("frame, {name}");
-        let payload = craft::udp(src, dst, &pattern(10));
-        all.push(Exchange { name, from, there, is_to_neighbour: false, ip, protocol: IpNumber::UDP, payload });
+        let packet = ip.packet(IpNumber::UDP, &craft::udp(src, dst, &pattern(10)));
+        all.push(Exchange { name, from, there, is_to_neighbour: false, packet });
     };
     use Machine::{C1 as One, Ext};
     let (outside, inside) = (at(EXT, ANY), at(C1, ANY));
@@ -123,9 +167,9 @@ fn strangers() -> Vec<Exchange> {
 
 /// Sends it and notes what arrives.
 pub(super) fn run(stage: &mut Stage<'_>, watch: &Watch, exchange: &Exchange) {
-    let Exchange { name, from, there, is_to_neighbour, ip, protocol, payload } = exchange;
+    let Exchange { name, from, there, is_to_neighbour, packet } = exchange;
     let ethernet = if *is_to_neighbour { watch.to_neighbour() } else { watch.ethernet(*from) };
-    let arrived = watch.probe(*from, *there, &ip.frame(ethernet, *protocol, payload));
+    let arrived = watch.probe(*from, *there, &craft::framed(ethernet, packet));
     stage.record.note(name, "arrives", told(&arrived.there));
     stage.record.note(name, "comes back", told(&arrived.back));
 }

@@ -192,7 +192,7 @@ pub(super) fn own_port(number: u16, turn: usize) -> u16 {
 }
 
 /// How long anything may take that is to happen in a rig.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1000);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a system call failed with.
 pub(super) fn failure(error: &io::Error) -> String {
