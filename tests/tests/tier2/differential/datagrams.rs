@@ -222,14 +222,9 @@ pub(super) const ECHOES: [(Machine, Ipv4Addr); 9] = {
     [(One, EXT), (One, C2), (One, C1), (One, GATEWAY), (One, HOST), (Ext, HOST), (Ext, C1), (Host, C1), (Host, EXT)]
 };
 
-/// How an exchange of echoes is called.
-pub(super) fn echo_name(from: Machine, to: Ipv4Addr, is_large: bool) -> String {
-    format!("{}echo from {} to {}", if is_large { "large " } else { "" }, from.name(), name(to))
-}
-
 /// Pings of all sizes.
 pub(super) fn echo(stage: &mut Stage<'_>, from: Machine, to: Ipv4Addr, is_large: bool) {
-    let exchange = echo_name(from, to, is_large);
+    let exchange = format!("{}echo from {} to {}", if is_large { "large " } else { "" }, from.name(), name(to));
     let pinger = Pinger::new(stage.place(from), 700);
     for (seq, length) in (1..).zip(if is_large { &LARGE[..] } else { &SMALL }) {
         pinger.send(to, seq, &pattern(*length)).expect("sent");

@@ -30,7 +30,7 @@ const CUTS: [(&str, &[Cut]); 10] = [
 ];
 
 /// Sends all of them both ways and notes what sockets hear.
-pub(super) fn datagrams(stage: &mut Stage<'_>, watch: &Watch, wanted: impl Fn(&str) -> bool) {
+pub(super) fn datagrams(stage: &mut Stage<'_>, watch: &Watch) {
     let everywhere = at(Ipv4Addr::UNSPECIFIED, FRAGMENTS);
     let mut id = 100;
     for (way, machine, other, from, to) in [
@@ -41,9 +41,6 @@ pub(super) fn datagrams(stage: &mut Stage<'_>, watch: &Watch, wanted: impl Fn(&s
         socket.set_nonblocking(true).expect("an option");
         for (cut, pieces) in CUTS {
             let name = format!("fragments, {way}: {cut}");
-            if !wanted(&name) {
-                continue;
-            }
             id += 1;
             let datagram = craft::udp(from, to, &pattern(WHOLE - 8));
             for (start, end) in pieces {
@@ -65,7 +62,7 @@ pub(super) fn datagrams(stage: &mut Stage<'_>, watch: &Watch, wanted: impl Fn(&s
 }
 
 /// A SYN whose control bits are in the second fragment (RFC 1858), or are written over by it (RFC 3128).
-pub(super) fn segments(stage: &mut Stage<'_>, watch: &Watch, wanted: impl Fn(&str) -> bool) {
+pub(super) fn segments(stage: &mut Stage<'_>, watch: &Watch) {
     let mut id = 200;
     for (way, machine, other, from, to) in [
         ("published", Machine::Ext, Machine::C1, at(EXT, QUIET_EXT + 3991), at(HOST, 8090)),
@@ -78,9 +75,6 @@ pub(super) fn segments(stage: &mut Stage<'_>, watch: &Watch, wanted: impl Fn(&st
             ("a SYN whose second writes over its flags", &[(0, 24), (8, length)]),
         ] {
             let name = format!("fragments, {way}: {cut}");
-            if !wanted(&name) {
-                continue;
-            }
             id += 1;
             for (start, end) in pieces {
                 let ip = Ip { id, offset: *start as u16, more: *end < length, ..Ip::new(*from.ip(), *to.ip()) };

@@ -25,7 +25,14 @@ pub(super) const MEANT: &[Meant] = &[
         name: "nothing leaves with a container's address",
         reason: "what conntrack calls invalid is not translated and passes Docker's rules as it is; netbpf translates all \
                  that it lets out, and leaves the judgement of windows, flags and checksums to the receiver",
-        about: &["segment, ", "frame, masqueraded: "],
+        about: &[
+            "segment, ",
+            "frame, masqueraded: udp with a wrong checksum",
+            "frame, masqueraded: a SYN",
+            "frame, masqueraded: a ACK",
+            "frame, masqueraded: a RST",
+            "frame, masqueraded: sctp",
+        ],
         is: is_untranslated,
     },
     Meant {
@@ -75,10 +82,8 @@ pub(super) const MEANT: &[Meant] = &[
     Meant {
         name: "own errors quote eight bytes",
         reason: "RFC 792 asks for no more, and a packet can be cut in place; Linux quotes what fits into 576 bytes",
-        about: &["frame, masqueraded: udp with ttl "],
-        is: |it| {
-            it.netbpf == it.nftables.replace(" 10 bytes>", ">") && it.netbpf.starts_with("icmp gateway > c1 type 11")
-        },
+        about: &["frame, masqueraded: udp with ttl ", "frame, published: udp with ttl "],
+        is: |it| it.netbpf == it.nftables.replace(" 10 bytes>", ">") && it.netbpf.contains(" type 11 code 0 "),
     },
     Meant {
         name: "checksums are the receiver's affair",
@@ -86,7 +91,8 @@ pub(super) const MEANT: &[Meant] = &[
                  counts it; conntrack adds up every packet and leaves wrong ones to the host",
         about: &["frame, published: "],
         is: |it| {
-            let is_damaged = it.exchange.ends_with("wrong checksum") && it.netbpf.contains("BAD CHECKSUM");
+            let is_damaged = it.exchange.ends_with("wrong checksum") && it.netbpf.contains("BAD CHECKSUM")
+                || it.exchange.ends_with("wrong IP checksum") && it.netbpf.contains("BAD IP CHECKSUM");
             is_damaged && it.nftables == SILENT
         },
     },
@@ -101,12 +107,6 @@ pub(super) const MEANT: &[Meant] = &[
         },
     },
     Meant {
-        name: "of ICMP queries, echo alone is translated",
-        reason: "timestamps and address masks are given away by no host of today (RFC 6633, RFC 6918)",
-        about: &["frame, masqueraded: an ICMP timestamp request"],
-        is: |it| it.netbpf == SILENT,
-    },
-    Meant {
         name: "an echo reply opens nothing",
         reason: "netbpf drops it (`no-flow`); conntrack calls it invalid and Docker's rules let it pass, towards \
                  the world with the container's address",
@@ -114,10 +114,21 @@ pub(super) const MEANT: &[Meant] = &[
         is: |it| it.netbpf == SILENT && it.nftables.starts_with("icmp c1 > "),
     },
     Meant {
+        name: "a reply that the host may have asked for keeps its hops",
+        reason: "nothing tells whose identifier it bears: the host gets it as it came, and the container a copy of that",
+        about: &["frame, masqueraded: an echo request", "frame, masqueraded: an ICMP timestamp request"],
+        is: |it| it.aspect == "comes back" && it.netbpf.replace(" ttl 64", " ttl 63") == it.nftables,
+    },
+    Meant {
         name: "headers are whole",
-        reason: "netbpf drops a packet that is shorter than its headers (`malformed`) wherever it comes by",
-        about: &["frame, masqueraded: udp cut in its header", "frame, between containers: udp cut in its header"],
-        is: |it| it.netbpf == SILENT && it.nftables.contains("cut to 6 bytes"),
+        reason: "netbpf drops a packet whose lengths do not fit (`malformed`) wherever it comes by; conntrack calls it \
+                 invalid and Docker's rules let it pass, towards the world with the container's address",
+        about: &["frame, masqueraded: ", "frame, between containers: "],
+        is: |it| {
+            let what = ["udp cut in", "an IP length within", "a UDP length", "a TCP header"];
+            let is_damaged = what.iter().any(|what| it.exchange.contains(&format!(": {what}")));
+            is_damaged && it.netbpf == SILENT && it.nftables.contains(" c1:")
+        },
     },
     Meant {
         name: "no container speaks for another",
@@ -158,7 +169,51 @@ pub(super) const MEANT: &[Meant] = &[
         reason: "BPF cannot: what is too large for the way out is answered with the size that fits, whatever \
                  don't-fragment says, and the container fragments from then on",
         about: &["narrow wire, c1 to ext, always in fragments"],
-        is: |it| it.aspect.starts_with("the first: "),
+        is: |it| {
+            it.netbpf == SILENT || it.aspect.ends_with(": c1 is told") || it.aspect.ends_with("the MTU of the way")
+        },
+    },
+    Meant {
+        name: "the error queue tells virtual addresses",
+        reason: "a socket of the host that was led at sendmsg() hears of an error from the virtual address: of the names that \
+                 recvmsg() gives, netbpf can change all but those of MSG_ERRQUEUE, where the kernel asks no hook",
+        about: &["error for the host about a published port without listener"],
+        is: |it| it.aspect == "told" && it.netbpf.replace("169.254.30.3", "host") == it.nftables,
+    },
+    Meant {
+        name: "source quench is forgotten",
+        reason: "RFC 6633 deprecates it, and it was used to slow others down; Linux translates it and ignores it",
+        about: &["quote, Published", "quote, Masqueraded"],
+        is: |it| it.exchange.contains(": type 4 code 0 ") && it.aspect == "arrives" && it.netbpf == SILENT,
+    },
+    Meant {
+        name: "what is translated is answered",
+        reason: "SCTP with a wrong checksum leaves translated, and ext says that it has no such protocol; what left with \
+                 the container's address was answered to nobody",
+        about: &["frame, masqueraded: sctp"],
+        is: |it| {
+            it.aspect == "comes back" && it.nftables == SILENT && it.netbpf.starts_with("icmp ext > c1 type 3 code 2 ")
+        },
+    },
+    Meant {
+        name: "fragments before their first are lost",
+        reason: "the first has the ports, and netbpf keeps no packets (`fragment`); conntrack waits for it",
+        about: &["fragments, published: reversed", "fragments, masqueraded: reversed"],
+        is: |it| it.aspect == "the socket hears" && it.netbpf == SILENT,
+    },
+    Meant {
+        name: "tiny first fragments are lost",
+        reason: "no stack makes one, and filters have been passed by them (RFC 1858, `tiny-fragment`); conntrack puts the \
+                 segment together",
+        about: &["fragments, published: a SYN with its flags", "fragments, masqueraded: a SYN with its flags"],
+        is: |it| it.netbpf == SILENT,
+    },
+    Meant {
+        name: "a first fragment goes at once",
+        reason: "nobody waits for the others: the one that overlaps it is lost (RFC 3128, `overlapping-fragment`), and the \
+                 receiver has nothing to put together",
+        about: &["fragments, published: a SYN whose second", "fragments, masqueraded: a SYN whose second"],
+        is: |it| it.nftables == SILENT && it.netbpf.contains(" first of fragments") && !it.netbpf.contains(" | "),
     },
     Meant {
         name: "fragments go as they come",

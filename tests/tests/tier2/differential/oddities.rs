@@ -52,7 +52,6 @@ pub(super) fn generate() -> Vec<Exchange> {
         let first = craft::udp(src, dst, &[0, 0]);
         let zero = craft::udp(src, dst, &first[6..8]);
         add("udp whose checksum is computed to be 0", ip, IpNumber::UDP, zero);
-        add("udp with a length of its own", ip, IpNumber::UDP, [&udp[..4], &[0, 200], &udp[6..]].concat());
         add("udp cut in its header", ip, IpNumber::UDP, udp[..6].to_vec());
         add("udp with record route", Ip { options: RECORD_ROUTE, ..ip }, IpNumber::UDP, udp.clone());
         add("udp with a source route", Ip { options: SOURCE_ROUTE, ..ip }, IpNumber::UDP, udp.clone());
@@ -64,6 +63,8 @@ pub(super) fn generate() -> Vec<Exchange> {
         }
         let timestamp = Icmpv4Type::Unknown { type_u8: 13, code_u8: 0, bytes5to8: [0, 9, 0, 1] };
         add("an ICMP timestamp request", ip, IpNumber::ICMP, craft::icmp(timestamp, &[0; 12]));
+        let request = Icmpv4Type::EchoRequest(IcmpEchoHeader { id: 8, seq: 1 });
+        add("an echo request", ip, IpNumber::ICMP, craft::icmp(request, &pattern(10)));
         let reply = Icmpv4Type::EchoReply(IcmpEchoHeader { id: 9, seq: 1 });
         add("an echo reply that nobody asked for", ip, IpNumber::ICMP, craft::icmp(reply, &pattern(10)));
         for (name, flags) in [("SYN", SYN), ("ACK", ACK), ("RST", RST)] {
@@ -84,19 +85,25 @@ fn damaged() -> Vec<Exchange> {
     for (way, from, there, src, dst) in WAYS {
         let ip = Ip::new(*src.ip(), *dst.ip());
         let web = if dst == at(HOST, 5390) { at(HOST, 8090) } else { dst };
-        let udp = |payload| ip.packet(IpNumber::UDP, &craft::udp(src, dst, &pattern(payload)));
+        // Without checksum, so that lengths alone are wrong.
+        let udp = |payload| {
+            let datagram = craft::udp(src, dst, &pattern(payload));
+            ip.packet(IpNumber::UDP, &[&datagram[..6], &[0, 0], &datagram[8..]].concat())
+        };
+        let padded = [udp(10), vec![0; 20]].concat();
         let syn = ip.packet(IpNumber::TCP, &craft::tcp(src, web, SYN, 1, 0, &pattern(10)));
         // Bytes of the packet, from where, and whether the header's checksum is computed after.
-        let cases: [(&str, Vec<u8>, usize, &[u8], bool); 12] = [
+        let cases: [(&str, Vec<u8>, usize, &[u8], bool); 13] = [
             ("IP version 5", udp(10), 0, &[0x55], true),
             ("an IP header of four words", udp(10), 0, &[0x44], true),
             ("an IP header beyond the packet", udp(4), 0, &[0x4f], true),
             ("an IP length beyond the packet", udp(10), 2, &[0, 60], true),
             ("an IP length within the UDP header", udp(10), 2, &[0, 24], true),
-            ("an IP length that leaves a rest", udp(30), 2, &[0, 48], true),
+            ("a rest behind the packet", padded, 2, &[0, 38], true),
             ("a wrong IP checksum", udp(10), 10, &[0x12, 0x34], false),
             ("a reserved fragment bit", udp(10), 6, &[0x80], true),
             ("a UDP length of 4", udp(10), 24, &[0, 4], false),
+            ("a UDP length beyond the packet", udp(10), 24, &[0, 200], false),
             ("a UDP length within the packet", udp(10), 24, &[0, 12], false),
             ("a TCP header of four words", syn.clone(), 32, &[0x40], false),
             ("a TCP header beyond the packet", syn, 32, &[0xf0], false),
