@@ -13,12 +13,14 @@ const MTU: u16 = 1400;
 /// More than that, with its headers.
 const LENGTH: usize = 1450;
 
+/// How a socket has its datagrams fragmented.
+type Choice = fn(&UdpSocket);
+
 /// Datagrams that c1 sends through it, by themselves and as answers of a published port.
 pub(super) fn run(stage: &mut Stage<'_>) {
     stage.narrow(MTU);
     stage.forget_ways();
-    let ways: [(&str, fn(&UdpSocket)); 3] =
-        [("never", never_fragment), ("if it must be", |_| ()), ("always", always_fragment)];
+    let ways: [(&str, Choice); 3] = [("never", never_fragment), ("if it must be", |_| ()), ("always", always_fragment)];
     for (word, choose) in ways {
         let name = format!("narrow wire, c1 to ext, {word} in fragments");
         let server = socket(stage, Machine::Ext, 53);

@@ -79,6 +79,9 @@ pub(super) fn generate() -> Vec<Exchange> {
     all
 }
 
+/// A name, a packet, from where which of its bytes are written over, and whether the header's checksum is computed after.
+type Damage = (&'static str, Vec<u8>, usize, &'static [u8], bool);
+
 /// Headers that do not fit together.
 fn damaged() -> Vec<Exchange> {
     let mut all = Vec::new();
@@ -92,8 +95,7 @@ fn damaged() -> Vec<Exchange> {
         };
         let padded = [udp(10), vec![0; 20]].concat();
         let syn = ip.packet(IpNumber::TCP, &craft::tcp(src, web, SYN, 1, 0, &pattern(10)));
-        // Bytes of the packet, from where, and whether the header's checksum is computed after.
-        let cases: [(&str, Vec<u8>, usize, &[u8], bool); 13] = [
+        let cases: [Damage; 13] = [
             ("IP version 5", udp(10), 0, &[0x55], true),
             ("an IP header of four words", udp(10), 0, &[0x44], true),
             ("an IP header beyond the packet", udp(4), 0, &[0x4f], true),
