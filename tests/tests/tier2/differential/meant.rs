@@ -196,12 +196,6 @@ pub(super) const MEANT: &[Meant] = &[
         },
     },
     Meant {
-        name: "fragments before their first are lost",
-        reason: "the first has the ports, and netbpf keeps no packets (`fragment`); conntrack waits for it",
-        about: &["fragments, published: reversed", "fragments, masqueraded: reversed"],
-        is: |it| it.aspect == "the socket hears" && it.netbpf == SILENT,
-    },
-    Meant {
         name: "tiny first fragments are lost",
         reason: "no stack makes one, and filters have been passed by them (RFC 1858, `tiny-fragment`); conntrack puts the \
                  segment together",
