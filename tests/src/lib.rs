@@ -1,6 +1,7 @@
 //! What the tests of netbpf stand on: packets as bytes, sockets in any namespace, traffic that
 //! checks itself.
 
+pub mod craft;
 pub mod fixture;
 pub mod journey;
 pub mod kernel;
@@ -10,7 +11,9 @@ pub mod packet;
 pub mod ping;
 pub mod place;
 pub mod server;
+pub mod sight;
 pub mod talk;
+pub mod told;
 pub mod transfer;
 pub mod wait;
 pub mod world;

@@ -10,8 +10,8 @@ use crate::command::{find_program, run_quietly};
 pub(crate) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
 /// Programs that tests and demo call, with the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 4] =
-    [("ip", "iproute2"), ("ethtool", "ethtool"), ("bpftool", "bpftool"), ("socat", "socat")];
+const PROGRAMS: [(&str, &str); 5] =
+    [("ip", "iproute2"), ("ethtool", "ethtool"), ("bpftool", "bpftool"), ("nft", "nftables"), ("socat", "socat")];
 
 /// The programs that are not there, with their packages.
 pub(crate) fn missing_programs() -> Vec<(&'static str, &'static str)> {

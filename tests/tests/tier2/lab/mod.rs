@@ -398,7 +398,7 @@ fn device_names(links: &str) -> Vec<String> {
     names
 }
 
-fn mac_of(place: &Place, device: &str) -> Mac {
+pub(crate) fn mac_of(place: &Place, device: &str) -> Mac {
     let shown = place.command("ip", &["-json", "link", "show", "dev", device]);
     let shown: Value = serde_json::from_str(&shown).expect("JSON of ip");
     parse_mac(shown[0]["address"].as_str().expect("an Ethernet device has an address"))

@@ -14,6 +14,11 @@ impl OwnNamespace {
         assert!(netns("add", name), "cannot make namespace {name}");
         Self { name: name.to_owned() }
     }
+
+    /// One that is there, to be deleted.
+    pub(crate) fn found(name: String) -> Self {
+        Self { name }
+    }
 }
 
 impl Drop for OwnNamespace {

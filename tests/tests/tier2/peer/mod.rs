@@ -1,0 +1,193 @@
+//! A host that does the same work the usual way: a bridge, routing, conntrack and nftables, with the rules Docker makes.
+//!
+//! ```text
+//! ext (198.18.0.2) eth0 ──── eth0 host (198.18.0.1) br0 (172.30.0.1) ──── eth0 c1 (172.30.0.2), c2 (172.30.0.3)
+//! ```
+//!
+//! The addresses are those of a netbpf rig, so that what is observed in both can be compared literally.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use netbpf_tests::place::Place;
+use netbpf_user::rig::{Namespace, Rig};
+
+use crate::lab::OwnNamespace;
+
+const PREFIX: &str = "nft";
+const WIRE: &str = Rig::WIRE;
+
+/// A published port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Published {
+    /// `tcp` or `udp`.
+    pub(crate) transport: &'static str,
+    /// Port of the host.
+    pub(crate) host: u16,
+    /// Address of the container.
+    pub(crate) to: Ipv4Addr,
+    /// Port of the container.
+    pub(crate) port: u16,
+}
+
+/// The host, its containers, and a machine outside. All of it goes when dropped.
+pub(crate) struct Peer {
+    pub(crate) ext: Place,
+    pub(crate) host: Place,
+    pub(crate) c1: Place,
+    pub(crate) c2: Place,
+    _namespaces: [OwnNamespace; 4],
+}
+
+impl Peer {
+    pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
+    /// The host's device towards its containers.
+    pub(crate) const BRIDGE: &str = "br0";
+
+    /// Builds a host with two containers at these addresses.
+    pub(crate) fn new(containers: [Ipv4Addr; 2], published: &[Published]) -> Self {
+        static PEERS: AtomicU32 = AtomicU32::new(0);
+        sweep();
+        let prefix = format!("{PREFIX}-{}-{}", process::id(), PEERS.fetch_add(1, Ordering::Relaxed));
+        let namespaces = ["ext", "host", "c1", "c2"].map(|machine| {
+            let name = format!("{prefix}-{machine}");
+            (OwnNamespace::make(&name), Namespace::named(&name))
+        });
+        let [ext, host, c1, c2] = namespaces.each_ref().map(|(_, namespace)| namespace);
+        wire(host, ext);
+        bridge(host, [(c1, containers[0]), (c2, containers[1])]);
+        rules(host, containers, published);
+        let [ext, host, c1, c2] = [ext, host, c1, c2].map(|namespace| Place::new(namespace.clone()));
+        Self { ext, host, c1, c2, _namespaces: namespaces.map(|(own, _)| own) }
+    }
+}
+
+fn wire(host: &Namespace, ext: &Namespace) {
+    let (host_ip, ext_ip) = (Rig::HOST_IP, Rig::EXT_IP);
+    // A new namespace inherits from the machine's: what the rest rests on is said here.
+    for (name, value) in [("ip_forward", "1"), ("conf/all/rp_filter", "1"), ("conf/default/rp_filter", "1")] {
+        set(host, &format!("net/ipv4/{name}"), value);
+    }
+    ip(
+        host,
+        &[
+            "link set lo up",
+            &format!("link add {WIRE} type veth peer name {WIRE} netns {}", ext.name()),
+            &format!("address add {host_ip}/24 dev {WIRE}"),
+            &format!("link set {WIRE} up"),
+            &format!("route add default via {ext_ip}"),
+        ],
+    );
+    ip(ext, &["link set lo up", &format!("address add {ext_ip}/24 dev {WIRE}"), &format!("link set {WIRE} up")]);
+}
+
+fn bridge(host: &Namespace, containers: [(&Namespace, Ipv4Addr); 2]) {
+    let (bridge, gateway) = (Peer::BRIDGE, Peer::GATEWAY);
+    ip(
+        host,
+        &[
+            &format!("link add {bridge} type bridge"),
+            &format!("address add {gateway}/16 dev {bridge}"),
+            &format!("link set {bridge} up"),
+        ],
+    );
+    // What one container sends another is translated on its way through the bridge, as Docker has it.
+    set(host, "net/bridge/bridge-nf-call-iptables", "1");
+    // 127.0.0.1 is led to containers too.
+    set(host, &format!("net/ipv4/conf/{bridge}/route_localnet"), "1");
+    for (n, (container, address)) in (1..).zip(containers) {
+        ip(
+            host,
+            &[
+                &format!("link add port{n} type veth peer name eth0 netns {}", container.name()),
+                &format!("link set port{n} master {bridge}"),
+                // A container that asks for its own published port is answered by the port it came in.
+                &format!("link set port{n} type bridge_slave hairpin on"),
+                &format!("link set port{n} up"),
+            ],
+        );
+        ip(
+            container,
+            &[
+                "link set lo up",
+                &format!("address add {address}/16 dev eth0"),
+                "link set eth0 up",
+                &format!("route add default via {gateway}"),
+            ],
+        );
+    }
+}
+
+/// The rules of Docker 28 without its proxy: `userland-proxy: false`. Nobody outside reaches containers by their own
+/// addresses.
+fn rules(host: &Namespace, containers: [Ipv4Addr; 2], published: &[Published]) {
+    let bridge = Peer::BRIDGE;
+    let lines = |line: &dyn Fn(&Published) -> String| published.iter().map(line).collect::<Vec<_>>().join("\n");
+    let dnat = lines(&|p| format!("{} dport {} dnat to {}:{}", p.transport, p.host, p.to, p.port));
+    let accept = lines(&|p| format!("iifname != {bridge} ip daddr {} {} dport {} accept", p.to, p.transport, p.port));
+    let own = containers.map(|address| format!("ip saddr {address} ip daddr {address} masquerade")).join("\n");
+    let rules = format!(
+        "table ip nat {{
+            chain published {{
+                {dnat}
+            }}
+            chain prerouting {{
+                type nat hook prerouting priority dstnat; policy accept;
+                fib daddr type local jump published
+            }}
+            chain output {{
+                type nat hook output priority -100; policy accept;
+                fib daddr type local jump published
+            }}
+            chain postrouting {{
+                type nat hook postrouting priority srcnat; policy accept;
+                oifname {bridge} fib saddr type local masquerade
+                oifname != {bridge} ip saddr {gateway}/16 masquerade
+                {own}
+            }}
+        }}
+        table ip raw {{
+            chain prerouting {{
+                type filter hook prerouting priority raw; policy accept;
+                iifname != {bridge} ip daddr {{ {c1}, {c2} }} drop
+            }}
+        }}
+        table ip filter {{
+            chain forward {{
+                type filter hook forward priority filter; policy drop;
+                oifname {bridge} ct state related,established accept
+                {accept}
+                iifname {bridge} accept
+            }}
+        }}",
+        gateway = Peer::GATEWAY,
+        c1 = containers[0],
+        c2 = containers[1],
+    );
+    host.run("nft", &[&rules]).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn ip(namespace: &Namespace, lines: &[&str]) {
+    namespace.ip(lines).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn set(namespace: &Namespace, name: &str, value: &str) {
+    namespace.sysctl(name, value).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Removes what killed processes have left.
+fn sweep() {
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let mut parts = name.split('-');
+        let (prefix, pid) = (parts.next(), parts.next().and_then(|pid| pid.parse::<u32>().ok()));
+        if let (Some(PREFIX), Some(pid)) = (prefix, pid)
+            && !Path::new("/proc").join(pid.to_string()).exists()
+        {
+            drop(OwnNamespace::found(name));
+        }
+    }
+}
