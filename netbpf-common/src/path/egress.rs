@@ -90,8 +90,11 @@ fn route<F: Family, P: Packet, E: Env<F>>(
         }
         return Refusal::or(fragments::hold(env, packet, parsed, Scope::Container));
     }
-    // A container speaks of what it was sent itself; of what others were sent it knows nothing.
     let key = errors::key_of(env, packet, parsed, Scope::Container).ok_or(DropReason::IcmpError)?;
+    if key.src != parsed.ip.src {
+        // An error about what others were sent, of which a container knows nothing.
+        return Err(DropReason::IcmpError.into());
+    }
     if !follow(env, parsed, &key, endpoint.generation)? {
         open(env, parsed, &key, endpoint)?;
     }

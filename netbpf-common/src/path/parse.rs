@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use super::{Family, Ip, Packet, Part, verdict::Outcome};
 use crate::abi::{DropReason, FlowKey, Scope};
-use crate::wire::{Be16, Ethernet, IcmpV4, Kind, L4, Ports, Tcp, protocol, tcp_flags};
+use crate::wire::{Be16, Ethernet, IcmpV4, Kind, L4, Ports, Tcp, Udp, protocol, tcp_flags};
 
 /// An IP packet as the paths see it.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +81,12 @@ fn headers<F: Family, P: Packet>(packet: &P, parsed: &mut Parsed<F>) -> Outcome<
             transport::<F, P>(packet, ip.proto, at, ip.payload_len()).ok_or(short)?
         }
     };
+    if ip.proto == protocol::UDP && ip.part == Part::Whole {
+        let length: Be16 = packet.read(at + Udp::LENGTH_AT).ok_or(DropReason::Malformed)?;
+        if u32::from(length.get()) < Udp::LEN || u32::from(length.get()) > ip.payload_len() {
+            return Err(DropReason::Malformed);
+        }
+    }
     if l4.tcp_flags & tcp_flags::SYN != 0 {
         let found = options(packet, at, u32::from(l4.header_len));
         (l4.mss_at, l4.scale) = ((found >> 8) as u8, found as u8);
@@ -97,10 +103,15 @@ fn transport<F: Family, P: Packet>(packet: &P, proto: u8, at: u32, payload: u32)
         protocol::TCP => {
             need(Tcp::LEN)?;
             let tcp: Tcp = packet.read(at)?;
+            let header_len = u16::from(tcp.offset >> 4) * 4;
+            if u32::from(header_len) < Tcp::LEN {
+                return None;
+            }
+            need(u32::from(header_len))?;
             let ports = Ports { sport: tcp.sport, dport: tcp.dport };
             Some(L4 {
                 tcp_flags: tcp.flags,
-                header_len: u16::from(tcp.offset >> 4) * 4,
+                header_len,
                 seq: tcp.seq.get(),
                 ack: tcp.ack.get(),
                 window: tcp.window.get(),
@@ -118,7 +129,7 @@ fn transport<F: Family, P: Packet>(packet: &P, proto: u8, at: u32, payload: u32)
         }
         _ => {
             if proto == protocol::UDP {
-                need(8)?;
+                need(Udp::LEN)?;
             }
             quoted(packet, proto, at)
         }

@@ -12,6 +12,7 @@ mod icmp;
 mod ipv4;
 mod l4;
 mod tcp;
+mod udp;
 
 pub use addr::{Address, V4Addr, V6Addr};
 pub use arp::Arp;
@@ -21,3 +22,4 @@ pub use icmp::{IcmpV4, QUOTED_PAYLOAD};
 pub use ipv4::Ipv4;
 pub use l4::{Checksum, Kind, L4, Ports, protocol};
 pub use tcp::{Tcp, flags as tcp_flags};
+pub use udp::Udp;

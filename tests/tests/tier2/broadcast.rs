@@ -12,9 +12,9 @@ const PORT: u16 = 5353;
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 
 /// A socket that hears what is said to everybody and to the group.
-fn listener(place: &Place) -> UdpSocket {
+fn listener(place: &Place, own: Ipv4Addr) -> UdpSocket {
     let socket = place.udp(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT)).expect("bound");
-    place.run(|| socket.join_multicast_v4(&GROUP, &Ipv4Addr::UNSPECIFIED)).expect("joined");
+    place.run(|| socket.join_multicast_v4(&GROUP, &own)).expect("joined");
     socket
 }
 
@@ -23,8 +23,8 @@ fn what_a_container_says_to_all_reaches_the_members_of_its_network_under_its_own
     let lab = Lab::new();
     let names = ["c1", "c2", "c3", "c4"];
     let containers = names.map(|name| lab.container(name, &[]));
-    let listeners: Vec<_> = containers[1..].iter().map(|container| listener(&container.place)).collect();
-    let outside = listener(&lab.ext);
+    let listeners: Vec<_> = containers[1..].iter().map(|container| listener(&container.place, container.ip)).collect();
+    let outside = listener(&lab.ext, lab.ext_ip);
     let wire = lab.ext_link();
     let speaker = containers[0].place.udp(containers[0].at(PORT)).expect("bound");
     speaker.set_broadcast(true).expect("an option");
@@ -55,7 +55,7 @@ fn members_that_come_and_go_are_followed() {
     assert_eq!(lab.event("replicated"), 0, "there is nobody");
     let c2 = lab.container("c2", &[]);
     let c3 = lab.container("c3", &[]);
-    let hears = listener(&c3.place);
+    let hears = listener(&c3.place, c3.ip);
     say();
     hears.recv(&mut [0; 64]).expect("heard");
     until("the other got a copy as well", || lab.event("replicated") == 2);
@@ -76,7 +76,7 @@ fn a_storm_is_held_down_by_name() {
     }
     until("most of it is dropped", || lab.drops("broadcast-rate") > 900);
     assert!(lab.event("replicated") >= 10);
-    let hears = listener(&c2.place);
+    let hears = listener(&c2.place, c2.ip);
     speaker.send_to(b"to one", c2.at(PORT)).expect("sent");
     assert_eq!(hears.recv(&mut [0; 64]).expect("heard"), 6);
 }

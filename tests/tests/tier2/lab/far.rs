@@ -16,7 +16,8 @@ pub(crate) struct Far {
 }
 
 impl Far {
-    /// Makes it; `mtu` is that of the wire between it and the outside machine.
+    /// Makes it; `mtu` is what the router takes on the wire between them, of which neither end of a connection knows: this
+    /// one believes in 1500.
     #[track_caller]
     pub(crate) fn behind(lab: &Lab, mtu: u32) -> Self {
         let name = lab.name("far");
@@ -24,8 +25,7 @@ impl Far {
         let place = Place::new(Namespace::named(&name));
         let (ip, router) = (Ipv4Addr::new(10, 99, 0, 2), Ipv4Addr::new(10, 99, 0, 1));
         let mtu = mtu.to_string();
-        let link =
-            ["link", "add", "far0", "mtu", &mtu, "type", "veth", "peer", "name", "eth0", "mtu", &mtu, "netns", &name];
+        let link = ["link", "add", "far0", "mtu", &mtu, "type", "veth", "peer", "name", "eth0", "netns", &name];
         lab.ext.command("ip", &link);
         lab.ext.command("ip", &["address", "add", &format!("{router}/24"), "dev", "far0"]);
         lab.ext.command("ip", &["link", "set", "far0", "up"]);
