@@ -10,6 +10,7 @@ pub mod packet;
 pub mod ping;
 pub mod place;
 pub mod server;
+pub mod shared;
 pub mod talk;
 pub mod transfer;
 pub mod wait;
