@@ -21,7 +21,7 @@ use shuttle::{Config, Runner};
 /// Where schedules begin.
 const SEED: u64 = 0x6e65_7462_7066;
 /// Schedules of each kind for a scenario that must hold.
-const SCHEDULES: usize = 500;
+const SCHEDULES: usize = 300;
 /// Changes of priority in a schedule (PCT): a defect that takes as many orderings to show is found.
 const DEPTH: usize = 3;
 /// A port that containers use when they speak to the world.

@@ -1,5 +1,6 @@
 //! A CPU: what it has for itself, and its way to what all share.
 
+use std::array;
 use std::cell::RefMut;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -179,7 +180,8 @@ impl<'a> Env<V4> for &'a Cpu {
         self.shared.note(self.number, What::Insert { port: key.sport.get(), slot: slot.ok() });
         let slot = slot?;
         let words: [u64; WORDS] = bytemuck::cast(*flow);
-        for (word, value) in words.into_iter().enumerate() {
+        for word in in_some_order() {
+            let value = words[word];
             match conditions.grain {
                 Grain::Word => Entry { cpu: self, slot }.store(word, |_| value),
                 Grain::Access => pool.word(slot, word).store(value, Ordering::SeqCst),
@@ -225,4 +227,15 @@ impl<'a> Env<V4> for &'a Cpu {
     fn route(&self, query: &RouteQuery<V4Addr>) -> Result<Route, DropReason> {
         (&self.own).route(query)
     }
+}
+
+/// The order in which `memcpy` writes an entry: it promises none, and where it is `rep movsb` it has none.
+fn in_some_order() -> [usize; WORDS] {
+    let mut order = array::from_fn(|word| word);
+    if thread_rng().r#gen() {
+        for last in (1..WORDS).rev() {
+            order.swap(last, thread_rng().gen_range(0..=last));
+        }
+    }
+    order
 }

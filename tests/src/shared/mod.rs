@@ -3,12 +3,13 @@
 //! flows) is a [`Memory`] of its own.
 //!
 //! The flow table is what a preallocated hash of the kernel is (kernel/bpf/hashtab.c): an entry is a place in a
-//! pool; a deleted one is free at once, and the next insert writes over it, word by word, while others still hold
-//! a pointer to it. A lookup is one step, which is no loss: what a slow one may find, a fast one may find and hold.
+//! pool; a deleted one is free at once, and the next insert writes over it, word by word and in any order, while
+//! others still hold a pointer to it. A lookup is one step, which is no loss: what a slow one may find, a fast one may find and hold.
 //! All CPUs share one list of free places, last in, first out; in the kernel that is what happens when a CPU's own
 //! list is empty.
 //!
-//! Not modelled: stores that another CPU sees in another order, and torn reads of what the agent writes.
+//! Not modelled: other stores that another CPU sees in another order than they were made in (x86-64 has none, arm64
+//! does), and torn reads of what the agent writes.
 
 mod cpu;
 mod entry;
