@@ -1,13 +1,14 @@
 //! A packet's journey through the paths in memory: how it is built for where it sets out, where it
 //! ends, and what is read off it there. Checksums are computed by another library (etherparse).
 
+use std::collections::HashMap;
 use std::net::SocketAddrV4;
 use std::ops::Range;
 
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{IpNumber, Ipv4HeaderSlice, PacketBuilder};
 use netbpf_common::abi::{ENDPOINT_SLOTS, Flow, FlowKey, Life, Scope};
-use netbpf_common::path::{self, FlowEntry, Verdict};
+use netbpf_common::path::{self, Env, FlowEntry, V4, Verdict};
 use netbpf_common::wire::{Be16, V4Addr, protocol, tcp_flags};
 
 use crate::fixture::Hook;
@@ -208,9 +209,9 @@ impl Arrival {
 }
 
 /// Sends a packet with a few bytes of payload.
-pub fn send(memory: &Memory, hook: Hook, speech: Speech, from: SocketAddrV4, to: SocketAddrV4) -> Arrival {
+pub fn send<E: Env<V4>>(env: E, hook: Hook, speech: Speech, from: SocketAddrV4, to: SocketAddrV4) -> Arrival {
     let mut frame = frame_on(hook, speech.frame(link_on(hook), from, to, TTL, b"odd"));
-    let verdict = travel(memory, hook, &mut frame);
+    let verdict = travel(env, hook, &mut frame);
     Arrival::new(verdict, frame)
 }
 
@@ -219,17 +220,17 @@ pub fn send(memory: &Memory, hook: Hook, speech: Speech, from: SocketAddrV4, to:
 /// # Panics
 /// When it has not.
 #[track_caller]
-pub fn answer(memory: &Memory, arrival: &Arrival, speech: Speech) -> Arrival {
+pub fn answer<E: Env<V4>>(env: E, arrival: &Arrival, speech: Speech) -> Arrival {
     let Tuple { from, to, .. } = arrival.tuple();
-    send(memory, arrival.way_back().expect("checked"), speech, to, from)
+    send(env, arrival.way_back().expect("checked"), speech, to, from)
 }
 
 /// Lets a frame meet the path of a hook.
-pub fn travel(memory: &Memory, hook: Hook, frame: &mut Frame) -> Verdict {
+pub fn travel<E: Env<V4>>(env: E, hook: Hook, frame: &mut Frame) -> Verdict {
     match hook {
-        Hook::Egress(_) => path::egress(frame, &memory),
-        Hook::Uplink => path::uplink(frame, &memory),
-        Hook::Host | Hook::Forwarded => path::host(frame, &memory),
+        Hook::Egress(_) => path::egress(frame, &env),
+        Hook::Uplink => path::uplink(frame, &env),
+        Hook::Host | Hook::Forwarded => path::host(frame, &env),
     }
 }
 
@@ -271,25 +272,34 @@ pub const fn scope_of(hook: Hook) -> Scope {
 }
 
 /// The flow entry that packets of this tuple find when they come by a hook.
-pub fn entry(memory: &Memory, hook: Hook, tuple: &Tuple) -> Option<Flow<V4Addr>> {
-    let found = memory.flows.borrow().get(&tuple.key(scope_of(hook))).cloned()?;
+pub fn entry<E: Env<V4>>(env: E, hook: Hook, tuple: &Tuple) -> Option<Flow<V4Addr>> {
+    Some(copy_of(&env.flow(&tuple.key(scope_of(hook)))?))
+}
+
+fn copy_of(entry: &impl FlowEntry<V4Addr>) -> Flow<V4Addr> {
     let mut flow = Flow::default();
-    found.read_into(&mut flow);
-    Some(flow)
+    entry.read_into(&mut flow);
+    flow
 }
 
 /// The original keys of all flows.
 ///
 /// # Panics
-/// When there is half a flow, a dead one, or a reply key that two flows have.
+/// When a flow is not whole, see [`originals`].
 #[track_caller]
 pub fn flows(memory: &Memory) -> Vec<FlowKey<V4Addr>> {
-    let table = memory.flows.borrow();
+    originals(&memory.flows.borrow().iter().map(|(key, entry)| (*key, copy_of(entry))).collect())
+}
+
+/// The original keys of the flows in a table.
+///
+/// # Panics
+/// When there is half a flow, a dead one, or a reply key that two flows have.
+#[track_caller]
+pub fn originals(table: &HashMap<FlowKey<V4Addr>, Flow<V4Addr>>) -> Vec<FlowKey<V4Addr>> {
     let mut originals = Vec::with_capacity(table.len() / 2);
-    for (key, entry) in &*table {
-        let (mut flow, mut other) = (Flow::default(), Flow::default());
-        entry.read_into(&mut flow);
-        table.get(&flow.other).unwrap_or_else(|| panic!("half a flow: {key:?}")).read_into(&mut other);
+    for (key, flow) in table {
+        let other = table.get(&flow.other).unwrap_or_else(|| panic!("half a flow: {key:?}"));
         assert_eq!(other.other, *key, "the other half of {key:?} belongs to another flow");
         assert!(flow.word.same_flow(other.word), "{key:?} and its other half are not of the same flow");
         assert_eq!(flow.is_reply + other.is_reply, 1, "{key:?} has two halves of the same kind");

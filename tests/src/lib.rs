@@ -11,6 +11,7 @@ pub mod packet;
 pub mod ping;
 pub mod place;
 pub mod server;
+pub mod shared;
 pub mod sight;
 pub mod talk;
 pub mod told;

@@ -3,12 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use netbpf_common::abi::{Flow, Life};
-use netbpf_common::path::Verdict;
+use netbpf_common::path::{Env, V4, Verdict};
 use netbpf_common::wire::V4Addr;
 
 use crate::fixture::Hook;
 use crate::journey::{Arrival, Speech, Tuple, answer, entry, send};
-use crate::memory::Memory;
 use crate::world::{Container, FAR, GATEWAY, HOST, OUTSIDE, VIRTUAL_LOOPBACK};
 
 /// A server in the world.
@@ -39,37 +38,37 @@ pub const fn peer(container: Container) -> Verdict {
 
 /// A conversation as its originator has it.
 #[derive(Clone, Copy)]
-pub struct Talk<'a> {
-    memory: &'a Memory,
+pub struct Talk<E> {
+    env: E,
     hook: Hook,
     from: SocketAddrV4,
     to: SocketAddrV4,
 }
 
-impl<'a> Talk<'a> {
+impl<E: Env<V4> + Copy> Talk<E> {
     /// Of a container with somebody.
-    pub const fn of(memory: &'a Memory, container: Container, port: u16, to: SocketAddrV4) -> Self {
-        Self { memory, hook: egress(container), from: at(container.ip, port), to }
+    pub const fn of(env: E, container: Container, port: u16, to: SocketAddrV4) -> Self {
+        Self { env, hook: egress(container), from: at(container.ip, port), to }
     }
 
     /// A process of the host that wants 127.0.0.1:8080.
-    pub const fn of_host(memory: &'a Memory, port: u16) -> Self {
-        Self { memory, hook: Hook::Host, from: at(GATEWAY, port), to: at(VIRTUAL_LOOPBACK, WEB.port()) }
+    pub const fn of_host(env: E, port: u16) -> Self {
+        Self { env, hook: Hook::Host, from: at(GATEWAY, port), to: at(VIRTUAL_LOOPBACK, WEB.port()) }
     }
 
     /// What the side that the originator sees as `seen` says in the same flow.
-    pub const fn server_of(memory: &'a Memory, container: Container, seen: Tuple) -> Self {
-        Self { memory, hook: egress(container), from: seen.to, to: seen.from }
+    pub const fn server_of(env: E, container: Container, seen: Tuple) -> Self {
+        Self { env, hook: egress(container), from: seen.to, to: seen.from }
     }
 
     /// Of somebody outside with an address of the host.
-    pub const fn from_outside(memory: &'a Memory, from: SocketAddrV4, to: SocketAddrV4) -> Self {
-        Self { memory, hook: Hook::Uplink, from, to }
+    pub const fn from_outside(env: E, from: SocketAddrV4, to: SocketAddrV4) -> Self {
+        Self { env, hook: Hook::Uplink, from, to }
     }
 
     /// Says something.
     pub fn say(&self, speech: Speech) -> Arrival {
-        send(self.memory, self.hook, speech, self.from, self.to)
+        send(self.env, self.hook, speech, self.from, self.to)
     }
 
     /// Asks, is answered, and asks again: a confirmed flow. What the other side sees.
@@ -79,7 +78,7 @@ impl<'a> Talk<'a> {
     #[track_caller]
     pub fn establish(&self, speech: Speech) -> Tuple {
         let there = self.say(speech);
-        answer(self.memory, &there, speech.answer());
+        answer(self.env, &there, speech.answer());
         self.say(speech.next());
         assert_eq!(self.flow(speech).expect("a flow").word.life(), Life::Established);
         there.tuple()
@@ -87,6 +86,6 @@ impl<'a> Talk<'a> {
 
     /// The entry that what the originator says finds.
     pub fn flow(&self, speech: Speech) -> Option<Flow<V4Addr>> {
-        entry(self.memory, self.hook, &Tuple::new(speech, self.from, self.to))
+        entry(self.env, self.hook, &Tuple::new(speech, self.from, self.to))
     }
 }

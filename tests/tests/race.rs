@@ -11,6 +11,7 @@ use std::thread;
 use netbpf_common::abi::{Event, Flow, FlowKey, Life, Scope, Timeout, program};
 use netbpf_common::wire::{Be16, V4Addr};
 use netbpf_tests::fixture::Hook;
+use netbpf_tests::journey::originals;
 use netbpf_tests::kernel::Kernel;
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::world::{C2, GATEWAY_MAC, HOST, OUTSIDE_MAC, UPLINK_MAC};
@@ -54,17 +55,6 @@ fn pin_to(cpu: usize) {
 
 fn entries(kernel: &Kernel) -> HashMap<FlowKey<V4Addr>, Flow<V4Addr>> {
     kernel.datapath.maps.flows.entries().expect("the table is readable").into_iter().collect()
-}
-
-/// Every entry has its other half, which has it, and both are of the same flow.
-fn assert_no_half_flows(entries: &HashMap<FlowKey<V4Addr>, Flow<V4Addr>>) {
-    for (key, flow) in entries {
-        let other = entries.get(&flow.other).unwrap_or_else(|| panic!("{key:?} has no other half"));
-        assert_eq!(other.other, *key, "the other half belongs to another flow");
-        assert!(other.word.same_flow(flow.word), "the halves are of two flows");
-        assert_ne!(flow.is_reply, other.is_reply);
-        assert_ne!(flow.word.life(), Life::Dead, "{key:?} is dead and still there");
-    }
 }
 
 fn established(entries: &HashMap<FlowKey<V4Addr>, Flow<V4Addr>>) -> HashSet<FlowKey<V4Addr>> {
@@ -118,7 +108,7 @@ fn evictors_confirmations_and_the_collector_leave_no_half_flow() {
     });
 
     let after_race = entries(&kernel);
-    assert_no_half_flows(&after_race);
+    originals(&after_race);
     let count = |event: Event| kernel.counter(event as u32).expect("counters are readable");
     let alive = count(Event::FlowMade) - count(Event::FlowEvicted) - count(Event::FlowCollected);
     assert_eq!(after_race.len() as u64, 2 * alive, "what was made is there, evicted or collected");
@@ -139,7 +129,7 @@ fn evictors_confirmations_and_the_collector_leave_no_half_flow() {
         run(Hook::Uplink, &question(number));
     }
     let after_flood = entries(&kernel);
-    assert_no_half_flows(&after_flood);
+    originals(&after_flood);
     let lost: Vec<_> = confirmed.difference(&established(&after_flood)).copied().collect();
     assert!(lost.is_empty(), "a flood took {} confirmed flows, {:?} first", lost.len(), lost.first());
     let half_open = after_flood.len() as u64 / 2 - confirmed.len() as u64;
