@@ -1,7 +1,9 @@
 //! What the tests of netbpf stand on: packets as bytes, sockets in any namespace, traffic that
 //! checks itself.
 
+pub mod damage;
 pub mod fixture;
+pub mod instance;
 pub mod journey;
 pub mod kernel;
 pub mod link;
@@ -10,6 +12,7 @@ pub mod packet;
 pub mod ping;
 pub mod place;
 pub mod server;
+pub mod survival;
 pub mod talk;
 pub mod transfer;
 pub mod wait;
