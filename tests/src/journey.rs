@@ -197,6 +197,8 @@ impl Arrival {
     pub fn way_back(&self) -> Option<Hook> {
         match self.verdict {
             Verdict::Pass | Verdict::Drop(_) | Verdict::Done => None,
+            // An answer to somebody outside.
+            Verdict::Device { ifindex: UPLINK } => Some(Hook::Uplink),
             Verdict::Peer { ifindex } | Verdict::Device { ifindex } => Some(Hook::Egress(ifindex)),
             Verdict::Neighbour { .. } => Some(Hook::Uplink),
             Verdict::Ingress { .. } => Some(Hook::Host),

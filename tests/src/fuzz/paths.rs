@@ -3,7 +3,7 @@
 
 use std::net::SocketAddrV4;
 
-use netbpf_common::abi::{Scope, generation};
+use netbpf_common::abi::{ConfigFlags, NetworkFlags, Scope, generation};
 use netbpf_common::path::HostSocket;
 use netbpf_common::wire::protocol;
 
@@ -36,6 +36,9 @@ const GENERATIONS: [u32; 6] = [
     generation::FIRST_RULE + 3,
     generation::FIRST_RULE + 4,
 ];
+/// What networks are made with beside masquerading.
+const WISHES: [u32; 4] =
+    [0, NetworkFlags::CLAMP_MSS, NetworkFlags::FULL_CONE, NetworkFlags::CLAMP_MSS | NetworkFlags::FULL_CONE];
 /// What chooses bytes as they are.
 const RAW: u8 = 0;
 /// How a frame is on its device when nothing is special about it.
@@ -64,6 +67,13 @@ pub fn run(bytes: &[u8]) {
     let mut tape = Tape::new(bytes);
     let mut memory = Memory::new(tape.choose(&RINGS));
     memory.capacity = tape.choose(&CAPACITIES);
+    let wishes = tape.choose(&WISHES);
+    for network in memory.networks.values_mut() {
+        network.flags |= wishes;
+    }
+    if wishes & NetworkFlags::FULL_CONE != 0 {
+        memory.config.flags |= ConfigFlags::MAPPINGS;
+    }
     let mut arrivals = Vec::new();
     let mut story = Story(Vec::new());
     for _ in 0..LONGEST {
@@ -92,7 +102,7 @@ pub fn run(bytes: &[u8]) {
 
 /// The packets of each fixture, one after the other.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let begun = || vec![2, 2];
+    let begun = || vec![2, 2, 0];
     let raw = |mut seed: Vec<u8>, step: &fixture::Step| {
         seed.extend([RAW, choice(&HOOKS, &step.hook).expect("one of the hooks"), ORDINARY]);
         seed.extend((step.input.len() as u16).to_be_bytes());
@@ -202,7 +212,7 @@ mod tests {
             let memory = Memory::new(RINGS[2]);
             for steps in fixture.steps.chunks(8) {
                 let seed = seeds.next().expect("a seed for each chunk");
-                let mut tape = Tape::new(&seed[2..]);
+                let mut tape = Tape::new(&seed[3..]);
                 for step in steps {
                     tape.byte();
                     let (hook, frame) = raw(&mut tape);
