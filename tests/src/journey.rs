@@ -20,9 +20,12 @@ use crate::world::{CONTAINERS, Container, GATEWAY_MAC, HOST_DEVICE, OUTSIDE_MAC,
 pub const TTL: u8 = 64;
 
 const ETHERNET: usize = 14;
+/// Offset in the frame.
+const IP_CHECKSUM: usize = ETHERNET + 10;
 /// Offsets in the transport header.
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
+const ICMP_CHECKSUM: usize = 2;
 
 /// What a packet says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -195,6 +198,8 @@ impl Arrival {
     pub fn way_back(&self) -> Option<Hook> {
         match self.verdict {
             Verdict::Pass | Verdict::Drop(_) | Verdict::Done => None,
+            // An answer to somebody outside.
+            Verdict::Device { ifindex: UPLINK } => Some(Hook::Uplink),
             Verdict::Peer { ifindex } | Verdict::Device { ifindex } => Some(Hook::Egress(ifindex)),
             Verdict::Neighbour { .. } => Some(Hook::Uplink),
             Verdict::Ingress { .. } => Some(Hook::Host),
@@ -361,6 +366,25 @@ pub fn finish_checksum(frame: &mut [u8]) {
     let sum = Sum16BitWords::new().add_slice(&frame[l4]);
     let sum = if is_udp { sum.to_ones_complement_with_no_zero() } else { sum.ones_complement() };
     frame[field].copy_from_slice(&sum.to_ne_bytes());
+}
+
+/// Makes the checksums of an IPv4 frame right again, as far as it is one.
+pub fn repair(frame: &mut [u8]) {
+    let Ok(ip) = Ipv4HeaderSlice::from_slice(frame.get(ETHERNET..).unwrap_or_default()) else { return };
+    let (header, protocol, l4) = (ip.to_header(), ip.protocol(), transport(&ip));
+    let pseudo = pseudo_header(&ip, l4.len());
+    frame[IP_CHECKSUM..][..2].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
+    let (at, sum) = match protocol {
+        IpNumber::TCP => (TCP_CHECKSUM, pseudo),
+        IpNumber::UDP => (UDP_CHECKSUM, pseudo),
+        IpNumber::ICMP => (ICMP_CHECKSUM, Sum16BitWords::new()),
+        _ => return,
+    };
+    let Some(l4) = frame.get_mut(l4).filter(|l4| l4.len() >= at + 2) else { return };
+    l4[at..at + 2].fill(0);
+    let sum = sum.add_slice(l4);
+    let sum = if protocol == IpNumber::UDP { sum.to_ones_complement_with_no_zero() } else { sum.ones_complement() };
+    l4[at..at + 2].copy_from_slice(&sum.to_ne_bytes());
 }
 
 fn checksum_field(frame: &[u8]) -> (Range<usize>, Range<usize>) {

@@ -1,7 +1,8 @@
 //! The paths without a kernel: a frame in memory, and tables in hash maps.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::rc::Rc;
 
 use bytemuck::Pod;
@@ -159,6 +160,12 @@ impl Packet for Frame {
     }
 }
 
+/// Hashes the same in every run, so that a failure comes back and a fuzzer sees nothing but what it changed.
+type Hasher = BuildHasherDefault<DefaultHasher>;
+
+/// A table.
+pub type HashMap<K, V> = std::collections::HashMap<K, V, Hasher>;
+
 /// A flow table in memory.
 pub type Flows = HashMap<FlowKey<V4Addr>, Entry>;
 
@@ -208,7 +215,7 @@ pub struct Memory {
     pub members: HashMap<u32, u32>,
     /// Broadcasts in the current second, by slot.
     pub broadcasts: RefCell<HashMap<u32, (u64, u16)>>,
-    kept: RefCell<HashSet<u32>>,
+    kept: RefCell<HashSet<u32, Hasher>>,
     /// By share.
     rings: RefCell<Vec<VecDeque<RingSlot<V4Addr>>>>,
     flow_id: Cell<u64>,
@@ -220,10 +227,10 @@ pub struct Memory {
 impl Memory {
     /// The world of [`crate::world`], with a ring of this size.
     pub fn new(ring: u32) -> Self {
-        let mut ports = HashMap::new();
-        let mut published = HashMap::new();
-        let mut rules = HashMap::new();
-        let mut generations = HashMap::new();
+        let mut ports = HashMap::default();
+        let mut published = HashMap::default();
+        let mut rules = HashMap::default();
+        let mut generations = HashMap::default();
         for publish in PUBLISHES {
             rules.insert(publish.rule, publish.rule());
             generations.insert(generation::FIRST_RULE + publish.rule, world::GENERATION);
@@ -242,15 +249,15 @@ impl Memory {
             config: world::config(ring),
             now: Cell::new(1_000_000),
             endpoints: CONTAINERS.iter().map(|c| (c.slot, c.endpoint(world::GENERATION))).collect(),
-            networks: world::networks().into(),
+            networks: world::networks().into_iter().collect(),
             addresses: CONTAINERS.iter().map(|c| (c.ip.into(), c.slot)).collect(),
             locals: LOCALS.iter().map(|(address, index)| ((*address).into(), *index)).collect(),
-            uplinks: [(world::UPLINK, world::uplink())].into(),
+            uplinks: HashMap::from_iter([(world::UPLINK, world::uplink())]),
             generations,
             rules,
             ports,
             published,
-            sockets: HashMap::new(),
+            sockets: HashMap::default(),
             flows: RefCell::default(),
             capacity: usize::MAX,
             drops: RefCell::default(),
@@ -259,7 +266,7 @@ impl Memory {
             held: RefCell::default(),
             room: RefCell::new(bytemuck::Zeroable::zeroed()),
             confirmed: RefCell::default(),
-            members: world::members().into(),
+            members: world::members().into_iter().collect(),
             broadcasts: RefCell::default(),
             kept: RefCell::default(),
             rings: RefCell::new(vec![

@@ -2,17 +2,18 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use etherparse::SlicedPacket;
-use netbpf_common::abi::{DropReason, Event, Transport};
+use netbpf_common::abi::{DropReason, Transport};
 use netbpf_common::path::Verdict;
 use netbpf_common::wire::protocol;
+use netbpf_tests::damage::Damage;
 use netbpf_tests::fixture::{self, Hook};
 use netbpf_tests::journey::{
-    Arrival, Speech, TTL, Tuple, container_of, finish_checksum, flows, frame_on, is_header_sound, is_transport_sound,
-    leave_checksum_to_device, link_on, travel,
+    Arrival, Speech, TTL, Tuple, container_of, finish_checksum, flows, frame_on, leave_checksum_to_device, link_on,
+    travel,
 };
 use netbpf_tests::memory::Memory;
 use netbpf_tests::packet::Ethernet;
+use netbpf_tests::survival::{forgets, survives};
 use netbpf_tests::talk::{at, egress};
 use netbpf_tests::world::{
     C1, C2, C3, CONTAINERS, GATEWAY, GATEWAY_MAC, HOST, OUTSIDE, PUBLISHES, Publish, VIRTUAL_LOOPBACK,
@@ -23,7 +24,6 @@ use proptest::sample::{Index, select};
 
 /// A ring that no test fills unless it wants to.
 const RING: u32 = 1024;
-const ETHERNET: usize = 14;
 /// Virtual addresses of the world: of 127.0.0.1, of the uplink, of the gateway.
 const VIRTUALS: [Ipv4Addr; 3] = [VIRTUAL_LOOPBACK, Ipv4Addr::new(169, 254, 30, 2), Ipv4Addr::new(169, 254, 30, 3)];
 
@@ -267,60 +267,20 @@ fn speech_of(publish: &Publish, speech: Speech) -> Speech {
 
 // --- Arbitrary bytes ---
 
-/// What is done to a frame that was right.
-#[derive(Clone, Debug)]
-struct Damage {
-    bytes: Vec<(Index, u8)>,
-    len: Option<Index>,
-    padding: usize,
-}
-
 fn damages() -> impl Strategy<Value = Damage> {
-    let bytes = vec((any::<Index>(), any::<u8>()), 0..6);
-    (bytes, proptest::option::weighted(0.3, any::<Index>()), prop_oneof![3 => Just(0), 1 => 0..40_usize])
-        .prop_map(|(bytes, len, padding)| Damage { bytes, len, padding })
+    let bytes = vec(any::<(u16, u8)>(), 0..6);
+    let cut = proptest::option::weighted(0.3, any::<u16>());
+    let padding = prop_oneof![3 => Just(0), 1 => 0..40_u8];
+    (bytes, cut, padding, any::<bool>()).prop_map(|(bytes, cut, padding, is_covered_up)| Damage {
+        bytes,
+        cut,
+        padding,
+        is_covered_up,
+    })
 }
 
 fn hooks() -> impl Strategy<Value = Hook> {
     select(vec![egress(C1), egress(C2), egress(C3), Hook::Uplink, Hook::Host, Hook::Forwarded])
-}
-
-/// Sends any frame; what goes on must be a packet whose checksums are no worse than they were.
-fn survives(memory: &Memory, hook: Hook, bytes: &[u8]) -> Result<(), TestCaseError> {
-    let answers = || [Event::ResetMade, Event::IcmpMade, Event::ArpAnswered].map(|event| memory.events(event));
-    let before = answers();
-    let mut frame = frame_on(hook, bytes.to_vec());
-    let verdict = travel(memory, hook, &mut frame);
-    let after = answers();
-    match verdict {
-        Verdict::Drop(_) => {}
-        Verdict::Pass => {
-            prop_assert_eq!(&frame.bytes, bytes, "what is passed on is untouched");
-            for (_, copy) in &frame.copies {
-                prop_assert_eq!(is_header_sound(copy), is_header_sound(bytes), "{:x?}", copy);
-                prop_assert_eq!(is_transport_sound(copy), is_transport_sound(bytes), "{:x?}", copy);
-            }
-        }
-        _ if after[2] != before[2] => {
-            prop_assert!(SlicedPacket::from_ethernet(&frame.bytes).is_ok());
-        }
-        _ if after != before => {
-            prop_assert!(SlicedPacket::from_ethernet(&frame.bytes).is_ok());
-            prop_assert!(is_header_sound(&frame.bytes) && is_transport_sound(&frame.bytes), "{:x?}", frame.bytes);
-        }
-        _ => {
-            prop_assert_eq!(frame.bytes.len(), bytes.len());
-            let total = usize::from(u16::from_be_bytes([frame.bytes[16], frame.bytes[17]]));
-            prop_assert!((20..=frame.bytes.len() - ETHERNET).contains(&total));
-            prop_assert_eq!(is_header_sound(&frame.bytes), is_header_sound(bytes), "{:x?}", frame.bytes);
-            prop_assert_eq!(is_transport_sound(&frame.bytes), is_transport_sound(bytes), "{:x?}", frame.bytes);
-            if matches!(verdict, Verdict::Neighbour { .. }) {
-                prop_assert_eq!(&frame.bytes[26..30], HOST.octets(), "the source address on the wire");
-            }
-        }
-    }
-    flows(memory);
-    Ok(())
 }
 
 proptest! {
@@ -328,7 +288,7 @@ proptest! {
 
     #[test]
     fn no_bytes_upset_a_path(hook in hooks(), bytes in vec(any::<u8>(), 0..200)) {
-        survives(&Memory::new(RING), hook, &bytes)?;
+        survives(&Memory::new(RING), hook, frame_on(hook, bytes));
     }
 
     #[test]
@@ -341,17 +301,11 @@ proptest! {
         let memory = Memory::new(RING);
         let fixtures = fixture::all();
         let step = step.get(&fixture.get(&fixtures).steps);
+        let hook = hook.unwrap_or(step.hook);
         for damage in damages {
-            let mut frame = step.input.clone();
-            for (at, value) in &damage.bytes {
-                *at.get_mut(frame.as_mut_slice()) = *value;
-            }
-            if let Some(len) = damage.len {
-                frame.truncate(len.index(frame.len() + 1));
-            }
-            frame.resize(frame.len() + damage.padding, 0);
-            survives(&memory, hook.unwrap_or(step.hook), &frame)?;
+            survives(&memory, hook, frame_on(hook, damage.done_to(step.input.clone())));
         }
+        forgets(&memory);
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     command::{cargo, run, target_dir, workspace},
-    setup, test,
+    fuzz, setup, test,
 };
 
 /// Runs every check, also after one has failed: one run tells all. The tests come last, and so does
@@ -21,11 +21,15 @@ pub(crate) fn ci() -> Result<ExitCode> {
         .context("cannot prepare the target directory of the eBPF crate")?;
     let checks = [
         ("format", with(cargo(), &["fmt", "--all", "--check"])),
+        ("format of the fuzz targets", with(cargo(), &["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--check"])),
         ("clippy", with(cargo(), &["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"])),
         ("clippy of the kernel programs", with(clippy_ebpf, &["--", "-D", "warnings"])),
+        ("clippy of the fuzz targets", with(fuzz::cargo("clippy"), &["--", "-D", "warnings"])),
         ("documentation", with(documentation(), &["doc", "--quiet", "--no-deps", "--document-private-items"])),
     ];
-    let failed: Vec<_> = checks.into_iter().filter_map(|(name, command)| check(name, command)).collect();
+    let commands = checks.into_iter().filter_map(|(name, mut command)| check(name, || run(&mut command)));
+    let mut failed: Vec<_> = commands.collect();
+    failed.extend(check("fuzzing", fuzz::short));
     match test::test(test::Arguments::default()) {
         Ok(report) => Ok(report.print(failed)),
         Err(error) if failed.is_empty() => Err(error),
@@ -34,10 +38,10 @@ pub(crate) fn ci() -> Result<ExitCode> {
 }
 
 /// What is wrong, when the check fails.
-fn check(name: &str, mut command: Command) -> Option<String> {
+fn check(name: &str, passes: impl FnOnce() -> Result<()>) -> Option<String> {
     println!("── {name}");
     let started = Instant::now();
-    match run(&mut command) {
+    match passes() {
         Ok(()) => {
             println!("   passed in {:.1} s", started.elapsed().as_secs_f64());
             None

@@ -3,6 +3,7 @@
 mod ci;
 mod command;
 mod ebpf;
+mod fuzz;
 mod packages;
 mod setup;
 mod test;
@@ -46,7 +47,9 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Everything a change must pass: format, clippy, documentation, all tests
+    /// Look for inputs that upset the paths
+    Fuzz(fuzz::Arguments),
+    /// Everything a change must pass: format, clippy, documentation, a little fuzzing, all tests
     Ci,
 }
 
@@ -81,6 +84,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
             ensure!(is_root(), "the benchmark runs BPF programs: run it as root");
             return become_program(&["--package", "netbpf-tests", "--bin", "bench"], arguments);
         }
+        Verb::Fuzz(arguments) => return fuzz::fuzz(&arguments),
         Verb::Ci => return ci::ci(),
     }
     Ok(ExitCode::SUCCESS)

@@ -9,9 +9,16 @@ use crate::command::{find_program, run_quietly};
 /// Debian's Rust for BPF: compiler, prebuilt core, clippy.
 pub(crate) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
-/// Programs that tests and demo call, with the Debian packages that hold them.
-const PROGRAMS: [(&str, &str); 5] =
-    [("ip", "iproute2"), ("ethtool", "ethtool"), ("bpftool", "bpftool"), ("nft", "nftables"), ("socat", "socat")];
+/// Programs that tests, demo and fuzzing call, with the Debian packages that hold them; libFuzzer is C++.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("bpftool", "bpftool"),
+    ("nft", "nftables"),
+    ("socat", "socat"),
+    ("setarch", "util-linux"),
+    ("c++", "g++"),
+];
 
 /// The programs that are not there, with their packages.
 pub(crate) fn missing_programs() -> Vec<(&'static str, &'static str)> {

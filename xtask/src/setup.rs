@@ -23,7 +23,8 @@ pub(crate) fn setup() -> Result<Toolchain> {
     Ok(toolchain)
 }
 
-fn programs() -> Result<()> {
+/// The programs that tests call and builds use.
+pub(crate) fn programs() -> Result<()> {
     let missing = packages::missing_programs();
     if missing.is_empty() {
         return Ok(());

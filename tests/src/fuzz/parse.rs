@@ -1,0 +1,75 @@
+//! Any bytes as a frame: the parser takes what another library (etherparse) takes, reads the same there,
+//! and nothing beyond the packet's end.
+
+use etherparse::{EtherType, Ipv4HeaderSlice, NetSlice, SlicedPacket};
+use netbpf_common::path::{self, Packet as _, Parsed, Part, V4};
+use netbpf_common::wire::{Ethernet, Ipv4, Kind, Ports, Tcp};
+
+use super::steps;
+use crate::memory::Frame;
+use crate::world::UPLINK;
+
+/// The target.
+///
+/// # Panics
+/// When the parser is wrong about these bytes.
+pub fn run(bytes: &[u8]) {
+    let frame = Frame::new(UPLINK, bytes.to_vec());
+    let Some(ethernet) = frame.read::<Ethernet>(0) else { return };
+    let mut parsed = Parsed::default();
+    match path::parse::<V4, _>(&frame, ethernet, &mut parsed) {
+        Ok(()) => is_as_it_says(&parsed, bytes),
+        Err(reason) => assert!(!is_ipv4(bytes), "{reason:?}, and yet it is a packet"),
+    }
+    assert_eq!(frame.bytes, bytes, "reading changes nothing");
+}
+
+/// What the fixtures send.
+pub fn seeds() -> Vec<Vec<u8>> {
+    steps().iter().map(|step| step.input.clone()).collect()
+}
+
+fn is_as_it_says(parsed: &Parsed<V4>, bytes: &[u8]) {
+    let (ip, l4) = (&parsed.ip, &parsed.l4);
+    assert!((Ipv4::LEN..=60).contains(&ip.header_len) && ip.header_len <= ip.total_len, "{ip:?}");
+    let end = Ethernet::LEN + ip.total_len;
+    assert!(end as usize <= bytes.len(), "{ip:?} in {} bytes", bytes.len());
+
+    let other = Ipv4HeaderSlice::from_slice(&bytes[Ethernet::LEN as usize..]).expect("a header to both");
+    assert_eq!((ip.src, ip.dst), (other.source_addr().into(), other.destination_addr().into()));
+    assert_eq!((ip.proto, ip.ttl), (other.protocol().0, other.ttl()));
+    assert_eq!((ip.header_len, ip.total_len), (other.slice().len() as u32, u32::from(other.total_len())));
+    assert_eq!(ip.part != Part::Whole, other.is_fragmenting_payload());
+    assert_eq!(ip.part == Part::Later, other.fragments_offset().value() != 0);
+
+    let shortest = match l4.kind {
+        Kind::Tcp => Tcp::LEN,
+        Kind::Sctp => 12,
+        Kind::Udp | Kind::EchoRequest | Kind::EchoReply | Kind::Error | Kind::Icmp => 8,
+        Kind::Fragment | Kind::Other => 0,
+    };
+    assert!(parsed.l4_at() + shortest <= end, "{l4:?} ends behind {ip:?}");
+    let word = |offset: u32| {
+        let at = (parsed.l4_at() + offset) as usize;
+        u16::from_be_bytes([bytes[at], bytes[at + 1]])
+    };
+    let ports = match l4.kind {
+        Kind::Tcp | Kind::Udp | Kind::Sctp => (word(0), word(2)),
+        Kind::EchoRequest => (word(4), 0),
+        Kind::EchoReply => (0, word(4)),
+        Kind::Error | Kind::Icmp | Kind::Fragment | Kind::Other => (0, 0),
+    };
+    let Ports { sport, dport } = l4.ports;
+    assert_eq!((sport.get(), dport.get()), ports, "{l4:?}");
+    if l4.mss_at != 0 {
+        assert!(parsed.l4_at() + u32::from(l4.mss_at) + 2 <= end, "{l4:?} has its options behind {ip:?}");
+    }
+    assert!(parsed.segment_len(0) <= u32::from(u16::MAX) && parsed.segment_len(1) > ip.header_len);
+}
+
+/// Whether this is IPv4 to another library, with the whole header of its transport.
+fn is_ipv4(bytes: &[u8]) -> bool {
+    let Ok(packet) = SlicedPacket::from_ethernet(bytes) else { return false };
+    let is_untagged = packet.link_exts.is_empty() && bytes[12..14] == EtherType::IPV4.0.to_be_bytes();
+    is_untagged && matches!(packet.net, Some(NetSlice::Ipv4(_))) && packet.transport.is_some()
+}
