@@ -65,14 +65,15 @@ pub(crate) fn host(ctx: TcContext) -> i32 {
 pub(crate) fn collect(ctx: TcContext) -> i32 {
     let skb = Skb::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
-    let mut collected = 0;
+    let mut collected = 0_u64;
     for i in 0..COLLECT_KEYS as u32 {
         let Some(key) = skb.read::<FlowKey<V4Addr>>(i * size_of::<FlowKey<V4Addr>>() as u32) else { break };
         if path::collect::collect::<V4, _>(&maps, &key) {
             collected += 1;
         }
+        collected = Env::<V4>::forget(&maps, collected);
     }
-    collected
+    collected as i32
 }
 
 /// The verdict table. TC_ACT_UNSPEC is TCX_NEXT: programs and filters of others see what we pass.

@@ -23,7 +23,7 @@ use netbpf_common::abi::{
     COUNTERS as COUNTER_SLOTS, Config, DropReason, ENDPOINT_SLOTS, Endpoint, Event, Flow, FlowKey, Fragment,
     FragmentKey, GENERATIONS as GENERATION_SLOTS, HeldFrame, HeldKey, KEPT_WORDS, NETWORKS as NETWORK_SLOTS,
     NO_COUNTER, Network, NextHop, PORT_TABLE, PublishKey, PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot,
-    Rule, Sent, Uplink, VIRTUALS, Word,
+    Rule, Sent, Stamp, Uplink, VIRTUALS, Word,
 };
 use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
 use netbpf_common::wire::{Address as _, Be32, V4Addr, protocol};
@@ -194,7 +194,7 @@ impl<A: Copy> FlowEntry<A> for Entry<A> {
     fn copy_word(&self, word: Word) {
         // A plain store would give a reused entry the word of another flow.
         let before = self.word();
-        if before.same_flow(word) {
+        if before.same_flow(word) && before.is_alive() {
             self.swap(before, word);
         }
     }
@@ -220,10 +220,12 @@ impl<A: Copy> FlowEntry<A> for Entry<A> {
     }
 
     #[inline(always)]
-    fn restamp(&self, flow: &Flow<A>) {
-        if self.word().same_flow(flow.word) {
-            // SAFETY: points into the map.
-            unsafe { (&raw mut (*self.flow.as_ptr()).owner).write_volatile(flow.owner) };
+    fn restamp(&self, flow: &Flow<A>, owner: Stamp) {
+        let (from, to): (u64, u64) = (bytemuck::cast(flow.owner), bytemuck::cast(owner));
+        // SAFETY: points to eight bytes in the map, aligned by the fields before them.
+        let swap = |from, to| unsafe { compare_and_swap((&raw mut (*self.flow.as_ptr()).owner).cast(), from, to) };
+        if self.word().same_flow(flow.word) && swap(from, to) && !self.word().same_flow(flow.word) {
+            swap(to, from);
         }
     }
 
@@ -235,11 +237,15 @@ impl<A: Copy> FlowEntry<A> for Entry<A> {
         let entry = self.flow.as_ptr();
         // SAFETY: points into the map. The epoch is written last: a reader that sees it sees the route.
         unsafe {
-            (&raw mut (*entry).target).write_volatile(flow.target);
+            (&raw mut (*entry).uplink).write_volatile(flow.uplink);
             (&raw mut (*entry).next_hop).write_volatile(flow.next_hop);
             (&raw mut (*entry).mtu).write_volatile(flow.mtu);
             (&raw mut (*entry).routed).write_volatile(flow.routed);
-            (&raw mut (*entry).target_generation).write_volatile(epoch);
+            (&raw mut (*entry).route_epoch).write_volatile(epoch);
+            if !self.word().same_flow(flow.word) {
+                // Used again meanwhile: its next packet asks for the route of its own.
+                (&raw mut (*entry).uplink).write_volatile(0);
+            }
         }
     }
 }
@@ -446,7 +452,8 @@ impl Env<V4> for Maps {
 
     #[inline(always)]
     fn confirmed(&self, payer: u32) -> u64 {
-        CONFIRMED.get(payer).copied().unwrap_or(0)
+        // One CPU may count an end before another has counted the beginning.
+        CONFIRMED.get(payer).map_or(0, |count| (*count as i64).max(0) as u64)
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use bytemuck::Pod;
 use netbpf_common::abi::{
     Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, NextHop,
-    PublishKey, PublishedPort, RingSlot, Rule, Sent, Uplink, Word, generation,
+    PublishKey, PublishedPort, RingSlot, Rule, Sent, Stamp, Uplink, Word, generation,
 };
 use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Packet, Parsed, Route, RouteQuery, Scratch, V4};
 use netbpf_common::wire::{Address as _, Be16, Be32, Checksum, V4Addr, checksum::Delta};
@@ -363,17 +363,17 @@ impl FlowEntry<V4Addr> for Entry {
         self.0.borrow_mut().sent = *sent;
     }
 
-    fn restamp(&self, flow: &Flow<V4Addr>) {
-        self.0.borrow_mut().owner = flow.owner;
+    fn restamp(&self, _: &Flow<V4Addr>, owner: Stamp) {
+        self.0.borrow_mut().owner = owner;
     }
 
     fn reroute(&self, flow: &Flow<V4Addr>, epoch: u32) {
         let mut entry = self.0.borrow_mut();
-        entry.target = flow.target;
+        entry.uplink = flow.uplink;
         entry.next_hop = flow.next_hop;
         entry.mtu = flow.mtu;
         entry.routed = flow.routed;
-        entry.target_generation = epoch;
+        entry.route_epoch = epoch;
     }
 }
 

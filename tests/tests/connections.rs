@@ -23,7 +23,7 @@ fn say(memory: &Memory, hook: Hook, tuple: &Tuple, flags: u8, seq: u32, ack: u32
     Arrival::new(verdict, frame)
 }
 
-fn state(talk: &Talk<'_>) -> State {
+fn state(talk: &Talk<&Memory>) -> State {
     State::of(protocol::TCP, talk.flow(Speech::SYN).expect("a flow").word)
 }
 

@@ -110,8 +110,8 @@ fn broadcast_and_multicast_reach_the_other_members_of_the_network_and_nobody_els
 #[test]
 fn a_member_that_is_alone_or_has_just_come_broadcasts_to_nobody() {
     let mut memory = Memory::new(16);
-    for members in [[(C1.slot, C1.slot)].into(), [].into()] {
-        memory.members = members;
+    for members in [vec![(C1.slot, C1.slot)], vec![]] {
+        memory.members = members.into_iter().collect();
         assert_eq!(broadcast(&memory, Ipv4Addr::BROADCAST, BROADCAST), (Verdict::Done, vec![]));
     }
 }

@@ -60,7 +60,7 @@ impl<A: Copy> FlowKey<A> {
 /// How far the life of a flow has gone. The low two bits of a [`Word`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Life {
-    /// Nothing of a flow: an empty ring slot.
+    /// Nothing of a flow yet: an empty ring slot, or an entry that is being made.
     None,
     /// Made, not confirmed: may be evicted.
     Half,
@@ -97,6 +97,19 @@ impl Word {
     #[inline(always)]
     pub const fn half(id: u64) -> Self {
         Self(id << 8 | 1)
+    }
+
+    /// The same while the flow is being made.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unborn(self) -> Self {
+        Self(self.0 & !Self::LIFE)
+    }
+
+    /// Whether it is made and not ended.
+    #[inline(always)]
+    pub const fn is_alive(self) -> bool {
+        matches!(self.life(), Life::Half | Life::Established)
     }
 
     /// How far it has gone.
@@ -253,10 +266,15 @@ pub struct Flow<A> {
     pub owner: Stamp,
     /// Next hop, for [`TargetKind::World`].
     pub next_hop: NextHop,
-    /// Endpoint slot or ifindex, see `target_kind`.
+    /// Endpoint slot, for [`TargetKind::Endpoint`].
     pub target: u32,
-    /// Generation of the target endpoint, or the route epoch of a target in the world; 0 for the host.
+    /// Generation of the target endpoint.
     pub target_generation: u32,
+    /// Device to the world, for [`TargetKind::World`]. Apart from `target`, which a late
+    /// [`reroute`](crate::path::FlowEntry::reroute) must not hit.
+    pub uplink: u32,
+    /// The epoch the route was looked up in.
+    pub route_epoch: u32,
     /// Generation of the endpoint that sends in this direction; 0 when the sender is none.
     pub source_generation: u32,
     /// When the route was last looked up, in jiffies, truncated.
@@ -271,6 +289,8 @@ pub struct Flow<A> {
     pub target_kind: u8,
     /// 1 in the R entry, 0 in the O entry.
     pub is_reply: u8,
+    /// Key of this entry.
+    pub key: FlowKey<A>,
 }
 
 /// Most flow keys that one run of the program `collect` takes. The verifier walks its loop once per

@@ -152,8 +152,8 @@ mod tests {
         assert_eq!(size_of::<PublishKey<V6Addr>>(), 20);
         assert_eq!(size_of::<FlowKey<V4Addr>>(), 16);
         assert_eq!(size_of::<FlowKey<V6Addr>>(), 40);
-        assert_eq!(size_of::<Flow<V4Addr>>(), 120);
-        assert_eq!(size_of::<Flow<V6Addr>>(), 144);
+        assert_eq!(size_of::<Flow<V4Addr>>(), 144);
+        assert_eq!(size_of::<Flow<V6Addr>>(), 192);
         assert_eq!(size_of::<RingSlot<V4Addr>>(), 24);
         assert_eq!(size_of::<FragmentKey<V4Addr>>(), 16);
         assert_eq!(size_of::<FragmentKey<V6Addr>>(), 40);

@@ -25,4 +25,8 @@ pod!(HeldKey, 2, 8 + 4);
 pod!(Subnet, 3, 0);
 pod!(PublishKey, 1, 4);
 pod!(RingSlot, 2, 8 + 8);
-pod!(Flow, 2, 8 + 4 * 8 + 2 * size_of::<Delta>() + size_of::<Stamp>() + size_of::<NextHop>() + size_of::<Sent>() + 24);
+pod!(
+    Flow,
+    4,
+    2 * 8 + 4 * 8 + 2 * size_of::<Delta>() + size_of::<Stamp>() + size_of::<NextHop>() + size_of::<Sent>() + 32
+);

@@ -3,7 +3,7 @@
 
 use super::follow::is_withdrawn;
 use super::{Env, Family, FlowEntry, table};
-use crate::abi::{Event, Flow, FlowKey, Life, TargetKind};
+use crate::abi::{Event, Flow, FlowKey, TargetKind};
 use crate::flow::is_expired;
 
 /// Ends the flow whose O entry has this key, if it has expired or cannot be used any more; whether
@@ -14,12 +14,12 @@ pub fn collect<F: Family, E: Env<F>>(env: &E, original: &FlowKey<F::Addr>) -> bo
     let (mut flow, mut reply) = (Flow::default(), Flow::default());
     entry.read_into(&mut flow);
     let word = entry.word();
-    if flow.is_reply != 0 || !word.same_flow(flow.word) || word.life() == Life::Dead {
+    if flow.is_reply != 0 || !table::is_believable(&entry, &flow, original) || !word.same_flow(flow.word) {
         return false;
     }
     let has_reply = env.flow(&flow.other).is_some_and(|entry| {
         entry.read_into(&mut reply);
-        reply.word.same_flow(word)
+        table::is_believable(&entry, &reply, &flow.other) && reply.word.same_flow(word)
     });
     let last = if has_reply { reply.seen.max(flow.seen) } else { flow.seen };
     let gone = |target_kind: u8, slot: u32, generation: u32| {

@@ -121,10 +121,8 @@ pub(super) fn decide<F: Family, E: Env<F>, P: Packet>(
         }
         Some(TargetKind::Host) => into_host(env, parsed),
         Some(TargetKind::World) => {
-            if flow.mtu != 0 && parsed.segment_len(packet.gso_size()) > u32::from(flow.mtu) {
-                return Err(Refusal::Icmp(IcmpError::TooBig(flow.mtu)));
-            }
-            let verdict = Verdict::Neighbour { ifindex: flow.target, next_hop: flow.next_hop };
+            fits(packet, parsed, flow.mtu)?;
+            let verdict = Verdict::Neighbour { ifindex: flow.uplink, next_hop: flow.next_hop };
             Decision { rewrite: Rewrite { hop: true, ..Rewrite::NONE }, verdict }
         }
         None => return Err(Refusal::Drop(DropReason::Internal)),
@@ -133,8 +131,8 @@ pub(super) fn decide<F: Family, E: Env<F>, P: Packet>(
         // The host gets it too, see `uplink`, and gets it whole.
         decision.rewrite.hop = false;
     }
-    if decision.rewrite.hop && parsed.ip.ttl <= 1 {
-        return Err(Refusal::Icmp(IcmpError::TimeExceeded));
+    if decision.rewrite.hop {
+        survives_hop(parsed)?;
     }
     if !same {
         decision.rewrite.translation = Some(translation);
@@ -143,6 +141,21 @@ pub(super) fn decide<F: Family, E: Env<F>, P: Packet>(
         decision.rewrite.mss = largest_segment(env, flow);
     }
     Ok(decision)
+}
+
+/// Whether every segment of a packet fits a way out of this MTU; 0 takes any.
+#[inline(always)]
+pub(super) fn fits<F: Family, P: Packet>(packet: &P, parsed: &Parsed<F>, mtu: u16) -> Result<(), Refusal> {
+    if mtu != 0 && parsed.segment_len(packet.gso_size()) > u32::from(mtu) {
+        return Err(Refusal::Icmp(IcmpError::TooBig(mtu)));
+    }
+    Ok(())
+}
+
+/// Whether a packet may be routed here.
+#[inline(always)]
+pub(super) fn survives_hop<F: Family>(parsed: &Parsed<F>) -> Result<(), Refusal> {
+    if parsed.ip.ttl <= 1 { Err(Refusal::Icmp(IcmpError::TimeExceeded)) } else { Ok(()) }
 }
 
 /// What a SYN of this flow may announce as its maximum segment size, if its network wants that held down: what the way

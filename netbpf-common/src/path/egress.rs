@@ -1,7 +1,7 @@
 //! Everything a container sends.
 
 use super::broadcast::broadcast;
-use super::decide::{carry, carry_direct, check_destination, verdict};
+use super::decide::{carry, carry_direct, check_destination, fits, survives_hop, verdict};
 use super::family::IcmpError;
 use super::follow::{self, follow, opens, way_out};
 use super::make::{Leg, NewFlow, make};
@@ -96,15 +96,16 @@ fn route<F: Family, P: Packet, E: Env<F>>(
         return Err(DropReason::IcmpError.into());
     }
     if !follow(env, parsed, &key, endpoint.generation)? {
-        open(env, parsed, &key, endpoint)?;
+        open(env, packet, parsed, &key, endpoint)?;
     }
     carry(env, packet, parsed, &key)
 }
 
 /// Makes the flow that a packet opens.
 #[inline(always)]
-fn open<F: Family, E: Env<F>>(
+fn open<F: Family, E: Env<F>, P: Packet>(
     env: &E,
+    packet: &P,
     parsed: &Parsed<F>,
     key: &FlowKey<F::Addr>,
     endpoint: &Endpoint,
@@ -115,12 +116,24 @@ fn open<F: Family, E: Env<F>>(
         _ => {
             let planned = env.forget(plan(env, parsed, key, endpoint));
             checked(planned)?;
+            takes_the_way(env, packet, parsed)?;
             if planned == code::MAPPED {
                 checked(mapping::adopt(env, key, slot_of_device(endpoint.ifindex), endpoint.generation))?;
             }
             checked(env.forget(make(env, parsed, key)))
         }
     }
+}
+
+/// A packet that cannot take the way of the flow it opens, as it is decided on in [`Env::scratch`], opens none.
+#[inline(always)]
+fn takes_the_way<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &P, parsed: &Parsed<F>) -> Result<(), Refusal> {
+    let scratch = env.scratch().ok_or(DropReason::Internal)?;
+    if !scratch.new.forward.leaves() {
+        return Ok(());
+    }
+    fits(packet, parsed, scratch.flow.mtu)?;
+    survives_hop(parsed)
 }
 
 /// Decides on a flow that a container opens; it is left in [`Env::scratch`]. A code.
@@ -199,7 +212,7 @@ fn choose<F: Family, E: Env<F>>(
     }
     let query = RouteQuery { src: F::Addr::default(), dst: key.dst, proto: key.proto, tos: parsed.ip.tos };
     let src = way_out(env, &query, flow)?;
-    Ok(NewFlow { src, ..NewFlow::plain(key, Leg::world(flow.target), back) })
+    Ok(NewFlow { src, ..NewFlow::plain(key, Leg::world(flow.uplink), back) })
 }
 
 /// The slot of the endpoint behind a host-side device.

@@ -7,7 +7,7 @@ use super::make::{Leg, NewFlow};
 use super::{Family, Parsed};
 use crate::abi::{
     Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, NextHop,
-    PublishKey, PublishedPort, RingSlot, Rule, Sent, Uplink, Word,
+    PublishKey, PublishedPort, RingSlot, Rule, Sent, Stamp, Uplink, Word,
 };
 
 /// A flow entry that was found. Others may change or delete it at any time: what is read is a
@@ -45,7 +45,7 @@ pub trait FlowEntry<A> {
 
     /// The decision was made again and is the same: takes the owner of `flow`, if the entry is still
     /// of that flow.
-    fn restamp(&self, flow: &Flow<A>);
+    fn restamp(&self, flow: &Flow<A>, owner: Stamp);
 
     /// The route was looked up again, in this epoch: takes target, next hop, MTU and time of `flow`, if
     /// the entry is still of that flow.

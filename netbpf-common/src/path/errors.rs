@@ -139,15 +139,16 @@ fn apply<F: Family, P: Packet>(
     let outer = sum(src, t.dst).delta_from(sum(parsed.ip.src, parsed.ip.dst));
     F::rewrite(packet, Ethernet::LEN, src, t.dst, outer, rewrite.hop)?;
 
-    let inside = quoted(packet, quote, t)?;
+    let end = Ethernet::LEN + parsed.ip.total_len;
+    let inside = quoted(packet, quote, t, end)?;
     let checksum = Checksum { at: IcmpV4::CHECKSUM_AT, pseudo_header: F::ICMP_HAS_PSEUDO_HEADER, optional: false };
     packet.update_checksum(Quote::<F>::ICMP_AT, checksum, outer, inside)
 }
 
-/// Gives the quoted packet the addresses and ports that it was sent with; what that does to the sum of the error. Its own
-/// checksums follow: that of the IP header makes up for the addresses.
+/// Gives the quoted packet the addresses and ports that it was sent with; what that does to the sum of the error, which
+/// ends at `end`. Its own checksums follow: that of the IP header makes up for the addresses.
 #[inline(always)]
-fn quoted<F: Family, P: Packet>(packet: &mut P, quote: &Quote<F>, t: &Translation<F::Addr>) -> Option<Delta> {
+fn quoted<F: Family, P: Packet>(packet: &mut P, quote: &Quote<F>, t: &Translation<F::Addr>, end: u32) -> Option<Delta> {
     let Ports { sport, dport } = quote.l4.ports;
     // It went the other way: what answers leave with as their source it has as its destination.
     let sent = FlowKey::new(Scope::Uplink, quote.ip.proto, t.dst, t.dport, t.src, t.sport);
@@ -160,8 +161,11 @@ fn quoted<F: Family, P: Packet>(packet: &mut P, quote: &Quote<F>, t: &Translatio
     let header = if F::HEADER_HAS_CHECKSUM { Delta::NONE } else { addresses };
     let change = header.and(ports);
     let Some(checksum) = quote.l4.checksum() else { return Some(change) };
-    // Of TCP the checksum may be cut off (RFC 792: eight bytes are quoted).
-    let Some(old) = packet.read::<Be16>(l4 + checksum.at) else { return Some(change) };
+    // Of TCP the checksum may be cut off (RFC 792: eight bytes are quoted); behind the error lies padding.
+    if l4 + checksum.at + size_of::<Be16>() as u32 > end {
+        return Some(change);
+    }
+    let old: Be16 = packet.read(l4 + checksum.at)?;
     if checksum.optional && old == Be16::ZERO {
         return Some(change);
     }

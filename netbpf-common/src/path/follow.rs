@@ -35,8 +35,9 @@ pub(super) fn follow<F: Family, E: Env<F>>(
     let unusual = {
         let mut scratch = env.scratch().ok_or(DropReason::Internal)?;
         entry.read_into(&mut scratch.flow);
-        // The entry may have been deleted and used again while it was read.
-        if !entry.word().same_flow(scratch.flow.word) {
+
+        // The entry may have been deleted and used again before it was read, or while it was.
+        if !table::is_believable(&entry, &scratch.flow, key) {
             return Ok(false);
         }
         is_unusual(env, parsed, &scratch.flow, source_generation)
@@ -80,8 +81,8 @@ fn is_target_fresh<F: Family, E: Env<F>>(env: &E, flow: &Flow<F::Addr>) -> bool 
     match TargetKind::from_u8(flow.target_kind) {
         Some(TargetKind::Endpoint) => env.endpoint(flow.target).is_some_and(|e| e.generation == flow.target_generation),
         Some(TargetKind::World) => {
-            flow.target != 0
-                && flow.target_generation == env.generation(generation::ROUTE_EPOCH)
+            flow.uplink != 0
+                && flow.route_epoch == env.generation(generation::ROUTE_EPOCH)
                 && (env.now() as u32).wrapping_sub(flow.routed) <= env.config().hz
         }
         Some(TargetKind::Host) => true,
@@ -105,7 +106,13 @@ fn settle<F: Family, E: Env<F>>(
         table::end_either(env, key, entry, flow);
         return code::MISS;
     }
-    let flags = if parsed.l4.kind == Kind::Tcp { believed(env, parsed, flow) } else { 0 };
+    let flags = match parsed.l4.kind {
+        Kind::Tcp => match believed(env, parsed, flow) {
+            Some(flags) => flags,
+            None => return code::MISS,
+        },
+        _ => 0,
+    };
     if !table::step(env, entry, flow, parsed.l4.kind, flags) {
         return code::MISS;
     }
@@ -124,19 +131,23 @@ fn settle<F: Family, E: Env<F>>(
     }
 }
 
-/// The control bits of a TCP segment as far as they may act on its flow.
+/// The control bits of a TCP segment as far as they may act on its flow; nothing if that is being ended.
 #[inline(always)]
-fn believed<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, flow: &Flow<F::Addr>) -> u8 {
+fn believed<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, flow: &Flow<F::Addr>) -> Option<u8> {
     let l4 = &parsed.l4;
     if !tcp::needs_proof(flow.word, Direction::of(flow.is_reply), l4.tcp_flags) {
-        return l4.tcp_flags;
+        return Some(l4.tcp_flags);
     }
-    let other = env.flow(&flow.other).map(|entry| entry.sent()).unwrap_or_default();
-    let believed = tcp::believed(flow.word, l4, parsed.payload_len(), &flow.sent, &other);
+    let other = env.flow(&flow.other)?;
+    let sent = other.sent();
+    if !other.word().same_flow(flow.word) {
+        return None;
+    }
+    let believed = tcp::believed(flow.word, l4, parsed.payload_len(), &flow.sent, &sent);
     if believed != l4.tcp_flags {
         env.count(Event::OutOfWindow);
     }
-    believed
+    Some(believed)
 }
 
 /// Whether what the flow was decided on is still so, deciding again where that is cheap: a rule
@@ -156,8 +167,8 @@ fn is_still_so<F: Family, E: Env<F>>(
     if env.generation(flow.owner.slot) != flow.owner.generation {
         match owner_again(env, key, flow) {
             Some(owner) => {
+                entry.restamp(flow, owner);
                 flow.owner = owner;
-                entry.restamp(flow);
                 env.count(Event::FlowRedecided);
             }
             None => return Ok(false),
@@ -240,7 +251,7 @@ pub(super) fn way_out<F: Family, E: Env<F>>(
     if uplink.flags & UplinkFlags::ATTACHED == 0 || source == F::Addr::default() {
         return Err(DropReason::NoUplink);
     }
-    flow.target = route.ifindex;
+    flow.uplink = route.ifindex;
     flow.next_hop = route.next_hop;
     flow.mtu = route.mtu;
     flow.routed = env.now() as u32;

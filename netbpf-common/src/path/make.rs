@@ -65,11 +65,11 @@ impl Leg {
     #[inline(always)]
     pub(super) fn write<F: Family, E: Env<F>>(&self, env: &E, flow: &mut Flow<F::Addr>) {
         flow.target_kind = self.kind as u8;
-        flow.target = self.target;
-        flow.target_generation = match self.kind {
-            TargetKind::World => env.generation(generation::ROUTE_EPOCH),
-            TargetKind::Endpoint | TargetKind::Host => self.generation,
-        };
+        let is_world = self.kind == TargetKind::World;
+        flow.target = if is_world { 0 } else { self.target };
+        flow.target_generation = self.generation;
+        flow.uplink = if is_world { self.target } else { 0 };
+        flow.route_epoch = if is_world { env.generation(generation::ROUTE_EPOCH) } else { 0 };
     }
 }
 
@@ -140,7 +140,8 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
         return Err(DropReason::FlowLimit);
     }
     let mut reply = FlowKey::new(scope, key.proto, new.dst, new.dport, new.src, new.sport);
-    flow.word = Word::half(env.next_flow_id());
+    let alive = Word::half(env.next_flow_id());
+    flow.word = alive.unborn();
     flow.seen = env.now();
     flow.owner = new.owner;
     flow.packets = 0;
@@ -164,6 +165,7 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
             continue;
         }
         (flow.address_delta, flow.port_delta) = deltas(&reply, key);
+        flow.key = reply;
         match env.insert(&reply, flow) {
             Ok(()) => {
                 reserved = true;
@@ -178,6 +180,7 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     }
 
     flow.other = reply;
+    flow.key = *key;
     flow.is_reply = 0;
     flow.packets = 1;
     flow.bytes = u64::from(parsed.ip.total_len);
@@ -187,10 +190,12 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     flow.source_generation = new.back.generation;
     (flow.address_delta, flow.port_delta) = deltas(key, &reply);
     new.forward.write(env, flow);
-    table::complete(env, key, flow).map_err(|error| match error {
+    table::complete(env, key, flow, alive).map_err(|error| match error {
         InsertError::Exists => DropReason::Raced,
         InsertError::Full => DropReason::TableFull,
-    })
+    })?;
+    flow.word = alive;
+    Ok(())
 }
 
 /// Whether the port in this reply key may be shared with the host: none of its sockets has it,

@@ -10,7 +10,7 @@ use super::make::{Leg, NewFlow, may_use};
 use super::refusal::{Refusal, code};
 use super::{Env, Family, FlowEntry, InsertError, Scratch, table};
 use crate::abi::{
-    Config, ConfigFlags, DropReason, Endpoint, Event, FlowKey, Life, Scope, Sent, TargetKind, Word, generation,
+    Config, ConfigFlags, DropReason, Endpoint, Event, FlowKey, Scope, Sent, TargetKind, Word, generation,
 };
 use crate::flow::{ATTEMPTS, PortRange};
 use crate::wire::{Be16, protocol};
@@ -54,8 +54,10 @@ fn find_or_make<F: Family, E: Env<F>>(
     let original = inner::<F>(key);
     if let Some(entry) = env.flow(&original) {
         entry.read_into(mapping);
-        let is_whole = entry.word().same_flow(mapping.word) && mapping.word.life() != Life::Dead;
-        if is_whole && mapping.source_generation == generation && mapping.other.dst == new.src {
+        if table::is_believable(&entry, mapping, &original)
+            && mapping.source_generation == generation
+            && mapping.other.dst == new.src
+        {
             entry.touch(env.now(), 0);
             new.sport = mapping.other.dport;
             return Ok(());
@@ -67,7 +69,8 @@ fn find_or_make<F: Family, E: Env<F>>(
     let config: &Config = env.config();
     let range = PortRange::new(config.nat_first, config.nat_last);
     let seed = env.random();
-    mapping.word = Word::half(env.next_flow_id()).established().with(Word::MAPPING);
+    let alive = Word::half(env.next_flow_id()).established().with(Word::MAPPING);
+    mapping.word = alive.unborn();
     mapping.seen = env.now();
     mapping.packets = 0;
     mapping.bytes = 0;
@@ -89,6 +92,7 @@ fn find_or_make<F: Family, E: Env<F>>(
         if !may_use(env, &reply, &range) {
             continue;
         }
+        mapping.key = reply;
         match env.insert(&reply, mapping) {
             Ok(()) => {
                 reserved = true;
@@ -102,12 +106,13 @@ fn find_or_make<F: Family, E: Env<F>>(
         return Err(DropReason::NoPort);
     }
     mapping.other = reply;
+    mapping.key = original;
     mapping.is_reply = 0;
     mapping.source_generation = generation;
     mapping.target_generation = 0;
     mapping.target_kind = TargetKind::Host as u8;
     mapping.target = 0;
-    table::complete(env, &original, mapping).map_err(|error| match error {
+    table::complete(env, &original, mapping, alive).map_err(|error| match error {
         InsertError::Exists => DropReason::Raced,
         InsertError::Full => DropReason::TableFull,
     })?;
@@ -122,11 +127,12 @@ pub(super) fn find<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>) -> Opt
     if env.config().flags & ConfigFlags::MAPPINGS == 0 || !has_mappings(key.proto) {
         return None;
     }
-    let entry = env.flow(&outer::<F>(key.proto, key.dst, key.dport))?;
+    let reply = outer::<F>(key.proto, key.dst, key.dport);
+    let entry = env.flow(&reply)?;
     let mut scratch = env.scratch()?;
     let mapping = &mut scratch.mapping;
     entry.read_into(mapping);
-    if !entry.word().same_flow(mapping.word) || mapping.word.life() == Life::Dead {
+    if !table::is_believable(&entry, mapping, &reply) {
         return None;
     }
     let endpoint: &Endpoint = env.endpoint(mapping.target).filter(|e| e.generation == mapping.target_generation)?;

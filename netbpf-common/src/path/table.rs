@@ -16,19 +16,26 @@ use crate::wire::Kind;
 /// beginning and end.
 const SWAPS: u32 = 4;
 
-/// Makes a flow whose R entry has been inserted, with the word that `flow` carries, which is to be
-/// its O entry: inserts that, and gives the flow a place in the ring. If another CPU has made one with
+/// Makes a flow whose R entry has been inserted, with the unborn word that `flow` carries, which is to be
+/// its O entry: inserts that, lets both live, and gives the flow a place in the ring. If another CPU has made one with
 /// the same key, or the table is full, the R entry is taken back.
 #[inline(always)]
 pub fn complete<F: Family, E: Env<F>>(
     env: &E,
     original: &FlowKey<F::Addr>,
     flow: &Flow<F::Addr>,
+    alive: Word,
 ) -> Result<(), InsertError> {
     env.insert(original, flow).inspect_err(|_| env.remove(&flow.other))?;
+    // Whoever sees the flow alive sees all that was written before, in whatever order that was.
+    for key in [&flow.other, original] {
+        if let Some(entry) = env.flow(key) {
+            entry.swap(flow.word, alive);
+        }
+    }
     env.count(Event::FlowMade);
-    if flow.word.life() == Life::Half {
-        let oldest = env.exchange_ring(flow.payer, &RingSlot { original: *original, word: flow.word });
+    if alive.life() == Life::Half {
+        let oldest = env.exchange_ring(flow.payer, &RingSlot { original: *original, word: alive });
         evict(env, &oldest);
     }
     Ok(())
@@ -55,17 +62,35 @@ fn evict<F: Family, E: Env<F>>(env: &E, slot: &RingSlot<F::Addr>) {
     }
 }
 
+/// Whether a copy is one of an entry with this key, and not of several that had its place in turn: the
+/// flow was alive before the rest was read, and still is.
+#[inline(always)]
+pub fn is_believable<A: PartialEq + Copy, E: FlowEntry<A>>(entry: &E, copy: &Flow<A>, key: &FlowKey<A>) -> bool {
+    let word = entry.word();
+    copy.word.is_alive() && word.is_alive() && word.same_flow(copy.word) && copy.key == *key
+}
+
 /// Ends a flow whose O entry is in `word`; whether it was this call that did.
 #[inline(always)]
 pub fn end<F: Family, E: Env<F>>(env: &E, original: &FlowKey<F::Addr>, entry: &E::Entry, word: Word) -> bool {
-    if word.life() == Life::Dead || !entry.swap(word, word.dead()) {
+    if !word.is_alive() || !entry.swap(word, word.dead()) {
         return false;
     }
-    // Nobody else deletes these keys now, so the entry stays this flow's until it is removed here.
+    // Nobody else deletes these keys now, so the entries stay this flow's until they are removed here.
     if word.life() == Life::Established {
         env.count_confirmed(entry.payer(), -1);
     }
-    env.remove(&entry.other());
+    let other = entry.other();
+    if let Some(reply) = env.flow(&other) {
+        // Dead before it is deleted: what is written over it afterwards cannot pass for it.
+        for _ in 0..SWAPS {
+            let copy = reply.word();
+            if reply.swap(copy, copy.dead()) {
+                break;
+            }
+        }
+    }
+    env.remove(&other);
     env.remove(original);
     true
 }
@@ -123,7 +148,7 @@ fn advance_entry<F: Family, E: Env<F>>(
 ) -> Option<Word> {
     for _ in 0..SWAPS {
         let word = original.word();
-        if !word.same_flow(flow) || word.life() == Life::Dead {
+        if !word.same_flow(flow) || !word.is_alive() {
             return None;
         }
         let next = advance(word, direction, kind, flags);

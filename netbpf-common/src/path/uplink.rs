@@ -1,7 +1,7 @@
 //! Everything from outside.
 
 use super::apply::deltas;
-use super::decide::{carry, is_for_host_too, verdict};
+use super::decide::{carry, is_for_host_too, survives_hop, verdict};
 use super::follow::{follow, opens};
 use super::make::{Leg, NewFlow, make};
 use super::refusal::{Refusal, checked, code, split};
@@ -88,6 +88,8 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
         if !may_open || !plan(env, parsed, &key) {
             return Ok(code::PASS);
         }
+        // A packet that cannot take the way of the flow it opens opens none.
+        survives_hop(parsed)?;
         checked(env.forget(make(env, parsed, &key)))?;
     }
     fragments::follow_first(env, packet, parsed, Scope::Uplink, held)?;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use netbpf_common::abi::{
-    Config, DropReason, Endpoint, Event, Flow, FlowKey, Network, PublishKey, PublishedPort, RingSlot, Rule, Uplink,
+    Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, PublishKey,
+    PublishedPort, RingSlot, Rule, Uplink,
 };
-use netbpf_common::path::{Env, HostSocket, InsertError, Route, RouteQuery, Scratch, V4};
+use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
 use netbpf_common::wire::V4Addr;
 use shuttle::rand::{Rng as _, thread_rng};
 use shuttle::thread::{JoinHandle, spawn};
@@ -71,6 +72,9 @@ impl Drop for Cpu {
 impl<'a> Env<V4> for &'a Cpu {
     type Entry = Entry<'a>;
     type Scratch = RefMut<'a, Scratch<V4>>;
+    type Parsed = RefMut<'a, Parsed<V4>>;
+    type Room = RefMut<'a, HeldFrame>;
+    type Held = Box<HeldFrame>;
 
     fn now(&self) -> u64 {
         self.shared.now.load(Ordering::SeqCst)
@@ -216,8 +220,61 @@ impl<'a> Env<V4> for &'a Cpu {
         (&self.own).next_flow_id() << CPU_BITS | self.number
     }
 
-    fn exchange_ring(&self, slot: &RingSlot<V4Addr>) -> RingSlot<V4Addr> {
-        (&self.own).exchange_ring(slot)
+    fn parsed(&self) -> Option<RefMut<'a, Parsed<V4>>> {
+        let cpu: &'a Cpu = self;
+        (&cpu.own).parsed()
+    }
+
+    fn exchange_ring(&self, payer: u32, slot: &RingSlot<V4Addr>) -> RingSlot<V4Addr> {
+        (&self.own).exchange_ring(payer, slot)
+    }
+
+    /// Changed at once, and looked at when all is over: only sums matter.
+    fn count_confirmed(&self, payer: u32, change: i64) {
+        *held(&self.shared.confirmed).entry(payer).or_default() += change;
+    }
+
+    fn confirmed(&self, payer: u32) -> u64 {
+        let count = held(&self.shared.confirmed).get(&payer).copied().unwrap_or(0);
+        // One CPU may have counted an end before another has counted the beginning.
+        u64::try_from(count).unwrap_or(0)
+    }
+
+    fn remember(&self, key: &FragmentKey<V4Addr>, fragment: &Fragment) {
+        (&self.own).remember(key, fragment);
+    }
+
+    fn recall(&self, key: &FragmentKey<V4Addr>) -> Option<Fragment> {
+        (&self.own).recall(key)
+    }
+
+    fn take_place(&self, key: &FragmentKey<V4Addr>) -> Option<u64> {
+        (&self.own).take_place(key)
+    }
+
+    fn room(&self) -> Option<RefMut<'a, HeldFrame>> {
+        let cpu: &'a Cpu = self;
+        (&cpu.own).room()
+    }
+
+    fn hold(&self, key: &HeldKey<V4Addr>, frame: &HeldFrame) -> bool {
+        (&self.own).hold(key, frame)
+    }
+
+    fn held(&self, key: &HeldKey<V4Addr>) -> Option<Box<HeldFrame>> {
+        (&self.own).held(key)
+    }
+
+    fn let_go(&self, key: &HeldKey<V4Addr>) {
+        (&self.own).let_go(key);
+    }
+
+    fn next_member(&self, slot: u32) -> u32 {
+        (&self.own).next_member(slot)
+    }
+
+    fn may_broadcast(&self, slot: u32) -> bool {
+        (&self.own).may_broadcast(slot)
     }
 
     fn host_socket(&self, key: &FlowKey<V4Addr>) -> HostSocket {

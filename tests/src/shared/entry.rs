@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
 use bytemuck::{bytes_of, bytes_of_mut};
-use netbpf_common::abi::{Flow, FlowKey, Life, Word};
+use netbpf_common::abi::{Flow, FlowKey, Life, Sent, Stamp, Word};
 use netbpf_common::path::FlowEntry;
 use netbpf_common::wire::V4Addr;
 
@@ -88,6 +88,19 @@ impl FlowEntry<V4Addr> for Entry<'_> {
         Word(self.load(offset_of!(Entity, word) / 8))
     }
 
+    fn sent(&self) -> Sent {
+        self.copy().sent
+    }
+
+    /// Not a point at which another CPU may go on: it is read by who is about to delete the entry.
+    fn payer(&self) -> u32 {
+        self.cpu.shared.pool.peek(self.slot).payer
+    }
+
+    fn mtu(&self) -> u16 {
+        self.cpu.shared.pool.peek(self.slot).mtu
+    }
+
     fn swap(&self, from: Word, to: Word) -> bool {
         let Cpu { shared, .. } = self.cpu;
         let flaw = shared.conditions.flaw;
@@ -113,7 +126,7 @@ impl FlowEntry<V4Addr> for Entry<'_> {
             return self.write(offset_of!(Entity, word), word);
         }
         let before = self.word();
-        if before.same_flow(word) {
+        if before.same_flow(word) && before.is_alive() {
             self.swap(before, word);
         }
     }
@@ -131,9 +144,26 @@ impl FlowEntry<V4Addr> for Entry<'_> {
         self.store(offset_of!(Entity, bytes) / 8, |before| before.wrapping_add(u64::from(bytes)));
     }
 
-    fn restamp(&self, flow: &Entity) {
-        if self.word().same_flow(flow.word) {
-            self.write(offset_of!(Entity, owner), flow.owner);
+    fn track(&self, sent: &Sent) {
+        if self.is_coarse() {
+            // What it may spoil in a reused entry is looked for word by word.
+            return;
+        }
+        self.write(offset_of!(Entity, sent), *sent);
+    }
+
+    fn restamp(&self, flow: &Entity, owner: Stamp) {
+        let swap = |from: Stamp, to: Stamp| {
+            self.cpu.point(|| {
+                let word = offset_of!(Entity, owner) / 8;
+                let (from, value) = (bytemuck::cast(from), bytemuck::cast(to));
+                let place = self.cpu.shared.pool.word(self.slot, word);
+                let won = place.compare_exchange(from, value, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+                (What::Write { slot: self.slot, word, value }, won)
+            })
+        };
+        if self.word().same_flow(flow.word) && swap(flow.owner, owner) && !self.word().same_flow(flow.word) {
+            swap(owner, flow.owner);
         }
     }
 
@@ -141,10 +171,13 @@ impl FlowEntry<V4Addr> for Entry<'_> {
         if !self.word().same_flow(flow.word) {
             return;
         }
-        self.write(offset_of!(Entity, target), flow.target);
+        self.write(offset_of!(Entity, uplink), flow.uplink);
         self.write(offset_of!(Entity, next_hop), flow.next_hop);
         self.write(offset_of!(Entity, mtu), flow.mtu);
         self.write(offset_of!(Entity, routed), flow.routed);
-        self.write(offset_of!(Entity, target_generation), epoch);
+        self.write(offset_of!(Entity, route_epoch), epoch);
+        if !self.word().same_flow(flow.word) {
+            self.write(offset_of!(Entity, uplink), 0u32);
+        }
     }
 }

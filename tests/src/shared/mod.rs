@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use netbpf_common::abi::{
-    Config, Endpoint, Event, Flow, FlowKey, PublishedPort, Rule, Scope, TargetKind, Word, generation,
+    Config, Endpoint, Event, Flow, FlowKey, Life, PublishedPort, Rule, Scope, TargetKind, Word, generation,
 };
 use netbpf_common::wire::V4Addr;
 
@@ -95,7 +95,7 @@ impl<T> Versions<T> {
     }
 }
 
-fn versions<T: Copy>(table: &HashMap<u32, T>) -> HashMap<u32, Versions<T>> {
+fn versions<T: Copy, S>(table: &HashMap<u32, T, S>) -> HashMap<u32, Versions<T>> {
     table.iter().map(|(number, value)| (*number, Versions::new(vec![*value]))).collect()
 }
 
@@ -144,6 +144,7 @@ pub struct Shared {
     racing: AtomicBool,
     steps: shuttle::sync::atomic::AtomicU64,
     events: Mutex<HashMap<Event, u64>>,
+    confirmed: Mutex<HashMap<u32, i64>>,
     deaths: Mutex<Vec<Word>>,
     deeds: Mutex<Vec<Deed>>,
 }
@@ -172,6 +173,7 @@ impl Shared {
             racing: AtomicBool::new(false),
             steps: shuttle::sync::atomic::AtomicU64::new(0),
             events: Mutex::default(),
+            confirmed: Mutex::default(),
             deaths: Mutex::default(),
             deeds: Mutex::default(),
         }
@@ -234,6 +236,14 @@ impl Shared {
         }
         let deaths = self.deaths().len() as u64;
         assert_eq!(self.events(Event::FlowMade), originals.len() as u64 + deaths, "made is alive or ended");
+        let mut confirmed: HashMap<u32, i64> = HashMap::new();
+        for flow in originals.iter().filter_map(|key| entries.get(key)) {
+            *confirmed.entry(flow.payer).or_default() += i64::from(flow.word.life() == Life::Established);
+        }
+        let counted = held(&self.confirmed).clone();
+        for (payer, count) in &counted {
+            assert_eq!(confirmed.get(payer).copied().unwrap_or(0), *count, "confirmed flows of {payer}");
+        }
         assert!(deaths >= self.events(Event::FlowEvicted) + self.events(Event::FlowCollected), "one end for each flow");
         assert_eq!(self.pool.free(), self.pool.size() - entries.len(), "a place is free or taken");
         originals
