@@ -367,7 +367,7 @@ fn a_slot_that_is_used_again_gives_nobody_the_rewrite_of_another_flow() {
 
 #[test]
 fn a_confirmation_and_a_collector_agree_in_every_order_there_is() {
-    const MORE_THAN_ALL: usize = 100_000;
+    const MORE_THAN_ALL: usize = 400_000;
     let conditions = Conditions { grain: Grain::Access, ..SOUND };
     let all = run(DfsScheduler::new(Some(MORE_THAN_ALL), true), conditions, |conditions| ending(conditions, 1));
     println!("{all} schedules");

@@ -201,6 +201,13 @@ impl<'a> Env<V4> for &'a Cpu {
     /// As `htab_map_delete_elem` does it: the place is free once the bucket is given back.
     fn remove(&self, key: &FlowKey<V4Addr>) {
         let pool = &self.shared.pool;
+        if self.shared.conditions.grain == Grain::Access {
+            return self.point(|| {
+                let slot = pool.unlink(key);
+                slot.into_iter().for_each(|slot| pool.release(slot));
+                (What::Unlink { port: key.sport.get(), slot }, ())
+            });
+        }
         let bucket = self.shared.bucket(key);
         let slot = pool.unlink(key);
         self.shared.note(self.number, What::Unlink { port: key.sport.get(), slot });

@@ -89,6 +89,10 @@ impl FlowEntry<V4Addr> for Entry<'_> {
     }
 
     fn sent(&self) -> Sent {
+        if self.is_coarse() {
+            // The look at the word behind it is the point that matters.
+            return self.cpu.shared.pool.peek(self.slot).sent;
+        }
         self.copy().sent
     }
 
@@ -134,8 +138,9 @@ impl FlowEntry<V4Addr> for Entry<'_> {
     fn touch(&self, now: u64, bytes: u32) {
         const SEEN: usize = offset_of!(Entity, seen) / 8;
         if self.is_coarse() {
-            // Packets and bytes decide nothing.
-            return self.store(SEEN, |_| now);
+            // Packets and bytes decide nothing; when it was seen, the collector has asked already.
+            self.cpu.shared.pool.word(self.slot, SEEN).store(now, Ordering::SeqCst);
+            return;
         }
         if self.load(SEEN) != now {
             self.store(SEEN, |_| now);
@@ -146,7 +151,13 @@ impl FlowEntry<V4Addr> for Entry<'_> {
 
     fn track(&self, sent: &Sent) {
         if self.is_coarse() {
-            // What it may spoil in a reused entry is looked for word by word.
+            // At once with what was done before: what it may spoil in a reused entry is looked for word by word.
+            let pool = &self.cpu.shared.pool;
+            let words: [u64; WORDS] = bytemuck::cast(Entity { sent: *sent, ..pool.peek(self.slot) });
+            const FIRST: usize = offset_of!(Entity, sent) / 8;
+            for word in FIRST..(offset_of!(Entity, sent) + size_of::<Sent>()).div_ceil(8) {
+                pool.word(self.slot, word).store(words[word], Ordering::SeqCst);
+            }
             return;
         }
         self.write(offset_of!(Entity, sent), *sent);
