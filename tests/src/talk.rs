@@ -2,12 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use netbpf_common::abi::{Flow, Life};
+use netbpf_common::abi::{DropReason, Flow, Life};
 use netbpf_common::path::{Env, V4, Verdict};
 use netbpf_common::wire::V4Addr;
 
 use crate::fixture::Hook;
 use crate::journey::{Arrival, Speech, Tuple, answer, entry, send};
+use crate::memory::Memory;
 use crate::world::{Container, FAR, GATEWAY, HOST, OUTSIDE, VIRTUAL_LOOPBACK};
 
 /// A server in the world.
@@ -88,4 +89,16 @@ impl<E: Env<V4> + Copy> Talk<E> {
     pub fn flow(&self, speech: Speech) -> Option<Flow<V4Addr>> {
         entry(self.env, self.hook, &Tuple::new(speech, self.from, self.to))
     }
+}
+
+/// A container is told at once that something is used up (ICMP 3/13), and that is counted.
+///
+/// # Panics
+/// When it is not.
+#[track_caller]
+pub fn assert_exhausted(memory: &Memory, container: Container, arrival: &Arrival, reason: DropReason) {
+    const ICMP: std::ops::Range<usize> = 34..36;
+    assert_eq!(arrival.verdict, peer(container), "the sender is told");
+    assert_eq!(arrival.bytes.get(ICMP), Some(&[3, 13][..]));
+    assert!(memory.drops(reason) > 0, "{}", reason.name());
 }

@@ -7,7 +7,7 @@ use netbpf_common::path::Verdict;
 use netbpf_tests::journey::{Speech, answer, collect, flows, frame_on, link_on, travel};
 use netbpf_tests::memory::Memory;
 use netbpf_tests::packet::{BROADCAST, Ethernet};
-use netbpf_tests::talk::{CLIENT, SERVER, Talk, WEB, at, egress};
+use netbpf_tests::talk::{CLIENT, SERVER, Talk, WEB, assert_exhausted, at, egress};
 use netbpf_tests::world::{C1, C2, C3, FAR, GATEWAY_MAC, HOST, HZ};
 
 #[test]
@@ -19,7 +19,8 @@ fn a_container_with_as_many_confirmed_flows_as_it_may_have_opens_no_more_and_the
         talk.establish(Speech::Udp);
     }
     for speech in [Speech::Udp, Speech::SYN] {
-        assert_eq!(Talk::of(&memory, C1, 30_000, SERVER).say(speech).verdict, Verdict::Drop(DropReason::FlowLimit));
+        let refused = Talk::of(&memory, C1, 30_000, SERVER).say(speech);
+        assert_exhausted(&memory, C1, &refused, DropReason::FlowLimit);
     }
     let refused = Talk::from_outside(&memory, CLIENT, WEB).say(Speech::SYN);
     assert_eq!(refused.verdict, Verdict::Drop(DropReason::FlowLimit), "it pays for its clients too");

@@ -5,7 +5,7 @@ use netbpf_common::path::{HostSocket, Verdict};
 use netbpf_common::wire::protocol;
 use netbpf_tests::journey::{Speech, TTL, Tuple, answer, collect, flows, frame_on, link_on, travel};
 use netbpf_tests::memory::Memory;
-use netbpf_tests::talk::{CLIENT, DNS, PINGED, SERVER, Talk, WEB, at, egress, peer};
+use netbpf_tests::talk::{CLIENT, DNS, PINGED, SERVER, Talk, WEB, assert_exhausted, at, egress, peer};
 use netbpf_tests::world::{C1, C2, C3, FAR, GATEWAY_MAC, HOST, MTU, NAT_FIRST, NAT_LAST, OUTSIDE};
 
 // --- From the first packet to the last ---
@@ -255,7 +255,7 @@ fn when_all_ports_to_a_destination_are_used_up_others_are_still_reached_and_it_r
     assert_eq!(kept.from.port(), 40_000);
     assert_eq!(talks[1].say(Speech::Udp).tuple().from.port(), 20_000);
     for _ in 0..3 {
-        assert_eq!(talks[2].say(Speech::Udp).verdict, Verdict::Drop(DropReason::NoPort));
+        assert_exhausted(&memory, C3, &talks[2].say(Speech::Udp), DropReason::NoPort);
     }
     assert_eq!(talks[0].say(Speech::Udp).tuple(), kept);
     assert_eq!(Talk::of(&memory, C3, 40_000, at(FAR, 444)).say(Speech::Udp).tuple().from.port(), 40_000);
@@ -275,7 +275,7 @@ fn a_full_table_refuses_new_flows_whole_and_leaves_the_others_alone() {
         let seen = talk.establish(Speech::Udp);
         for speech in [Speech::Udp, Speech::SYN] {
             let refused = Talk::of(&memory, C2, 20_000, SERVER).say(speech);
-            assert_eq!(refused.verdict, Verdict::Drop(DropReason::TableFull));
+            assert_exhausted(&memory, C2, &refused, DropReason::TableFull);
         }
         let refused = Talk::from_outside(&memory, CLIENT, WEB).say(Speech::SYN);
         assert_eq!(refused.verdict, Verdict::Drop(DropReason::TableFull));

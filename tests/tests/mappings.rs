@@ -5,8 +5,8 @@ use netbpf_common::path::{HostSocket, Verdict};
 use netbpf_tests::fixture::Hook;
 use netbpf_tests::journey::{Speech, Tuple, answer, collect, flows, scope_of};
 use netbpf_tests::memory::Memory;
-use netbpf_tests::talk::{CLIENT, SERVER, Talk, at, peer};
-use netbpf_tests::world::{C1, C2, C3, FAR, GENERATION, HOST, NAT_FIRST, NAT_LAST, OUTSIDE, UPLINK};
+use netbpf_tests::talk::{CLIENT, SERVER, Talk, assert_exhausted, at, peer};
+use netbpf_tests::world::{C1, C2, C3, FAR, GATEWAY, GENERATION, HOST, NAT_FIRST, NAT_LAST, OUTSIDE, UPLINK};
 
 /// The world, in which the first network has mappings.
 fn world() -> Memory {
@@ -45,6 +45,19 @@ fn everybody_can_send_to_a_mapping_and_is_answered_from_it() {
     assert_eq!(other.verdict, Verdict::Pass, "a port without a mapping is the host's");
     let middle = Talk::from_outside(&memory, CLIENT, mapped).say(Speech::ACK);
     assert_eq!(middle.verdict, Verdict::Pass, "of another protocol it is none");
+}
+
+#[test]
+fn containers_reach_each_other_and_themselves_by_their_mappings() {
+    let memory = world();
+    let mapped = Talk::of(&memory, C1, 20_000, SERVER).say(Speech::Udp).tuple().from;
+    for (container, sender) in [(C2, C2.ip), (C1, GATEWAY)] {
+        let seen = Talk::of(&memory, container, 25_000, mapped).say(Speech::Udp);
+        assert_eq!((seen.verdict, seen.tuple().to), (peer(C1), at(C1.ip, 20_000)));
+        assert_eq!(seen.tuple().from, at(sender, 25_000));
+        let back = answer(&memory, &seen, Speech::Udp);
+        assert_eq!((back.verdict, back.tuple().from), (peer(container), mapped));
+    }
 }
 
 #[test]
@@ -105,6 +118,6 @@ fn when_every_port_is_mapped_the_next_is_refused_by_name() {
     (memory.config.nat_first, memory.config.nat_last) = (20_000, 20_000);
     Talk::of(&memory, C1, 20_000, SERVER).say(Speech::Udp);
     let refused = Talk::of(&memory, C2, 20_000, at(FAR, 444)).say(Speech::Udp);
-    assert_eq!(refused.verdict, Verdict::Drop(DropReason::NoPort));
+    assert_exhausted(&memory, C2, &refused, DropReason::NoPort);
     flows(&memory);
 }

@@ -8,7 +8,8 @@ use super::make::{Leg, NewFlow, make};
 use super::refusal::{Refusal, checked, code};
 use super::refuse::{Teller, refuse};
 use super::{
-    Env, Family, Packet, Parsed, RouteQuery, V4, Verdict, errors, fragments, mapping, neighbour, parse, publish,
+    Env, Family, Packet, Parsed, RouteQuery, Scratch, V4, Verdict, errors, fragments, mapping, neighbour, parse,
+    publish,
 };
 use crate::abi::{DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, NetworkFlags, Scope, Transport, generation};
 use crate::wire::{Be16, Ethernet, Kind, protocol};
@@ -96,7 +97,7 @@ fn route<F: Family, P: Packet, E: Env<F>>(
         return Err(DropReason::IcmpError.into());
     }
     if !follow(env, parsed, &key, endpoint.generation)? {
-        open(env, packet, parsed, &key, endpoint)?;
+        open(env, packet, parsed, &key, endpoint).map_err(Refusal::prompt)?;
     }
     carry(env, packet, parsed, &key)
 }
@@ -140,7 +141,8 @@ fn takes_the_way<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &P, parsed: &
 #[inline(never)]
 fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>, endpoint: &Endpoint) -> u64 {
     let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
-    match choose(env, parsed, key, endpoint, &mut scratch.flow) {
+    let Scratch { flow, mapping, .. } = &mut *scratch;
+    match choose(env, parsed, key, endpoint, flow, mapping) {
         Ok(new) => {
             scratch.new = new;
             let is_mapped = new.forward.leaves() && mapping::has_mappings(key.proto) && is_cone(env, endpoint);
@@ -162,6 +164,7 @@ fn choose<F: Family, E: Env<F>>(
     key: &FlowKey<F::Addr>,
     endpoint: &Endpoint,
     flow: &mut Flow<F::Addr>,
+    mapping: &mut Flow<F::Addr>,
 ) -> Result<NewFlow<F>, Refusal> {
     let slot = slot_of_device(endpoint.ifindex);
     check_destination(key.dst)?;
@@ -184,6 +187,11 @@ fn choose<F: Family, E: Env<F>>(
         let rule = Transport::from_protocol(key.proto)
             .and_then(|transport| publish::find(env, key.dst, transport, key.dport.get()));
         let Some(rule) = rule else {
+            if let Some(mapped) = mapping::find(env, key, mapping) {
+                // A container that reaches itself must not see its own address as the sender.
+                let src = if mapped.forward.leads_to(slot) { subnet.gateway } else { key.src };
+                return Ok(NewFlow { src, back, ..mapped });
+            }
             let owner = follow::epoch(env, generation::PUBLISH_EPOCH);
             return Ok(NewFlow { owner, ..NewFlow::plain(key, Leg::HOST, back) });
         };

@@ -66,6 +66,8 @@ impl<A> Ip<A> {
 pub enum IcmpError {
     /// Nobody there.
     HostUnreachable,
+    /// Not now, for want of what it takes, which is the reason (RFC 5508 REQ-9).
+    Prohibited(DropReason),
     /// The hop limit ran out at the gateway.
     TimeExceeded,
     /// Larger than the way out takes, in bytes.
@@ -211,6 +213,7 @@ impl Family for V4 {
 
         let (kind, code, mtu) = match error {
             IcmpError::HostUnreachable => (IcmpV4::UNREACHABLE, IcmpV4::HOST_UNREACHABLE, 0),
+            IcmpError::Prohibited(_) => (IcmpV4::UNREACHABLE, IcmpV4::PROHIBITED, 0),
             IcmpError::TimeExceeded => (IcmpV4::TIME_EXCEEDED, 0, 0),
             IcmpError::TooBig(mtu) => (IcmpV4::UNREACHABLE, IcmpV4::FRAGMENTATION_NEEDED, mtu),
         };

@@ -60,7 +60,7 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
             _ => {}
         }
         checked(env.forget(plan(env, parsed, &key)))?;
-        checked(env.forget(make(env, parsed, &key)))?;
+        checked(env.forget(make(env, parsed, &key))).map_err(Refusal::prompt)?;
     }
     carry(env, packet, parsed, &key)
 }

@@ -53,6 +53,12 @@ impl Leg {
         self.kind == TargetKind::World
     }
 
+    /// Whether it leads into the endpoint in a slot.
+    #[inline(always)]
+    pub(super) fn leads_to(&self, slot: u32) -> bool {
+        self.slot() == slot
+    }
+
     /// The slot of its endpoint; 0 if it is none.
     #[inline(always)]
     fn slot(&self) -> u32 {

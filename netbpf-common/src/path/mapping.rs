@@ -10,7 +10,7 @@ use super::make::{Leg, NewFlow, may_use};
 use super::refusal::{Refusal, code};
 use super::{Env, Family, FlowEntry, InsertError, Scratch, table};
 use crate::abi::{
-    Config, ConfigFlags, DropReason, Endpoint, Event, FlowKey, Scope, Sent, TargetKind, Word, generation,
+    Config, ConfigFlags, DropReason, Endpoint, Event, Flow, FlowKey, Scope, Sent, TargetKind, Word, generation,
 };
 use crate::flow::{ATTEMPTS, PortRange};
 use crate::wire::{Be16, protocol};
@@ -121,16 +121,19 @@ fn find_or_make<F: Family, E: Env<F>>(
     Ok(())
 }
 
-/// The flow that a packet from outside opens by way of a mapping.
+/// The flow that a packet opens by way of a mapping, from outside or from a container (RFC 4787 REQ-9); the mapping is
+/// read into `mapping`.
 #[inline(always)]
-pub(super) fn find<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>) -> Option<NewFlow<F>> {
+pub(super) fn find<F: Family, E: Env<F>>(
+    env: &E,
+    key: &FlowKey<F::Addr>,
+    mapping: &mut Flow<F::Addr>,
+) -> Option<NewFlow<F>> {
     if env.config().flags & ConfigFlags::MAPPINGS == 0 || !has_mappings(key.proto) {
         return None;
     }
     let reply = outer::<F>(key.proto, key.dst, key.dport);
     let entry = env.flow(&reply)?;
-    let mut scratch = env.scratch()?;
-    let mapping = &mut scratch.mapping;
     entry.read_into(mapping);
     if !table::is_believable(&entry, mapping, &reply) {
         return None;

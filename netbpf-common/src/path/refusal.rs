@@ -42,6 +42,8 @@ pub(super) mod code {
     pub(in crate::path) const INGRESS: u64 = 10 << 32;
     /// [`Verdict::Pass`](super::Verdict::Pass).
     pub(in crate::path) const PASS: u64 = 11 << 32;
+    /// ICMP communication prohibited, with the reason.
+    pub(in crate::path) const PROHIBITED: u64 = 14 << 32;
     /// The flow is good, once it has the NAT port of an endpoint-independent mapping.
     pub(in crate::path) const MAPPED: u64 = 13 << 32;
     /// [`Verdict::Done`](super::Verdict::Done).
@@ -61,6 +63,7 @@ impl Refusal {
         match self {
             Self::Drop(reason) => code::DROP | reason as u64,
             Self::Reset => code::RESET,
+            Self::Icmp(IcmpError::Prohibited(reason)) => code::PROHIBITED | reason as u64,
             Self::Icmp(IcmpError::HostUnreachable) => code::HOST_UNREACHABLE,
             Self::Icmp(IcmpError::TimeExceeded) => code::TIME_EXCEEDED,
             Self::Icmp(IcmpError::TooBig(mtu)) => code::TOO_BIG | mtu as u64,
@@ -73,6 +76,10 @@ impl Refusal {
         match split(code) {
             (code::DROP, reason) => match DropReason::from_u32(reason) {
                 Some(reason) => Some(Self::Drop(reason)),
+                None => Some(Self::Drop(DropReason::Internal)),
+            },
+            (code::PROHIBITED, reason) => match DropReason::from_u32(reason) {
+                Some(reason) => Some(Self::Icmp(IcmpError::Prohibited(reason))),
                 None => Some(Self::Drop(DropReason::Internal)),
             },
             (code::RESET, _) => Some(Self::Reset),
@@ -94,6 +101,17 @@ impl Refusal {
         }
     }
 
+    /// The same, told to the sender if something is used up: it need not wait for what does not come.
+    #[inline(always)]
+    pub(super) const fn prompt(self) -> Self {
+        match self {
+            Self::Drop(reason @ (DropReason::NoPort | DropReason::TableFull | DropReason::FlowLimit)) => {
+                Self::Icmp(IcmpError::Prohibited(reason))
+            }
+            other => other,
+        }
+    }
+
     /// Both as a [`code`].
     #[inline(always)]
     pub(super) const fn either(result: Result<u64, Self>) -> u64 {
@@ -109,6 +127,7 @@ impl Refusal {
         match self {
             Self::Drop(reason) => reason,
             Self::Icmp(IcmpError::HostUnreachable) => DropReason::NoEndpoint,
+            Self::Icmp(IcmpError::Prohibited(reason)) => reason,
             Self::Icmp(IcmpError::TimeExceeded) => DropReason::TtlExceeded,
             Self::Icmp(IcmpError::TooBig(_)) => DropReason::TooBig,
             Self::Reset => DropReason::StaleFlow,

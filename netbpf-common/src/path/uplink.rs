@@ -173,8 +173,8 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
         return false;
     }
     let Some(rule) = publish::find(env, key.dst, transport, key.dport.get()) else {
-        let Some(new) = mapping::find(env, key) else { return false };
         let Some(mut scratch) = env.scratch() else { return false };
+        let Some(new) = mapping::find(env, key, &mut scratch.mapping) else { return false };
         scratch.new = new;
         return true;
     };

@@ -47,6 +47,8 @@ impl IcmpV4 {
     pub const TIMESTAMP_REPLY: u8 = 14;
     /// Code of [`Self::UNREACHABLE`]: host unreachable.
     pub const HOST_UNREACHABLE: u8 = 1;
+    /// Code of [`Self::UNREACHABLE`]: communication administratively prohibited (RFC 1812 section 5.2.7.1).
+    pub const PROHIBITED: u8 = 13;
     /// Code of [`Self::UNREACHABLE`]: fragmentation needed.
     pub const FRAGMENTATION_NEEDED: u8 = 4;
 

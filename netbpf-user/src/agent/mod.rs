@@ -7,6 +7,7 @@ mod apply;
 mod check;
 mod collector;
 mod containers;
+mod doctor;
 mod flows;
 mod host;
 mod members;

@@ -14,7 +14,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
-use super::types::{Container, CreateRequest, ErrorBody, Flow, PortMapping, ProcessRequest, PublishRequest, Status};
+use super::types::{
+    Container, CreateRequest, ErrorBody, Finding, Flow, PortMapping, ProcessRequest, PublishRequest, Status,
+};
 
 /// Why there is no answer, or what the agent said instead.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +81,14 @@ impl Client {
     /// When the agent refuses or does not answer, as for every call.
     pub fn status(&self) -> Result<Status> {
         self.ask(Method::GET, "/v1/status", &())
+    }
+
+    /// What of the host can get in the way.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn doctor(&self) -> Result<Vec<Finding>> {
+        self.ask(Method::GET, "/v1/doctor", &())
     }
 
     /// All containers.

@@ -8,13 +8,19 @@ use axum::{Extension, Json};
 use tokio::sync::Notify;
 
 use super::reply::{Refusal, complete};
-use super::types::{ErrorBody, Status};
+use super::types::{ErrorBody, Finding, Status};
 use crate::agent::Engine;
 
 /// What is attached, where, since when, how full.
 #[utoipa::path(get, path = "/v1/status", tag = "instance", responses((status = 200, body = Status)))]
 pub(super) async fn status(State(engine): State<Arc<Engine>>) -> Result<Json<Status>, Refusal> {
     complete(async move { engine.status().await }).await.map(Json)
+}
+
+/// Looks at what of the host can get in the way.
+#[utoipa::path(get, path = "/v1/doctor", tag = "instance", responses((status = 200, body = [Finding])))]
+pub(super) async fn doctor(State(engine): State<Arc<Engine>>) -> Result<Json<Vec<Finding>>, Refusal> {
+    complete(async move { engine.doctor().await }).await.map(Json)
 }
 
 /// Removes every program, pin, device, address and file of the instance; the agent ends.

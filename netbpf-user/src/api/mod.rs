@@ -56,6 +56,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
         ports::unpublish,
         flows::list,
         instance::status,
+        instance::doctor,
         instance::uninstall,
     )
 )]
@@ -114,6 +115,7 @@ pub async fn serve(
 fn router(engine: Arc<Engine>, stop: Arc<Notify>) -> Router {
     Router::new()
         .route("/v1/status", get(instance::status))
+        .route("/v1/doctor", get(instance::doctor))
         .route("/v1/uninstall", post(instance::uninstall))
         .route("/v1/containers", get(containers::list).post(containers::create))
         .route("/v1/containers/{name}", get(containers::inspect).delete(containers::remove))
@@ -155,6 +157,7 @@ mod tests {
             "/v1/containers/{name}/process",
             "/v1/containers/{name}/publish",
             "/v1/containers/{name}/unpublish",
+            "/v1/doctor",
             "/v1/flows",
             "/v1/status",
             "/v1/uninstall",

@@ -47,6 +47,19 @@ pub struct PublishRequest {
     pub publish: Vec<String>,
 }
 
+/// What `doctor` has looked at, and found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    /// What was looked at.
+    pub check: String,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// What was found.
+    pub found: String,
+    /// What to do; empty when all is well.
+    pub advice: String,
+}
+
 /// A container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Container {

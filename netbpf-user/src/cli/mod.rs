@@ -5,6 +5,7 @@ mod attach;
 mod container;
 mod create;
 mod demo;
+mod doctor;
 mod exec;
 mod flows;
 mod inspect;
@@ -91,6 +92,7 @@ enum Verb {
     Publish(publish::Publish),
     Unpublish(unpublish::Unpublish),
     Status(status::Status),
+    Doctor(doctor::Doctor),
     Flows(flows::Flows),
     Demo(demo::Demo),
 }
@@ -144,6 +146,7 @@ fn run(Arguments { global, verb }: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Publish(verb) => verb.run(&global),
         Verb::Unpublish(verb) => verb.run(&global),
         Verb::Status(verb) => verb.run(&global),
+        Verb::Doctor(verb) => verb.run(&global),
         Verb::Flows(verb) => verb.run(&global),
         Verb::Demo(verb) => verb.run(&global),
     }

@@ -8,6 +8,7 @@ mod basics;
 mod broadcast;
 mod bulk;
 mod differential;
+mod doctor;
 mod errors;
 mod flood;
 mod flows;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 
 use netbpf_tests::place::Place;
+use netbpf_tests::wait::poll;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
@@ -165,7 +166,9 @@ pub(super) fn run(stage: &mut Stage<'_>, exchange: &Exchange) {
 }
 
 fn listen(place: &Place, port: u16) -> TcpListener {
-    let listener = place.listen(at(Ipv4Addr::UNSPECIFIED, port)).expect("the port is free");
+    // The process that makes the host's sockets closes its own descriptor of one a little later.
+    let listener = poll(|| place.listen(at(Ipv4Addr::UNSPECIFIED, port)).ok());
+    let listener = listener.unwrap_or_else(|| panic!("port {port} stays taken"));
     SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).expect("a timeout");
     listener
 }

@@ -1,0 +1,77 @@
+//! What of the host can get in the way: looked at when somebody asks, never changed.
+
+use super::Engine;
+use crate::api::types::Finding;
+use crate::config::PortRange;
+use crate::error::{Context as _, Result};
+use crate::net::sockets::open_sockets;
+use crate::net::sysctl;
+use crate::spec::transport_name;
+
+/// The setting that two of the checks are about.
+const HOST_RANGE: &str = "net.ipv4.ip_local_port_range";
+
+impl Engine {
+    /// Looks at all of it.
+    pub async fn doctor(&self) -> Result<Vec<Finding>> {
+        let nat_ports = self.settings.nat_ports;
+        let look = move || Ok(vec![ranges(nat_ports, sysctl::ephemeral_ports()?), sockets(nat_ports)?]);
+        tokio::task::spawn_blocking(look).await.context(|| "look at the host".into())?
+    }
+}
+
+/// Whether the kernel gives the host's sockets ports that masquerading gives out: it asks no hook then.
+fn ranges(nat_ports: PortRange, (first, last): (u16, u16)) -> Finding {
+    let ok = !nat_ports.overlaps(first, last);
+    let advice = format!(
+        "keep them apart: set nat_ports in netbpf's settings, or {HOST_RANGE} of the host; until then a connection of the \
+         host may take a port that a container has towards the same machine"
+    );
+    Finding {
+        check: "nat-ports".into(),
+        ok,
+        found: format!("masquerading gives out ports {nat_ports}, the host {first}-{last} ({HOST_RANGE})"),
+        advice: if ok { String::new() } else { advice },
+    }
+}
+
+/// Whether services of the host have ports that masquerading gives out. It leaves those alone, one by one.
+fn sockets(nat_ports: PortRange) -> Result<Finding> {
+    let sockets = open_sockets()?;
+    let mut held: Vec<String> = sockets
+        .iter()
+        .filter(|socket| nat_ports.overlaps(socket.port, socket.port))
+        .map(|socket| format!("{}/{}", socket.port, transport_name(socket.transport)))
+        .collect();
+    held.sort();
+    held.dedup();
+    let ok = held.is_empty();
+    Ok(Finding {
+        check: "nat-port-sockets".into(),
+        ok,
+        found: match &held[..] {
+            [] => format!("no service of the host has a port of {nat_ports}"),
+            held => format!("services of the host have ports of {nat_ports}: {}", held.join(", ")),
+        },
+        advice: if ok {
+            String::new()
+        } else {
+            "nothing breaks, containers get the other ports; to have all of them move the services or nat_ports".into()
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_touch_are_told_with_what_to_do() {
+        let ours = PortRange { first: 16_384, last: 32_767 };
+        assert!(ranges(ours, (32_768, 60_999)).ok);
+        for host in [(32_767, 60_999), (1024, 65_535), (20_000, 20_001), (1024, 16_384)] {
+            let finding = ranges(ours, host);
+            assert!(!finding.ok && finding.advice.contains("nat_ports"), "{host:?}");
+        }
+    }
+}
