@@ -3,7 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use etherparse::Icmpv4Type;
+use netbpf_tests::link::Link;
+use netbpf_tests::packet::tcp_flags;
 use netbpf_tests::ping::Pinger;
+use netbpf_tests::server::{Server, ask_tcp};
 use netbpf_tests::transfer::transfer;
 use netbpf_tests::wait::SOON;
 
@@ -70,4 +73,35 @@ fn a_packet_that_ends_at_the_gateway_is_answered_by_it_as_traceroute_expects() {
     assert_eq!(from, lab.gateway());
     // The packet it is about, as the container has sent it (RFC 792).
     assert_eq!((&inner[12..16], &inner[16..20]), (&c1.ip.octets()[..], &lab.ext_ip.octets()[..]));
+}
+
+/// The MSS that the next SYN at `link` announces; it is the first option of every Linux.
+fn announced(link: &Link) -> Option<u16> {
+    const OPTIONS: usize = 14 + 20 + 20;
+    link.find(SOON, |frame| {
+        let (_, syn, _) = tcp_flags(frame)?;
+        (syn && frame.get(OPTIONS..OPTIONS + 2)? == [2, 4])
+            .then(|| u16::from_be_bytes([frame[OPTIONS + 2], frame[OPTIONS + 3]]))
+    })
+}
+
+#[test]
+fn connections_announce_what_the_wire_takes_where_that_is_wanted() {
+    for (settings, expected) in [("", 1460), ("clamp_mss = true\n", 1360)] {
+        let lab = Lab::configured(settings);
+        let c1 = lab.container("c1", &["-p", "8080:80"]);
+        let _web = Server::tcp(&c1.place, "c1", 80);
+        let _world = Server::tcp(&lab.ext, "ext", 90);
+        // So that the neighbour is known, and with it the MTU.
+        ask_tcp(&c1.place, lab.at_ext(90)).expect("answered");
+        narrow(&lab);
+        let wire = lab.ext_link();
+        ask_tcp(&c1.place, lab.at_ext(90)).expect("answered");
+        assert_eq!(announced(&wire), Some(expected), "{settings}");
+        let wire = lab.ext_link();
+        let client = lab.ext.connect(lab.at_host(8080)).expect("connected");
+        assert_eq!(announced(&wire), Some(1460), "the client's own SYN, seen as it leaves");
+        assert_eq!(announced(&wire), Some(expected), "the answer, {settings}");
+        drop(client);
+    }
 }

@@ -5,9 +5,10 @@ use std::net::SocketAddrV4;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Datagram, Ethernet};
 use netbpf_tests::server::{Server, ask_udp, unanswered_udp};
-use netbpf_tests::wait::{SILENCE, SOON};
+use netbpf_tests::wait::{SILENCE, SOON, until};
+use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::lab::{Container, Lab};
+use crate::lab::{Container, Lab, Offloads};
 
 #[test]
 fn a_container_asks_outside_and_is_answered() {
@@ -133,4 +134,42 @@ fn a_checksum_that_is_computed_to_zero_is_sent_as_ones() {
 
     outside.send(&link.udp(client, lab.at_host(5353), &payload));
     assert_eq!(datagram(&inside, &payload).checksum, 0xffff);
+}
+
+#[test]
+fn segments_that_a_device_is_to_cut_keep_their_size_on_the_wire() {
+    const SEGMENT: usize = 1000;
+    const SEGMENTS: usize = 20;
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &["-p", "5353:53/udp"]);
+    // The kernel cuts them where a network card would: veths never do.
+    lab.offloads(Offloads::Off);
+    let outside = lab.ext.udp(lab.at_ext(90)).expect("bound");
+    let sender = c1.place.udp(c1.at(53)).expect("bound");
+    setsockopt(&sender, sockopt::UdpGsoSegment, &(SEGMENT as i32)).expect("an option");
+    let payload: Vec<u8> = (0..SEGMENT * SEGMENTS).map(|n| (n % 251) as u8).collect();
+    sender.send_to(&payload, lab.at_ext(90)).expect("sent");
+    let mut received = Vec::new();
+    let mut buffer = [0; 65_536];
+    for _ in 0..SEGMENTS {
+        let (length, from) = outside.recv_from(&mut buffer).expect("a segment arrives");
+        assert_eq!((length, from), (SEGMENT, lab.at_host(from.port()).into()));
+        received.extend_from_slice(&buffer[..length]);
+    }
+    assert_eq!(received, payload);
+}
+
+#[test]
+fn segments_too_large_for_the_wire_do_not_leave_as_they_are() {
+    const SEGMENT: usize = 1400;
+    let lab = Lab::new();
+    let c1 = lab.container("c1", &[]);
+    lab.host.command("ip", &["link", "set", "dev", &lab.uplink(), "mtu", "1300"]);
+    let wire = lab.ext_link();
+    let sender = c1.place.udp(c1.at(20_000)).expect("bound");
+    setsockopt(&sender, sockopt::UdpGsoSegment, &(SEGMENT as i32)).expect("an option");
+    sender.send_to(&[0; SEGMENT * 10], lab.at_ext(90)).expect("sent");
+    until("the sender was told", || lab.drops("too-big") == 1);
+    let large = wire.find(SILENCE, |frame| (frame.len() > 1314).then_some(frame.len()));
+    assert_eq!(large, None);
 }
