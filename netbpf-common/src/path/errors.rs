@@ -79,7 +79,7 @@ fn read<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P) -> bool {
     true
 }
 
-/// Sends an error the way of the flow in [`Env::scratch`]; `key` is that of answers to what it quotes. A [`code`].
+/// Sends an error the way of the flow in [`Env::scratch`]; `key` is that of answers to what it quotes. A code.
 #[inline(never)]
 pub(super) fn translate<F: Family, E: Env<F>, P: Packet>(
     env: &E,

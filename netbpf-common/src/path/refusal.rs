@@ -32,21 +32,21 @@ pub(super) mod code {
     pub(in crate::path) const TIME_EXCEEDED: u64 = 5 << 32;
     /// ICMP fragmentation needed with the MTU.
     pub(in crate::path) const TOO_BIG: u64 = 6 << 32;
-    /// [`Verdict::Peer`](super::Verdict::Peer) with the ifindex.
+    /// [`Verdict::Peer`](super::super::Verdict::Peer) with the ifindex.
     pub(in crate::path) const PEER: u64 = 7 << 32;
-    /// [`Verdict::Neighbour`](super::Verdict::Neighbour) with the ifindex; the next hop is the flow's.
+    /// [`Verdict::Neighbour`](super::super::Verdict::Neighbour) with the ifindex; the next hop is the flow's.
     pub(in crate::path) const NEIGHBOUR: u64 = 8 << 32;
-    /// [`Verdict::Device`](super::Verdict::Device) with the ifindex.
+    /// [`Verdict::Device`](super::super::Verdict::Device) with the ifindex.
     pub(in crate::path) const DEVICE: u64 = 9 << 32;
-    /// [`Verdict::Ingress`](super::Verdict::Ingress) with the ifindex.
+    /// [`Verdict::Ingress`](super::super::Verdict::Ingress) with the ifindex.
     pub(in crate::path) const INGRESS: u64 = 10 << 32;
-    /// [`Verdict::Pass`](super::Verdict::Pass).
+    /// [`Verdict::Pass`](super::super::Verdict::Pass).
     pub(in crate::path) const PASS: u64 = 11 << 32;
     /// ICMP communication prohibited, with the reason.
     pub(in crate::path) const PROHIBITED: u64 = 14 << 32;
     /// The flow is good, once it has the NAT port of an endpoint-independent mapping.
     pub(in crate::path) const MAPPED: u64 = 13 << 32;
-    /// [`Verdict::Done`](super::Verdict::Done).
+    /// [`Verdict::Done`](super::super::Verdict::Done).
     pub(in crate::path) const DONE: u64 = 12 << 32;
 }
 

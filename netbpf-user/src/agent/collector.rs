@@ -4,7 +4,7 @@
 //! table of millions is never in memory as a whole. One entry does not tell when the other direction was used last; that
 //! the program looks up.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 
 use netbpf_common::abi::{Config, Flow, FlowKey, Scope, TargetKind, Word};
 use netbpf_common::flow::is_expired;
@@ -39,8 +39,8 @@ fn collect(datapath: &Datapath, endpoints: BTreeMap<u32, u32>) -> Result<u32> {
         let mut past = Vec::new();
         for (key, entry) in keys.iter().zip(entries) {
             let owner = entry.owner.slot;
-            if !standing.owners.contains_key(&owner) {
-                standing.owners.insert(owner, maps.generations.get(owner)?.unwrap_or(0));
+            if let hash_map::Entry::Vacant(place) = standing.owners.entry(owner) {
+                place.insert(maps.generations.get(owner)?.unwrap_or(0));
             }
             let is_past = standing.is_past(key, entry);
             mappings.look(key, entry, is_past);

@@ -155,8 +155,9 @@ impl FlowEntry<V4Addr> for Entry<'_> {
             let pool = &self.cpu.shared.pool;
             let words: [u64; WORDS] = bytemuck::cast(Entity { sent: *sent, ..pool.peek(self.slot) });
             const FIRST: usize = offset_of!(Entity, sent) / 8;
-            for word in FIRST..(offset_of!(Entity, sent) + size_of::<Sent>()).div_ceil(8) {
-                pool.word(self.slot, word).store(words[word], Ordering::SeqCst);
+            const END: usize = (offset_of!(Entity, sent) + size_of::<Sent>()).div_ceil(8);
+            for (word, value) in words.into_iter().enumerate().take(END).skip(FIRST) {
+                pool.word(self.slot, word).store(value, Ordering::SeqCst);
             }
             return;
         }
