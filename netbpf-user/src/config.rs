@@ -50,7 +50,8 @@ pub struct Settings {
     pub virtual_subnet: Ipv4Net,
     /// Flows that fit into the table.
     pub flows: u32,
-    /// Half-open flows per CPU, a power of two.
+    /// Half-open flows per CPU, a power of two; fewer on a machine with so many CPUs that theirs together would fill more
+    /// than half of the table.
     pub half_open: u32,
     /// Confirmed flows that one container may have; a quarter of `flows` when absent.
     pub flows_per_container: Option<u32>,
@@ -215,6 +216,14 @@ impl Settings {
         self.gateway.unwrap_or_else(|| Ipv4Addr::from_bits(self.subnet.network().to_bits() + 1))
     }
 
+    /// Half-open flows of each of so many CPUs: a flood at all of them leaves half of the table to confirmed ones.
+    pub fn half_open_per_cpu(&self, cpus: usize) -> u32 {
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX).max(1);
+        let share = (self.flows / 2 / cpus).max(MIN_HALF_OPEN);
+        // The largest power of two that is not above it.
+        self.half_open.min(1 << share.ilog2())
+    }
+
     /// Confirmed flows that one container may have.
     pub fn flow_limit(&self) -> u32 {
         self.flows_per_container.unwrap_or(self.flows / 4)
@@ -335,6 +344,14 @@ mod tests {
         assert_eq!(settings.nat_ports, PortRange { first: 20000, last: 30000 });
         assert_eq!(settings.timeout_seconds()[Timeout::Icmp as usize], 5);
         assert!(toml::from_str::<Settings>("uplink = [\"eth0\"]").is_err());
+    }
+
+    #[test]
+    fn half_open_flows_of_all_cpus_leave_room_for_confirmed_ones() {
+        let settings = Settings::default();
+        for (cpus, expected) in [(1, 16_384), (4, 16_384), (8, 8192), (64, 1024), (100, 512), (4096, 256)] {
+            assert_eq!(settings.half_open_per_cpu(cpus), expected, "{cpus}");
+        }
     }
 
     #[test]

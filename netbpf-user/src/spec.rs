@@ -51,9 +51,7 @@ pub const fn transport_name(transport: Transport) -> &'static str {
 
 /// The transport of a name; upper case as well, as Docker takes it.
 pub fn transport_named(name: &str) -> Option<Transport> {
-    [Transport::Tcp, Transport::Udp, Transport::Sctp]
-        .into_iter()
-        .find(|&transport| name.eq_ignore_ascii_case(transport_name(transport)))
+    Transport::ALL.into_iter().find(|&transport| name.eq_ignore_ascii_case(transport_name(transport)))
 }
 
 /// Why a text is not a SPEC.

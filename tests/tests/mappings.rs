@@ -113,11 +113,30 @@ fn a_mapping_that_nobody_uses_is_collected_after_five_minutes() {
 }
 
 #[test]
-fn when_every_port_is_mapped_the_next_is_refused_by_name() {
+fn when_every_port_is_mapped_others_share_them_towards_other_machines() {
     let mut memory = world();
     (memory.config.nat_first, memory.config.nat_last) = (20_000, 20_000);
     Talk::of(&memory, C1, 20_000, SERVER).say(Speech::Udp);
-    let refused = Talk::of(&memory, C2, 20_000, at(FAR, 444)).say(Speech::Udp);
+    let shared = Talk::of(&memory, C2, 20_000, at(FAR, 444)).say(Speech::Udp);
+    assert_eq!(shared.tuple().from, at(HOST, 20_000));
+    assert_eq!(answer(&memory, &shared, Speech::Udp).verdict, peer(C2));
+    let refused = Talk::of(&memory, C2, 20_000, SERVER).say(Speech::Udp);
     assert_exhausted(&memory, C2, &refused, DropReason::NoPort);
+    assert_eq!(memory.events(Event::MappingMade), 1);
     flows(&memory);
+}
+
+#[test]
+fn mappings_count_among_what_a_container_may_have() {
+    let mut memory = world();
+    memory.config.flow_limit = 10;
+    for port in 0..10 {
+        Talk::of(&memory, C1, 20_000 + port, SERVER).say(Speech::Udp);
+    }
+    let refused = Talk::of(&memory, C1, 21_000, SERVER).say(Speech::Udp);
+    assert_exhausted(&memory, C1, &refused, DropReason::FlowLimit);
+    assert!(Talk::of(&memory, C2, 21_000, SERVER).say(Speech::Udp).way_back().is_some());
+    memory.sleep(301);
+    collect(&memory);
+    assert!(memory.confirmed.borrow().values().all(|count| *count == 0), "{:?}", memory.confirmed);
 }

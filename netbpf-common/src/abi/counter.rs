@@ -95,6 +95,8 @@ named! {
         OverlappingFragment = 28 "overlapping-fragment",
         /// A container broadcasts or multicasts faster than it may.
         BroadcastRate = 29 "broadcast-rate",
+        /// A container sent to a MAC address that is neither the gateway's nor that of who has the IP address.
+        ForeignMac = 30 "foreign-mac",
     }
 }
 

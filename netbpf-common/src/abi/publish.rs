@@ -50,6 +50,9 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// By IP protocol number.
     #[inline(always)]
     pub const fn from_protocol(proto: u8) -> Option<Self> {

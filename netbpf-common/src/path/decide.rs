@@ -4,7 +4,7 @@ use super::family::IcmpError;
 use super::refusal::{Refusal, code, split};
 use super::{Decision, Env, Family, FlowEntry, Packet, Parsed, Rewrite, Translation, Verdict, apply, errors};
 use crate::abi::{DropReason, Endpoint, Flow, FlowKey, NetworkFlags, Scope, TargetKind};
-use crate::wire::{Address, Kind, Tcp};
+use crate::wire::{Address, Kind, Mac, Tcp};
 
 /// Decides on a packet by the flow in [`Env::scratch`], and changes it accordingly. A [`code`].
 #[inline(always)]
@@ -94,6 +94,9 @@ pub(super) fn carry_direct<F: Family, E: Env<F>, P: Packet>(
     if network != ANY_NETWORK && network != u32::from(endpoint.network) {
         return Refusal::Drop(DropReason::Isolated).code();
     }
+    if let Err(refusal) = is_addressed(env, parsed, scope as u16, endpoint.mac) {
+        return refusal.code();
+    }
     enact(env, packet, parsed, &into_endpoint(parsed, scope as u16, endpoint))
 }
 
@@ -117,10 +120,15 @@ pub(super) fn decide<F: Family, E: Env<F>, P: Packet>(
     let mut decision = match TargetKind::from_u8(flow.target_kind) {
         Some(TargetKind::Endpoint) => {
             let endpoint = env.endpoint(flow.target).ok_or(DropReason::NoEndpoint)?;
+            is_addressed(env, parsed, key.scope, endpoint.mac)?;
             into_endpoint(parsed, key.scope, endpoint)
         }
-        Some(TargetKind::Host) => into_host(env, parsed),
+        Some(TargetKind::Host) => {
+            is_addressed(env, parsed, key.scope, env.config().gateway_mac)?;
+            into_host(env, parsed)
+        }
         Some(TargetKind::World) => {
+            is_addressed(env, parsed, key.scope, env.config().gateway_mac)?;
             fits(packet, parsed, flow.mtu)?;
             let verdict = Verdict::Neighbour { ifindex: flow.uplink, next_hop: flow.next_hop };
             Decision { rewrite: Rewrite { hop: true, ..Rewrite::NONE }, verdict }
@@ -141,6 +149,22 @@ pub(super) fn decide<F: Family, E: Env<F>, P: Packet>(
         decision.rewrite.mss = largest_segment(env, flow);
     }
     Ok(decision)
+}
+
+/// Whether a container's frame is for the gateway or for its receiver itself, as on a wire. Frames of others were looked at
+/// before.
+#[inline(always)]
+pub(super) fn is_addressed<F: Family, E: Env<F>>(
+    env: &E,
+    parsed: &Parsed<F>,
+    scope: u16,
+    receiver: Mac,
+) -> Result<(), Refusal> {
+    let dst = parsed.ethernet.dst;
+    if scope != Scope::Container as u16 || dst == env.config().gateway_mac || dst == receiver {
+        return Ok(());
+    }
+    Err(Refusal::Drop(DropReason::ForeignMac))
 }
 
 /// Whether every segment of a packet fits a way out of this MTU; 0 takes any.

@@ -1,7 +1,7 @@
 //! Everything a container sends.
 
 use super::broadcast::broadcast;
-use super::decide::{carry, carry_direct, check_destination, fits, survives_hop, verdict};
+use super::decide::{carry, carry_direct, check_destination, fits, is_addressed, survives_hop, verdict};
 use super::family::IcmpError;
 use super::follow::{self, follow, opens, way_out};
 use super::make::{Leg, NewFlow, make};
@@ -12,7 +12,7 @@ use super::{
     publish,
 };
 use crate::abi::{DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, NetworkFlags, Scope, Transport, generation};
-use crate::wire::{Be16, Ethernet, Kind, protocol};
+use crate::wire::{Be16, Ethernet, Kind, Mac, protocol};
 
 /// TC ingress of an endpoint's host-side device.
 #[inline(always)]
@@ -130,6 +130,8 @@ fn open<F: Family, E: Env<F>, P: Packet>(
 #[inline(always)]
 fn takes_the_way<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &P, parsed: &Parsed<F>) -> Result<(), Refusal> {
     let scratch = env.scratch().ok_or(DropReason::Internal)?;
+    let receiver = env.endpoint(scratch.new.forward.slot()).map_or(Mac::default(), |endpoint| endpoint.mac);
+    is_addressed(env, parsed, Scope::Container as u16, receiver)?;
     if !scratch.new.forward.leaves() {
         return Ok(());
     }
@@ -189,7 +191,7 @@ fn choose<F: Family, E: Env<F>>(
         let Some(rule) = rule else {
             if let Some(mapped) = mapping::find(env, key, mapping) {
                 // A container that reaches itself must not see its own address as the sender.
-                let src = if mapped.forward.leads_to(slot) { subnet.gateway } else { key.src };
+                let src = if mapped.forward.slot() == slot { subnet.gateway } else { key.src };
                 return Ok(NewFlow { src, back, ..mapped });
             }
             let owner = follow::epoch(env, generation::PUBLISH_EPOCH);

@@ -53,15 +53,9 @@ impl Leg {
         self.kind == TargetKind::World
     }
 
-    /// Whether it leads into the endpoint in a slot.
-    #[inline(always)]
-    pub(super) fn leads_to(&self, slot: u32) -> bool {
-        self.slot() == slot
-    }
-
     /// The slot of its endpoint; 0 if it is none.
     #[inline(always)]
-    fn slot(&self) -> u32 {
+    pub(super) fn slot(&self) -> u32 {
         match self.kind {
             TargetKind::Endpoint => self.target,
             TargetKind::World | TargetKind::Host => 0,
@@ -137,53 +131,19 @@ pub(super) fn make<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &Flow
 fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> Result<(), DropReason> {
     let mut scratch = env.scratch().ok_or(DropReason::Internal)?;
     let Scratch { flow, new, .. } = &mut *scratch;
-    let config = env.config();
-    let range = PortRange::new(config.nat_first, config.nat_last);
-    let seed = env.random();
     let scope = new.forward.scope();
     flow.payer = new.payer();
-    if env.confirmed(flow.payer) >= u64::from(config.flow_limit) {
+    if env.confirmed(flow.payer) >= u64::from(env.config().flow_limit) {
         return Err(DropReason::FlowLimit);
     }
-    let mut reply = FlowKey::new(scope, key.proto, new.dst, new.dport, new.src, new.sport);
     let alive = Word::half(env.next_flow_id());
-    flow.word = alive.unborn();
-    flow.seen = env.now();
+    begin(env, flow, alive);
     flow.owner = new.owner;
-    flow.packets = 0;
-    flow.bytes = 0;
     flow.other = *key;
-    flow.is_reply = 1;
-    flow.sent = Sent::default();
     flow.source_generation = new.forward.generation;
     new.back.write(env, flow);
-
-    // Inserting the R entry is the allocation of its port; only this is tried again.
-    let mut reserved = false;
-    for attempt in 0..=ATTEMPTS {
-        if attempt > 0 {
-            if !parsed.l4.has_free_ports() {
-                break;
-            }
-            reply.dport = Be16::new(range.candidate(seed, attempt - 1));
-        }
-        if scope == Scope::Uplink && !may_use(env, &reply, &range) {
-            continue;
-        }
-        (flow.address_delta, flow.port_delta) = deltas(&reply, key);
-        flow.key = reply;
-        match env.insert(&reply, flow) {
-            Ok(()) => {
-                reserved = true;
-                break;
-            }
-            Err(InsertError::Exists) => {}
-            Err(InsertError::Full) => return Err(DropReason::TableFull),
-        }
-    }
-    if !reserved {
-        return Err(DropReason::NoPort);
-    }
+    let mut reply = FlowKey::new(scope, key.proto, new.dst, new.dport, new.src, new.sport);
+    reserve(env, &mut reply, flow, parsed.l4.has_free_ports())?;
 
     flow.other = reply;
     flow.key = *key;
@@ -196,19 +156,71 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     flow.source_generation = new.back.generation;
     (flow.address_delta, flow.port_delta) = deltas(key, &reply);
     new.forward.write(env, flow);
-    table::complete(env, key, flow, alive).map_err(|error| match error {
-        InsertError::Exists => DropReason::Raced,
-        InsertError::Full => DropReason::TableFull,
-    })?;
-    flow.word = alive;
-    Ok(())
+    complete(env, flow, alive)
+}
+
+/// An R entry without a past, of a flow that is being made.
+#[inline(always)]
+pub(super) fn begin<F: Family, E: Env<F>>(env: &E, flow: &mut Flow<F::Addr>, alive: Word) {
+    flow.word = alive.unborn();
+    flow.seen = env.now();
+    flow.packets = 0;
+    flow.bytes = 0;
+    flow.is_reply = 1;
+    flow.sent = Sent::default();
+}
+
+/// Inserts the R entry of the flow whose original key is `flow.other`, under the key `reply` or, if its port is taken and
+/// another will do, the next that is free: inserting it is the allocation.
+#[inline(always)]
+pub(super) fn reserve<F: Family, E: Env<F>>(
+    env: &E,
+    reply: &mut FlowKey<F::Addr>,
+    flow: &mut Flow<F::Addr>,
+    has_choice: bool,
+) -> Result<(), DropReason> {
+    let config = env.config();
+    let range = PortRange::new(config.nat_first, config.nat_last);
+    let seed = env.random();
+    for attempt in 0..=ATTEMPTS {
+        if attempt > 0 {
+            if !has_choice {
+                break;
+            }
+            reply.dport = Be16::new(range.candidate(seed, attempt - 1));
+        }
+        if reply.scope == Scope::Uplink as u16 && !may_use(env, reply, &range) {
+            continue;
+        }
+        (flow.address_delta, flow.port_delta) = deltas(reply, &flow.other);
+        flow.key = *reply;
+        match env.insert(reply, flow) {
+            Ok(()) => return Ok(()),
+            Err(InsertError::Exists) => {}
+            Err(InsertError::Full) => return Err(DropReason::TableFull),
+        }
+    }
+    Err(DropReason::NoPort)
+}
+
+/// Inserts the O entry, which `flow` is, and lets both live.
+#[inline(always)]
+pub(super) fn complete<F: Family, E: Env<F>>(env: &E, flow: &mut Flow<F::Addr>, alive: Word) -> Result<(), DropReason> {
+    match table::complete(env, flow, alive) {
+        Ok(()) => {
+            flow.word = alive;
+            Ok(())
+        }
+        Err(InsertError::Exists) => Err(DropReason::Raced),
+        Err(InsertError::Full) => Err(DropReason::TableFull),
+    }
 }
 
 /// Whether the port in this reply key may be shared with the host: none of its sockets has it,
 /// and it is not published. A port outside the NAT range is then marked, so that replies to it
 /// are looked for.
 #[inline(always)]
-pub(super) fn may_use<F: Family, E: Env<F>>(env: &E, reply: &FlowKey<F::Addr>, range: &PortRange) -> bool {
+fn may_use<F: Family, E: Env<F>>(env: &E, reply: &FlowKey<F::Addr>, range: &PortRange) -> bool {
     let Some(transport) = Transport::from_protocol(reply.proto) else { return true };
     let port = reply.dport.get();
     let index = transport.port_index(port);

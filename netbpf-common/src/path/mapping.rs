@@ -3,16 +3,14 @@
 //!
 //! A mapping is a flow without a second end: its keys have zeros there, so no packet finds it by itself. It is
 //! consulted when a packet has no flow of its own, and it lives and dies by the rules of flows: inserting its R entry is the
-//! allocation of the port, a stale generation ends it, the collector takes it when no flow has used it for long.
+//! allocation of the port, it counts among its container's confirmed flows, a stale generation ends it, the collector takes
+//! it when no flow uses it and none was opened by it for long.
 
 use super::follow::epoch;
-use super::make::{Leg, NewFlow, may_use};
+use super::make::{Leg, NewFlow, begin, complete, reserve};
 use super::refusal::{Refusal, code};
-use super::{Env, Family, FlowEntry, InsertError, Scratch, table};
-use crate::abi::{
-    Config, ConfigFlags, DropReason, Endpoint, Event, Flow, FlowKey, Scope, Sent, TargetKind, Word, generation,
-};
-use crate::flow::{ATTEMPTS, PortRange};
+use super::{Env, Family, FlowEntry, Scratch, table};
+use crate::abi::{ConfigFlags, DropReason, Endpoint, Event, Flow, FlowKey, Scope, TargetKind, Word, generation};
 use crate::wire::{Be16, protocol};
 
 /// Whether flows of this protocol use mappings.
@@ -66,44 +64,24 @@ fn find_or_make<F: Family, E: Env<F>>(
         table::end_either(env, &original, &entry, mapping);
     }
 
-    let config: &Config = env.config();
-    let range = PortRange::new(config.nat_first, config.nat_last);
-    let seed = env.random();
+    mapping.payer = slot;
+    if env.confirmed(slot) >= u64::from(env.config().flow_limit) {
+        return Err(DropReason::FlowLimit);
+    }
     let alive = Word::half(env.next_flow_id()).established().with(Word::MAPPING);
-    mapping.word = alive.unborn();
-    mapping.seen = env.now();
-    mapping.packets = 0;
-    mapping.bytes = 0;
-    mapping.sent = Sent::default();
-    mapping.payer = 0;
+    begin(env, mapping, alive);
     mapping.owner = epoch(env, generation::ALWAYS);
     mapping.other = original;
-    mapping.is_reply = 1;
     mapping.source_generation = 0;
     mapping.target_kind = TargetKind::Endpoint as u8;
     mapping.target = slot;
     mapping.target_generation = generation;
     let mut reply = outer::<F>(key.proto, new.src, key.sport);
-    let mut reserved = false;
-    for attempt in 0..=ATTEMPTS {
-        if attempt > 0 {
-            reply.dport = Be16::new(range.candidate(seed, attempt - 1));
-        }
-        if !may_use(env, &reply, &range) {
-            continue;
-        }
-        mapping.key = reply;
-        match env.insert(&reply, mapping) {
-            Ok(()) => {
-                reserved = true;
-                break;
-            }
-            Err(InsertError::Exists) => {}
-            Err(InsertError::Full) => return Err(DropReason::TableFull),
-        }
-    }
-    if !reserved {
-        return Err(DropReason::NoPort);
+    match reserve(env, &mut reply, mapping, true) {
+        Ok(()) => {}
+        // When all ports are mapped, a port that others use towards other machines still serves.
+        Err(DropReason::NoPort) => return Ok(()),
+        Err(reason) => return Err(reason),
     }
     mapping.other = reply;
     mapping.key = original;
@@ -112,10 +90,7 @@ fn find_or_make<F: Family, E: Env<F>>(
     mapping.target_generation = 0;
     mapping.target_kind = TargetKind::Host as u8;
     mapping.target = 0;
-    table::complete(env, &original, mapping, alive).map_err(|error| match error {
-        InsertError::Exists => DropReason::Raced,
-        InsertError::Full => DropReason::TableFull,
-    })?;
+    complete(env, mapping, alive)?;
     env.count(Event::MappingMade);
     new.sport = reply.dport;
     Ok(())

@@ -20,12 +20,8 @@ const SWAPS: u32 = 4;
 /// its O entry: inserts that, lets both live, and gives the flow a place in the ring. If another CPU has made one with
 /// the same key, or the table is full, the R entry is taken back.
 #[inline(always)]
-pub fn complete<F: Family, E: Env<F>>(
-    env: &E,
-    original: &FlowKey<F::Addr>,
-    flow: &Flow<F::Addr>,
-    alive: Word,
-) -> Result<(), InsertError> {
+pub fn complete<F: Family, E: Env<F>>(env: &E, flow: &Flow<F::Addr>, alive: Word) -> Result<(), InsertError> {
+    let original = &flow.key;
     env.insert(original, flow).inspect_err(|_| env.remove(&flow.other))?;
     // Whoever sees the flow alive sees all that was written before, in whatever order that was.
     for key in [&flow.other, original] {
@@ -37,6 +33,8 @@ pub fn complete<F: Family, E: Env<F>>(
     if alive.life() == Life::Half {
         let oldest = env.exchange_ring(flow.payer, &RingSlot { original: *original, word: alive });
         evict(env, &oldest);
+    } else {
+        env.count_confirmed(flow.payer, 1);
     }
     Ok(())
 }

@@ -103,7 +103,11 @@ impl Engine {
             }
             Step::WriteEndpoint(slot, endpoint) => {
                 maps.endpoints.set(*slot, *endpoint)?;
-                self.follow_members()
+                let followed = self.follow_members();
+                if followed.is_err() {
+                    maps.endpoints.set(*slot, Endpoint::default())?;
+                }
+                followed
             }
             Step::WriteAddress(address, slot) => maps.addresses.set((*address).into(), *slot),
         }

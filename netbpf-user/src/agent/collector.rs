@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 
-use netbpf_common::abi::{Config, Flow, FlowKey, Scope, TargetKind, Word};
+use netbpf_common::abi::{Config, ConfigFlags, Flow, FlowKey, Scope, TargetKind, Word};
 use netbpf_common::flow::is_expired;
 use netbpf_common::wire::{Be16, V4Addr};
 
@@ -33,6 +33,7 @@ fn collect(datapath: &Datapath, endpoints: BTreeMap<u32, u32>) -> Result<u32> {
     let maps = &datapath.maps;
     let config = maps.config.get(0)?.unwrap_or_default();
     let mut standing = Standing { endpoints, owners: HashMap::new(), config, now: clock::jiffies()? };
+    let has_mappings = config.flags & ConfigFlags::MAPPINGS != 0;
     let mut mappings = Mappings::default();
     let mut collected = 0;
     maps.flows.each(|keys, entries| {
@@ -43,8 +44,10 @@ fn collect(datapath: &Datapath, endpoints: BTreeMap<u32, u32>) -> Result<u32> {
                 place.insert(maps.generations.get(owner)?.unwrap_or(0));
             }
             let is_past = standing.is_past(key, entry);
-            mappings.look(key, entry, is_past);
-            if is_past && !entry.word.has(Word::MAPPING) {
+            if has_mappings {
+                mappings.look(key, entry, is_past);
+            }
+            if is_past && !(has_mappings && entry.word.has(Word::MAPPING)) {
                 past.push(original(key, entry));
             }
         }
@@ -98,10 +101,8 @@ impl Mappings {
             }
             return;
         }
-        let container = Scope::Container as u16;
-        let outside = Scope::Uplink as u16;
-        // Both entries of such a flow tell it: the one that the container's packets find does.
-        if key.scope == container && entry.other.scope == outside {
+        // Whoever the other end is: outside, or by way of the mapping a neighbour.
+        if key.scope == Scope::Container as u16 {
             let inner = Key::new(Scope::Container, key.proto, key.src, key.sport, V4Addr::default(), Be16::ZERO);
             self.used.insert(inner);
         }
@@ -189,6 +190,8 @@ mod tests {
         };
         assert_eq!(unused(&[]), [inner]);
         assert_eq!(unused(&[(key(Scope::Container), flow)]), []);
+        let neighbour = Entry { other: key(Scope::Container), ..entry() };
+        assert_eq!(unused(&[(key(Scope::Container), neighbour)]), []);
         assert_eq!(unused(&[(key(Scope::Host), flow)]), [inner], "a flow of others");
     }
 }

@@ -207,6 +207,8 @@ impl Engine {
         let files = Files::of(&self.settings.run_dir, &record.name);
         errors.extend(files.remove().context(|| format!("remove the files of container {}", record.name)).err());
         state.pool.release(record.address);
+        // What it had counts against the limit of the next in its slot as long as it is there.
+        self.uncollected.notify_one();
         match errors.into_iter().next() {
             Some(error) => Err(error),
             None => Ok(()),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use netbpf_common::abi::{
-    ABI_VERSION, Config, ConfigFlags, LOOPBACK_INDEX, Network, NetworkFlags, RING_SHARES, Subnet, Uplink, UplinkFlags,
-    VIRTUALS, generation,
+    ABI_VERSION, Config, ConfigFlags, LOOPBACK_INDEX, Network, NetworkFlags, RING_SHARES, Subnet, Transport, Uplink,
+    UplinkFlags, VIRTUALS, generation,
 };
 use netbpf_common::wire::{Mac, V4Addr};
 
@@ -71,6 +71,14 @@ pub(super) fn route_device_forwards() -> Result<()> {
 /// Tells the programs what they need to know of their instance.
 pub(super) fn write_config(datapath: &Datapath, settings: &Settings, devices: (u32, u32), mac: Mac) -> Result<()> {
     let hz = clock::hz()?;
+    let cpus = crate::datapath::possible_cpus()?;
+    if settings.half_open_per_cpu(cpus) != settings.half_open {
+        tracing::info!(
+            half_open = settings.half_open_per_cpu(cpus),
+            cpus,
+            "fewer half-open flows per CPU than asked for: together they may fill half of the flow table at most"
+        );
+    }
     let config = Config {
         abi_version: ABI_VERSION,
         hz,
@@ -83,11 +91,15 @@ pub(super) fn write_config(datapath: &Datapath, settings: &Settings, devices: (u
         nat_last: settings.nat_ports.last,
         broadcast_rate: settings.broadcast_rate,
         flags: flag(settings.full_cone, ConfigFlags::MAPPINGS),
-        ring_mask: settings.half_open / RING_SHARES - 1,
+        ring_mask: settings.half_open_per_cpu(cpus) / RING_SHARES - 1,
         share_mask: RING_SHARES - 1,
         flow_limit: settings.flow_limit(),
         timeouts: settings.timeout_seconds().map(|seconds| u64::from(seconds) * u64::from(hz)),
     };
+    let before = datapath.maps.config.get(0)?.unwrap_or_default();
+    if before.abi_version != 0 && (before.nat_first, before.nat_last) != (config.nat_first, config.nat_last) {
+        keep_ports(datapath, before.nat_first, before.nat_last)?;
+    }
     datapath.maps.config.set(0, config)?;
     let network = Network {
         v4: Subnet {
@@ -100,6 +112,21 @@ pub(super) fn write_config(datapath: &Datapath, settings: &Settings, devices: (u
         ..Network::default()
     };
     datapath.maps.networks.set(u32::from(NETWORK_NUMBER), network)
+}
+
+/// Lets flows go on under ports that masquerading gave out before the range was changed: they are marked as ports outside
+/// of it are.
+fn keep_ports(datapath: &Datapath, first: u16, last: u16) -> Result<()> {
+    let kept = &datapath.maps.kept;
+    for transport in Transport::ALL {
+        let (from, to) = (transport.port_index(first), transport.port_index(last));
+        for word in from / 64..=to / 64 {
+            let marked = (word * 64..word * 64 + 64).filter(|port| (from..=to).contains(port));
+            let bits = marked.fold(0, |bits, port| bits | 1_u64 << (port % 64));
+            kept.set(word, kept.get(word)?.unwrap_or(0) | bits)?;
+        }
+    }
+    Ok(())
 }
 
 fn network_flags(settings: &Settings) -> u32 {

@@ -28,7 +28,7 @@ use std::sync::{Arc, Weak};
 
 use netbpf_common::wire::Mac;
 use nix::fcntl::Flock;
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
 use crate::config::Settings;
 use crate::datapath::Datapath;
@@ -60,6 +60,8 @@ pub struct Engine {
     /// Held by who deletes them.
     burial: Mutex<()>,
     since: u64,
+    /// Asks the collector not to wait for its time.
+    uncollected: Arc<Notify>,
     /// Ends the background tasks.
     stop: watch::Sender<bool>,
     /// Held while the agent lives: one agent per state directory.

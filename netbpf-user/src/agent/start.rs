@@ -82,6 +82,7 @@ impl Engine {
                 state: Mutex::new(State { instance, containers, pool, publishes, host: HostState::default() }),
                 doomed: std::sync::Mutex::default(),
                 burial: Mutex::default(),
+                uncollected: Arc::default(),
                 since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
                 stop: watch::Sender::new(false),
                 _lock: lock,
@@ -137,12 +138,15 @@ impl Engine {
             tracing::error!("the kernel's announcements have ended: changes of the host are not seen any more");
         });
 
-        let engine = self.weak();
+        let (engine, uncollected) = (self.weak(), self.uncollected.clone());
         self.spawn(async move {
             let mut ticks = tokio::time::interval(COLLECT_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                ticks.tick().await;
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = uncollected.notified() => {}
+                }
                 let Some(engine) = engine.upgrade() else { return };
                 match engine.collect().await {
                     Ok(0) => {}

@@ -16,6 +16,10 @@ use crate::net::namespace;
 impl Engine {
     /// What is attached, how full it is, and what is not as desired.
     pub async fn status(&self) -> Result<Status> {
+        // Of a table of millions this takes long; nobody waits for it with the lock.
+        let datapath = self.datapath.clone();
+        let flows = tokio::task::spawn_blocking(move || datapath.maps.flows.count());
+        let flows = flows.await.context(|| "count flows".into())??;
         let state = self.state.lock().await;
         let attachments = self.datapath.attachments()?;
         let devices: BTreeMap<u32, String> =
@@ -43,7 +47,7 @@ impl Engine {
                 })
                 .collect(),
             programs,
-            maps: self.maps(&state)?,
+            maps: self.maps(&state, flows)?,
             drops: DropReason::ALL.iter().map(|reason| (*reason as u32, reason.name())).filter_map(occurred).collect(),
             events: Event::ALL.iter().map(|event| (*event as u32, event.name())).filter_map(occurred).collect(),
             problems,
@@ -68,7 +72,7 @@ impl Engine {
         }
     }
 
-    fn maps(&self, state: &State) -> Result<Vec<MapStatus>> {
+    fn maps(&self, state: &State, flows: usize) -> Result<Vec<MapStatus>> {
         let maps = &self.datapath.maps;
         let full = |name: &str, entries: usize, max: u32| MapStatus {
             name: name.into(),
@@ -79,7 +83,7 @@ impl Engine {
         let endpoints = maps.endpoints.entries()?.iter().filter(|(_, end)| *end != Endpoint::default()).count();
         let rules = state.containers.values().map(|record| record.rules.len()).sum();
         Ok(vec![
-            full(maps.flows.name(), maps.flows.count()?, maps.flows.max_entries()),
+            full(maps.flows.name(), flows, maps.flows.max_entries()),
             full(maps.endpoints.name(), endpoints, maps.endpoints.max_entries()),
             full(maps.addresses.name(), maps.addresses.entries()?.len(), maps.addresses.max_entries()),
             full(maps.locals.name(), maps.locals.entries()?.len(), maps.locals.max_entries()),

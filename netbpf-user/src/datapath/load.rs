@@ -41,10 +41,10 @@ impl Datapath {
         let directory = settings.bpffs.clone();
         let maps_directory = directory.join("maps");
         let sizes = [
-            (map::FLOWS_V4, settings.flows * 2),
-            (map::RING_V4, settings.half_open),
-            (map::FRAGMENTS_V4, settings.fragments),
-            (map::HELD_V4, settings.held_fragments),
+            Size { map: map::FLOWS_V4, setting: "flows", value: settings.flows, places_each: 2 },
+            Size { map: map::RING_V4, setting: "half_open", value: settings.half_open, places_each: 1 },
+            Size { map: map::FRAGMENTS_V4, setting: "fragments", value: settings.fragments, places_each: 1 },
+            Size { map: map::HELD_V4, setting: "held_fragments", value: settings.held_fragments, places_each: 1 },
         ];
         check_pinned(&directory, &sizes)?;
         for directory in [&maps_directory, &directory.join("links")] {
@@ -55,8 +55,8 @@ impl Datapath {
         for name in map::ALL {
             loader.map_pin_path(name, maps_directory.join(name));
         }
-        for (name, size) in sizes {
-            loader.map_max_entries(name, size);
+        for Size { map, value, places_each, .. } in sizes {
+            loader.map_max_entries(map, value * places_each);
         }
         let level = level(settings.datapath_log);
         loader.override_global(aya_log::LEVEL, &level, false);
@@ -113,6 +113,7 @@ impl Maps {
             ports: Table::open(directory, map::PORTS)?,
             published: Table::open(directory, map::PUBLISHED_V4)?,
             flows: Table::open(directory, map::FLOWS_V4)?,
+            kept: Table::open(directory, map::KEPT_PORTS)?,
             members: Table::open(directory, map::MEMBERS)?,
             confirmed: Table::open(directory, map::CONFIRMED)?,
             counters: Table::open(directory, map::COUNTERS)?,
@@ -155,8 +156,18 @@ fn load_all(programs: &mut Ebpf) -> Result<()> {
     })
 }
 
+/// The size of a map, and the setting that it comes from.
+#[derive(Clone, Copy)]
+struct Size {
+    map: &'static str,
+    setting: &'static str,
+    value: u32,
+    /// Places of the map for each of what the setting counts.
+    places_each: u32,
+}
+
 /// Refuses pinned maps of another version, of other sizes or of another network namespace before anything is loaded.
-fn check_pinned(directory: &Path, sizes: &[(&str, u32)]) -> Result<()> {
+fn check_pinned(directory: &Path, sizes: &[Size]) -> Result<()> {
     let maps = directory.join("maps");
     if !maps.join(map::CONFIG).exists() {
         return Ok(());
@@ -177,10 +188,19 @@ fn check_pinned(directory: &Path, sizes: &[(&str, u32)]) -> Result<()> {
             directory.display()
         )));
     }
-    for (name, size) in sizes {
-        let Ok(info) = MapInfo::from_pin(maps.join(name)) else { continue };
-        if info.max_entries() != *size {
-            return Err(foreign_layout(&format!("the map {name} has {} places, not {size}", info.max_entries())));
+    for Size { map, setting, value, places_each } in sizes {
+        let info = match MapInfo::from_pin(maps.join(map)) {
+            Ok(info) => info,
+            // The agent was killed before it made it.
+            Err(_) if !maps.join(map).exists() => continue,
+            Err(error) => return Err(error).context(|| format!("look at the pinned map {map}")),
+        };
+        let pinned = info.max_entries() / places_each;
+        if pinned != *value {
+            return Err(Error::Unsupported(format!(
+                "{setting} = {value} does not fit the pinned datapath, which has {pinned}: set {setting} = {pinned}, or \
+                 remove that datapath and its flows with `netbpf uninstall`"
+            )));
         }
     }
     Ok(())

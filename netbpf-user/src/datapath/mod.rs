@@ -57,6 +57,8 @@ pub struct Maps {
     pub published: Table<PublishKey<V4Addr>, u32>,
     /// The flow table.
     pub flows: Table<FlowKey<V4Addr>, Flow<V4Addr>>,
+    /// Bitmap of ports outside the NAT range that flows have kept, by port index.
+    pub kept: Table<u32, u64>,
     /// The rings of the members of networks: from the slot of each to that of the next.
     pub members: Table<u32, u32>,
     /// Confirmed flows by the slot of the endpoint that they are counted for.
@@ -137,6 +139,11 @@ impl Datapath {
             .inspect_err(|error| tracing::warn!("the datapath's log cannot be read: {error}"))
             .ok()
     }
+}
+
+/// CPUs that the kernel has per-CPU maps for.
+pub(crate) fn possible_cpus() -> Result<usize> {
+    aya::util::nr_cpus().map_err(|(path, error)| Error::Internal(format!("cannot read {path}: {error}")))
 }
 
 /// Cookie of the network namespace that the calling thread is in, which the socket hooks compare with.

@@ -37,7 +37,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
         let cpus = if per_cpu {
             // The kernel rounds the value of each CPU up to eight bytes; ours are multiples of eight.
             assert_eq!(size_of::<V>() % 8, 0);
-            aya::util::nr_cpus().map_err(|(path, error)| Error::Internal(format!("cannot read {path}: {error}")))?
+            super::possible_cpus()?
         } else {
             1
         };

@@ -1,13 +1,16 @@
 //! What many can do to a few: floods, limits, and as many connections as go through.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
+use netbpf_tests::link::Link;
 use netbpf_tests::packet::Ethernet;
-use netbpf_tests::server::{Server, ask_tcp, ask_udp};
+use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 use netbpf_tests::transfer::transfer;
-use netbpf_tests::wait::{SILENCE, SOON, until};
+use netbpf_tests::wait::{SOON, until};
 
 use crate::lab::Lab;
 
@@ -71,28 +74,68 @@ fn a_container_that_opens_too_many_flows_is_held_down_by_name_and_the_others_are
     let lab = Lab::configured("flows_per_container = 50\n");
     let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
     let _dns = Server::udp(&lab.ext, "ext", 53);
-    let mut refused = 0;
-    let mut kept = Vec::new();
-    for _ in 0..80 {
-        let socket = c1.place.any_udp();
-        socket.set_read_timeout(Some(SILENCE)).expect("a timeout");
+    let converse = |socket: &UdpSocket| -> io::Result<()> {
         // Asked twice, it is a conversation: confirmed.
-        if ask_udp(&socket, lab.at_ext(53)).is_ok() && ask_udp(&socket, lab.at_ext(53)).is_ok() {
-            kept.push(socket);
-        } else {
-            refused += 1;
+        for _ in 0..2 {
+            socket.send(b"how do you do")?;
+            socket.recv(&mut [0; 64])?;
         }
-        if refused == 2 {
-            break;
-        }
+        Ok(())
+    };
+    let connected = || {
+        let socket = c1.place.any_udp();
+        c1.place.run(|| socket.connect(lab.at_ext(53))).expect("UDP connects at once");
+        socket
+    };
+    let kept: Vec<_> = (0..50).map(|_| connected()).collect();
+    for socket in &kept {
+        converse(socket).expect("so many it may have");
     }
-    assert_eq!(kept.len(), 50);
+    for _ in 0..2 {
+        let refused = converse(&connected()).expect_err("one more than it may have");
+        assert_eq!(refused.kind(), ErrorKind::HostUnreachable, "told at once: {refused}");
+    }
     assert!(lab.drops("flow-limit") >= 2);
-    ask_udp(&kept[0], lab.at_ext(53)).expect("what it has goes on");
+    converse(&kept[0]).expect("what it has goes on");
     let other = c2.place.any_udp();
     for _ in 0..3 {
         ask_udp(&other, lab.at_ext(53)).expect("the others are served");
     }
+}
+
+#[test]
+fn when_all_ports_towards_a_machine_are_used_up_the_sender_is_told_at_once_and_the_rest_goes_on() {
+    const PORTS: std::ops::RangeInclusive<u16> = 20_000..=20_255;
+    let lab = Lab::configured("nat_ports = \"20000-20255\"\n[timeouts]\nudp_unreplied = 1\n");
+    let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
+    let _servers = [Server::tcp(&lab.ext, "ext", 90), Server::tcp(&lab.ext, "ext", 91)];
+    // Another container has them all towards one port of a machine, by TCP and by UDP.
+    let link = Link::open(&c1.place, "eth0");
+    let ethernet = Ethernet { from: link.mac, to: lab.gateway_mac(&c1) };
+    let mut kept = Conversation::on(c1.place.connect(lab.at_ext(91)).expect("connected")).expect("greeted");
+    let take = || {
+        for port in PORTS {
+            link.send(&ethernet.udp(c1.at(port), lab.at_ext(99), b"mine"));
+            link.send(&ethernet.syn(c1.at(port), lab.at_ext(90), 1));
+        }
+    };
+    take();
+    until("all are taken", || lab.flows(&c1).len() >= 2 * PORTS.len());
+    let udp = c2.place.any_udp();
+    c2.place.run(|| udp.connect(lab.at_ext(99))).expect("UDP connects at once");
+    take();
+    udp.send(b"me too").expect("sent");
+    let told = udp.recv(&mut [0; 8]).expect_err("nobody answers");
+    assert_eq!(told.kind(), ErrorKind::HostUnreachable, "{told}");
+    take();
+    let told = c2.place.connect(lab.at_ext(90)).expect_err("no port is left");
+    assert_eq!(told.kind(), ErrorKind::HostUnreachable, "{told}");
+    assert!(lab.drops("no-port") >= 2);
+    kept.exchange(b"still there?").expect("what is there goes on");
+    ask_tcp(&c2.place, lab.at_ext(91)).expect("another destination is reached");
+    until("a port is free again", || {
+        udp.send(b"me too").is_ok() && lab.flows(&c2).iter().any(|flow| flow.destination.ends_with(":99"))
+    });
 }
 
 /// Connections that are opened, used and closed one after the other by each of a few clients.
@@ -100,12 +143,13 @@ const CONNECTIONS: u32 = 600_000;
 const CLIENTS: u32 = 4;
 
 #[test]
-fn ten_thousand_connections_a_second_for_a_minute_go_through_one_published_port() {
+fn as_many_connections_as_ten_thousand_a_second_are_in_a_minute_go_through_one_published_port() {
     let lab = Lab::configured("flows = 1048576\nhalf_open = 65536\n");
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let listener = c1.place.listen(everywhere(80)).expect("listening");
     // Ports of its own for each client, so that each uses its own again and again: in time-wait, too.
     let server = netbpf_tests::server::Counter::serve(listener);
+    let started = Instant::now();
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
@@ -118,6 +162,8 @@ fn ten_thousand_connections_a_second_for_a_minute_go_through_one_published_port(
             });
         }
     });
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{CONNECTIONS} connections in {seconds:.1} s: {:.0} per second", f64::from(CONNECTIONS) / seconds);
     assert_eq!(server.answered(), u64::from(CONNECTIONS));
     assert_eq!((lab.drops("table-full"), lab.drops("no-port"), lab.drops("flow-limit")), (0, 0, 0));
 }

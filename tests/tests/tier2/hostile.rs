@@ -273,3 +273,32 @@ fn nobody_outside_appears_to_the_host_as_127_0_0_1() {
     assert_eq!(lab.drops("martian"), before + 1);
     drop(c1);
 }
+
+#[test]
+fn a_frame_of_a_container_to_a_mac_address_that_nobody_has_there_goes_nowhere_and_is_counted() {
+    let lab = Lab::new();
+    let attacker = Attacker::new(&lab);
+    let (victim, other) = (lab.container("victim", &[]), lab.container("other", &[]));
+    let (wire, inside) = (lab.ext_link(), Link::open(&victim.place, "eth0"));
+    let aside = Link::open(&other.place, "eth0");
+    let from = attacker.container.at(20_000);
+    let stray = [2, 0xde, 0xad, 0, 0, 1];
+    for (to, receiver) in [
+        (stray, lab.at_ext(90)),
+        (stray, victim.at(90)),
+        (parse_mac(&other.mac), victim.at(90)),
+        (parse_mac(&other.mac), lab.at_ext(90)),
+        (stray, lab.at_host(90)),
+    ] {
+        let ethernet = Ethernet { from: attacker.link.mac, to };
+        attacker.link.send(&ethernet.udp(from, receiver, b"astray"));
+    }
+    dropped(&lab, "foreign-mac", 5);
+    for link in [&wire, &inside, &aside] {
+        assert!(!arrives(link, b"astray"));
+    }
+    assert_eq!(lab.flows(&attacker.container), []);
+    let direct = Ethernet { from: attacker.link.mac, to: parse_mac(&victim.mac) };
+    attacker.link.send(&direct.udp(from, victim.at(90), b"to its neighbour"));
+    assert!(arrives(&inside, b"to its neighbour"));
+}

@@ -26,6 +26,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         (create(&["-p", "10.9.9.9:8081:80"]), "10.9.9.9"),
         (create(&["-p", "127.0.0.2:8081:80"]), "127.0.0.1"),
         (create(&["-p", "20000:80"]), "nat_ports"),
+        (create(&["-p", "3868:3869/sctp"]), "3869:3869/sctp"),
         (lab.refused(&["create", "--name", name]), name),
         (lab.refused(&["create", "--name", "a/b"]), "a/b"),
         (lab.refused(&["create", "--name", ".."]), ".."),

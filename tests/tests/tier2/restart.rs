@@ -152,3 +152,41 @@ fn a_second_agent_on_the_same_state_refuses() {
     assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
     lab.unchanged(&before, "a second agent");
 }
+
+#[test]
+fn flows_go_on_under_ports_that_are_no_nat_ports_any_more() {
+    let mut lab = Lab::configured("nat_ports = \"20000-20999\"\n");
+    let c1 = lab.container("c1", &[]);
+    let _world = Server::tcp(&lab.ext, "ext", 90);
+    let mut conversation = Conversation::on(c1.place.connect(lab.at_ext(90)).expect("connected")).expect("greeted");
+    assert!((20_000..21_000).contains(&conversation.seen.client.port()));
+    lab.stop_agent();
+    lab.configure("nat_ports = \"25000-25999\"\n");
+    lab.start_agent();
+    for _ in 0..3 {
+        conversation.exchange(b"still there?").expect("its answers find it");
+    }
+    ask_tcp(&c1.place, lab.at_ext(90)).expect("new ones are made");
+}
+
+#[test]
+fn a_size_that_does_not_fit_what_is_pinned_is_refused_by_the_name_of_its_setting() {
+    let mut lab = Lab::configured("flows = 8192\nhalf_open = 1024\n");
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let _web = Server::tcp(&c1.place, "c1", 80);
+    let mut kept = Conversation::on(lab.ext.connect(lab.at_host(8080)).expect("connected")).expect("greeted");
+    lab.stop_agent();
+    for (settings, told) in [
+        ("flows = 16384\nhalf_open = 1024\n", "flows = 8192"),
+        ("flows = 8192\nhalf_open = 2048\n", "half_open = 1024"),
+        ("flows = 8192\nhalf_open = 1024\nfragments = 1024\n", "fragments = 8192"),
+        ("flows = 8192\nhalf_open = 1024\nheld_fragments = 2048\n", "held_fragments = 1024"),
+    ] {
+        let line = lab.no_agent_with(settings);
+        assert!(line.contains(told), "{line}");
+    }
+    kept.exchange(b"still there?").expect("the datapath goes on");
+    lab.configure("flows = 8192\nhalf_open = 1024\n");
+    lab.start_agent();
+    kept.exchange(b"still there?").expect("the datapath goes on");
+}

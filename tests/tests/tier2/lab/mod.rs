@@ -48,7 +48,7 @@ pub(crate) struct Lab {
     bare: Option<Footprint>,
     prefix: String,
     // A started agent reads its settings again.
-    _files: TempDir,
+    files: TempDir,
     // Last: what the places hold ends before the rig does.
     rig: Rig,
 }
@@ -104,8 +104,7 @@ impl Lab {
         let maker = Path::new(env!("CARGO_BIN_EXE_socket-maker"));
         let host = Place::with_cgroup(rig.host().clone(), &rig.cgroup(), maker).expect("a socket maker on the host");
         let ext = Place::new(rig.ext().clone());
-        let mut lab =
-            Self { host, ext, host_ip: Rig::HOST_IP, ext_ip: Rig::EXT_IP, bare: None, prefix, _files: files, rig };
+        let mut lab = Self { host, ext, host_ip: Rig::HOST_IP, ext_ip: Rig::EXT_IP, bare: None, prefix, files, rig };
         lab.bare = Some(Footprint::of(&lab));
         lab.start_agent();
         lab
@@ -371,6 +370,24 @@ impl Lab {
         let named = ["--state-dir", "--run-dir"].map(|flag| [flag.into(), directory.join(&flag[2..]).into_os_string()]);
         let flags = named.into_iter().flatten().chain(flags.iter().map(|flag| flag.into()));
         self.instance("agent", &flags.collect::<Vec<_>>())
+    }
+
+    /// Changes the settings of the next agent that is started here; of a lab that has some.
+    pub(crate) fn configure(&self, settings: &str) {
+        fs::write(self.settings(), settings).expect("written");
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.files.path().join("settings.toml")
+    }
+
+    /// What an agent says that does not start here with these settings.
+    #[track_caller]
+    pub(crate) fn no_agent_with(&self, settings: &str) -> String {
+        self.configure(settings);
+        let config = ["--config".into(), self.settings().into_os_string()];
+        let flags: Vec<OsString> = self.rig.instance_flags().into_iter().chain(config).collect();
+        self.instance("agent", &flags).refusal(settings)
     }
 
     pub(crate) fn uninstall_without_agent(&self) {
