@@ -7,8 +7,8 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
-    bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1, bpf_sock_addr,
+    __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1, bpf_sock_addr,
 };
 use aya_ebpf::helpers::generated::{
     bpf_clone_redirect, bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
@@ -181,7 +181,9 @@ impl Packet for Skb {
         }
         self.resize(len)?;
         // SAFETY: the skb is valid and as long as this, and so is the copy.
-        let result = unsafe { bpf_skb_store_bytes(self.skb.cast(), 0, copy.bytes.as_ptr().cast(), len, 0) };
+        let result = unsafe {
+            bpf_skb_store_bytes(self.skb.cast(), 0, copy.bytes.as_ptr().cast(), len, u64::from(BPF_F_RECOMPUTE_CSUM))
+        };
         if result < 0 { None } else { Some(()) }
     }
 

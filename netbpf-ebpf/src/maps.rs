@@ -510,7 +510,7 @@ impl Env<V4> for Maps {
     /// A bucket of tokens, one second's worth deep. It holds when it will be full again, in units of 1/65536 tick: so
     /// one number is all, and one that another CPU has just overwritten lets one broadcast more pass.
     #[inline(always)]
-    fn may_broadcast(&self, slot: u32) -> bool {
+    fn may_multiply(&self, slot: u32) -> bool {
         const UNIT: u64 = 1 << 16;
         let Some(place) = BROADCASTS.get_ptr_mut(slot) else { return false };
         let second = u64::from(self.config.hz) * UNIT;

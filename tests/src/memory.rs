@@ -560,7 +560,7 @@ impl<'a> Env<V4> for &'a Memory {
     }
 
     /// So many in each second of the clock.
-    fn may_broadcast(&self, slot: u32) -> bool {
+    fn may_multiply(&self, slot: u32) -> bool {
         let second = self.now.get() / u64::from(world::HZ);
         let mut broadcasts = self.broadcasts.borrow_mut();
         let (last, count) = broadcasts.entry(slot).or_default();

@@ -74,6 +74,49 @@ fn a_connection_whose_end_did_not_take_a_reset_lives_on() {
 }
 
 #[test]
+fn a_reset_in_the_originators_name_that_the_other_side_did_not_take_is_forgotten_too() {
+    let memory = Memory::new(16);
+    let client = Talk::from_outside(&memory, CLIENT, WEB);
+    let seen = client.establish(Speech::SYN);
+    let forged = Tuple::new(Speech::SYN, CLIENT, WEB);
+    say(&memory, Hook::Uplink, &forged, RST, AFTER_SYN + 100, 0);
+    assert_eq!(state(&client), State::Reset);
+    Talk::server_of(&memory, C1, seen).say(Speech::ACK);
+    assert_eq!(state(&client), State::Established);
+    memory.sleep(3600);
+    assert_eq!(collect(&memory), 0);
+}
+
+#[test]
+fn whoever_closes_first_a_connection_ends_in_time_wait() {
+    for client_first in [true, false] {
+        let memory = Memory::new(16);
+        let client = Talk::from_outside(&memory, CLIENT, WEB);
+        let seen = client.establish(Speech::SYN);
+        let server = Talk::server_of(&memory, C1, seen);
+        let [first, second] = if client_first { [client, server] } else { [server, client] };
+        first.say(Speech::FIN);
+        assert_eq!(state(&client), State::FinWait);
+        second.say(Speech::FIN);
+        assert_eq!(state(&client), State::Closing);
+        first.say(Speech::ACK);
+        assert_eq!(state(&client), State::TimeWait, "the client first: {client_first}");
+    }
+}
+
+#[test]
+fn a_fin_that_acknowledges_what_was_never_sent_closes_nothing() {
+    let memory = Memory::new(16);
+    let client = Talk::from_outside(&memory, CLIENT, WEB);
+    client.establish(Speech::SYN);
+    let forged = Tuple::new(Speech::SYN, CLIENT, WEB);
+    for (flags, ack) in [(FIN | ACK, AFTER_SYN + 1), (FIN | ACK, 1 << 30), (FIN, 0)] {
+        say(&memory, Hook::Uplink, &forged, flags, AFTER_SYN, ack);
+        assert_eq!(state(&client), State::Established, "{flags:#x} {ack}");
+    }
+}
+
+#[test]
 fn a_fin_and_a_syn_that_somebody_guesses_end_no_connection() {
     let memory = Memory::new(16);
     let client = Talk::from_outside(&memory, CLIENT, WEB);

@@ -130,3 +130,13 @@ fn a_storm_is_held_down_by_name_and_passes() {
     let unicast = frame_on(egress(C1), link_on(egress(C1)).datagram(at(C1.ip, 1), at(C2.ip, 2), 64, b"x"));
     assert!(matches!(travel(&memory, egress(C1), &mut unicast.clone()), Verdict::Peer { .. }));
 }
+
+#[test]
+fn a_newcomer_whom_nobody_points_to_yet_reaches_each_member_once() {
+    let mut memory = Memory::new(16);
+    memory.endpoints.insert(C3.slot, C1.endpoint(1));
+    let third = memory.endpoints[&C3.slot].ifindex;
+    memory.members = [(C1.slot, C2.slot), (C2.slot, C3.slot), (C3.slot, C2.slot)].into_iter().collect();
+    let (verdict, copies) = broadcast(&memory, Ipv4Addr::BROADCAST, BROADCAST);
+    assert_eq!((verdict, copies), (Verdict::Done, vec![C2.device(), third]));
+}

@@ -3,9 +3,9 @@
 use netbpf_common::abi::{ConfigFlags, DropReason, Event, NetworkFlags};
 use netbpf_common::path::{HostSocket, Verdict};
 use netbpf_tests::fixture::Hook;
-use netbpf_tests::journey::{Speech, Tuple, answer, collect, flows, scope_of};
+use netbpf_tests::journey::{Speech, Tuple, answer, collect, flows, scope_of, send};
 use netbpf_tests::memory::Memory;
-use netbpf_tests::talk::{CLIENT, SERVER, Talk, assert_exhausted, at, peer};
+use netbpf_tests::talk::{CLIENT, SERVER, Talk, assert_exhausted, at, egress, peer};
 use netbpf_tests::world::{C1, C2, C3, FAR, GATEWAY, GENERATION, HOST, NAT_FIRST, NAT_LAST, OUTSIDE, UPLINK};
 
 /// The world, in which the first network has mappings.
@@ -139,4 +139,54 @@ fn mappings_count_among_what_a_container_may_have() {
     memory.sleep(301);
     collect(&memory);
     assert!(memory.confirmed.borrow().values().all(|count| *count == 0), "{:?}", memory.confirmed);
+}
+
+#[test]
+fn a_service_that_the_host_begins_on_a_mapped_port_is_the_hosts() {
+    let mut memory = world();
+    let mapped = Talk::of(&memory, C1, 20_000, SERVER).say(Speech::Udp).tuple().from;
+    let known = Talk::from_outside(&memory, CLIENT, mapped);
+    assert_eq!(known.say(Speech::Udp).verdict, peer(C1));
+    let stranger = at(FAR, 5000);
+    for from in [stranger, CLIENT] {
+        let found = Tuple::new(Speech::Udp, from, mapped).key(scope_of(Hook::Uplink));
+        memory.sockets.insert(found, HostSocket::Listening);
+    }
+    let stranger = Talk::from_outside(&memory, stranger, mapped).say(Speech::Udp);
+    assert_eq!(stranger.verdict, Verdict::Pass);
+    let known = Talk::from_outside(&memory, CLIENT, mapped);
+    assert_eq!(known.say(Speech::Udp).verdict, peer(C1), "a conversation that was there stays");
+}
+
+#[test]
+fn no_packet_follows_a_mapping_as_if_it_were_a_flow() {
+    let memory = world();
+    let mapped = Talk::of(&memory, C1, 20_000, SERVER).say(Speech::Udp).tuple().from;
+    let nobody = at([0, 0, 0, 0].into(), 0);
+    let before = flows(&memory).len();
+    let outside = send(&memory, Hook::Uplink, Speech::Udp, nobody, mapped);
+    assert_eq!(outside.verdict, Verdict::Pass);
+    let inside = send(&memory, egress(C1), Speech::Udp, at(C1.ip, 20_000), nobody);
+    assert_eq!(inside.verdict, Verdict::Drop(DropReason::Martian));
+    // The key that the container's side of a mapping has: the address of the uplink, and no port.
+    let inside = send(&memory, egress(C1), Speech::Udp, at(C1.ip, 20_000), at(HOST, 0));
+    assert!(matches!(inside.verdict, Verdict::Drop(_)), "{:?}", inside.verdict);
+    assert_eq!(flows(&memory).len(), before);
+}
+
+#[test]
+fn the_middle_of_a_connection_opens_nothing_by_a_mapping() {
+    let memory = world();
+    let mapped = Talk::of(&memory, C1, 20_000, SERVER).say(Speech::SYN).tuple().from;
+    let before = flows(&memory).len();
+    for speech in [Speech::ACK, Speech::FIN, Speech::RST, Speech::SYN_ACK] {
+        let stranger = Talk::from_outside(&memory, CLIENT, mapped).say(speech);
+        assert_eq!(stranger.verdict, Verdict::Pass, "{speech:?} from outside");
+        assert_eq!(flows(&memory).len(), before);
+    }
+    for speech in [Speech::ACK, Speech::FIN, Speech::RST, Speech::SYN_ACK] {
+        let neighbour = Talk::of(&memory, C2, 25_000, mapped).say(speech);
+        assert_ne!(neighbour.verdict, peer(C1), "{speech:?}");
+    }
+    assert_eq!(Talk::from_outside(&memory, CLIENT, mapped).say(Speech::SYN).verdict, peer(C1));
 }

@@ -9,7 +9,7 @@ use netbpf_tests::journey::{Arrival, Speech, answer, frame_on, is_transport_soun
 use netbpf_tests::memory::Memory;
 use netbpf_tests::packet::fragmented;
 use netbpf_tests::talk::{CLIENT, DNS, SERVER, Talk, WEB, at, egress, peer};
-use netbpf_tests::world::{C1, C2, FAR, MTU};
+use netbpf_tests::world::{BEHIND_FOREIGN, C1, C2, Container, FAR, MTU};
 use proptest::prelude::*;
 
 const ETHERNET: usize = 14;
@@ -110,6 +110,50 @@ fn what_is_held_for_a_first_that_never_comes_is_not_given_to_another_packet() {
     assert_eq!(&together(&arrived)[ETHERNET + 28..], &[2; 200]);
 }
 
+/// A datagram of a container, in four fragments.
+fn quarters(from: Container, to: SocketAddrV4, id: u16, byte: u8) -> Vec<Vec<u8>> {
+    fragmented(&link_on(egress(from)).datagram(at(from.ip, 20_000), to, 64, &[byte; 248]), id, 64)
+}
+
+#[test]
+fn a_number_that_is_used_again_soon_belongs_to_the_new_packet() {
+    let memory = Memory::new(16);
+    let before = quarters(C1, SERVER, 7, 1);
+    assert_eq!(arrive(&memory, egress(C1), &before).len(), 4);
+    memory.sleep(2);
+    let mut next = quarters(C1, DNS, 7, 2);
+    // The same addresses, so the same key but for the port.
+    next = next.into_iter().rev().collect();
+    let arrived = arrive(&memory, egress(C1), &next);
+    assert_eq!(arrived.len(), 4);
+    let there = together(&arrived);
+    assert_eq!(netbpf_tests::journey::Tuple::read(&there).expect("UDP").to, at(C2.ip, 53));
+}
+
+#[test]
+fn what_is_held_of_an_older_packet_does_not_come_in_with_a_newer_one() {
+    let memory = Memory::new(16);
+    let lost = quarters(C1, SERVER, 7, 1);
+    assert!(arrive(&memory, egress(C1), &lost[1..]).is_empty(), "three are held");
+    memory.sleep(u64::from(FRAGMENT_SECONDS) + 1);
+    let next = quarters(C1, SERVER, 7, 2);
+    let arrived = arrive(&memory, egress(C1), &[next[1].clone(), next[0].clone(), next[2].clone(), next[3].clone()]);
+    assert_eq!(arrived.len(), 4);
+    assert_eq!(&together(&arrived)[ETHERNET + 28..], &[2; 248]);
+}
+
+#[test]
+fn a_first_fragment_that_is_too_long_to_be_put_aside_goes_on() {
+    let memory = Memory::new(16);
+    let whole = link_on(egress(C1)).datagram(at(C1.ip, 20_000), DNS, 64, &[7; 5000]);
+    let pieces = fragmented(&whole, 7, (HELD_LEN + 8).next_multiple_of(8));
+    let last = pieces.last().expect("a last one").clone();
+    assert!(pieces[0].len() > HELD_LEN && last.len() < HELD_LEN);
+    assert!(arrive(&memory, egress(C1), &[last]).is_empty(), "it is held");
+    let arrived = arrive(&memory, egress(C1), &pieces[..pieces.len() - 1]);
+    assert_eq!(arrived.len(), pieces.len() - 1);
+}
+
 #[test]
 fn what_cannot_be_held_is_dropped_by_name() {
     let memory = Memory::new(16);
@@ -139,6 +183,18 @@ fn fragments_of_the_host_itself_are_left_alone() {
     }
 }
 
+#[test]
+fn fragments_that_the_host_forwards_are_not_looked_at() {
+    let memory = Memory::new(16);
+    let whole = link_on(Hook::Uplink).datagram(CLIENT, at(BEHIND_FOREIGN, 40_000), 64, &[7; 200]);
+    for piece in fragmented(&whole, 7, 64).into_iter().rev() {
+        let mut frame = frame_on(Hook::Uplink, piece.clone());
+        assert_eq!(travel(&memory, Hook::Uplink, &mut frame), Verdict::Pass);
+        assert_eq!(frame.bytes, piece);
+    }
+    assert!(memory.fragments.borrow().is_empty(), "they take no room from others");
+}
+
 // --- MSS ---
 
 const MSS: u16 = MTU - 40;
@@ -151,6 +207,17 @@ fn announced(memory: &Memory, hook: Hook, from: SocketAddrV4, to: SocketAddrV4, 
     assert!(arrival.way_back().is_some(), "{verdict:?}");
     assert!(is_transport_sound(&arrival.bytes), "{options:?}");
     arrival.bytes[ETHERNET + 40..][..options.len()].to_vec()
+}
+
+#[test]
+fn no_syn_is_held_down_to_what_another_flow_takes() {
+    let mut memory = Memory::new(16);
+    memory.networks.get_mut(&1).expect("is there").flags |= NetworkFlags::CLAMP_MSS;
+    let big = mss(8960);
+    announced(&memory, egress(C1), at(C1.ip, 20_000), SERVER, &big);
+    // Between containers nothing has the uplink's MTU.
+    let inner = announced(&memory, egress(C1), at(C1.ip, 20_001), at(C2.ip, 80), &big);
+    assert_eq!(inner, big);
 }
 
 fn mss(value: u16) -> [u8; 4] {

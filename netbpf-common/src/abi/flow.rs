@@ -214,7 +214,7 @@ impl Sent {
 pub enum TargetKind {
     /// Into the endpoint whose slot is [`Flow::target`].
     Endpoint = 1,
-    /// Out of the uplink whose ifindex is [`Flow::target`], to [`Flow::next_hop`].
+    /// Out of the uplink whose ifindex is [`Flow::uplink`], to [`Flow::next_hop`].
     World = 2,
     /// To the host's own stack, by netbpf0.
     Host = 3,

@@ -29,7 +29,7 @@ pub mod generation {
     pub const ALWAYS: u32 = 0;
     /// Changes with every publish and unpublish: owner of flows to the host that no rule claimed.
     pub const PUBLISH_EPOCH: u32 = 1;
-    /// Changes with every route, uplink and uplink address: owner of flows to the world.
+    /// Changes with every route, uplink and uplink address: entries that lead to the world ask for their route again.
     pub const ROUTE_EPOCH: u32 = 2;
     /// The last endpoint generation given out. Pinned with the map, so it never goes back.
     pub const LAST_ENDPOINT: u32 = 3;

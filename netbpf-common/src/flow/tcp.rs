@@ -11,6 +11,8 @@ use crate::wire::{L4, tcp_flags};
 
 /// Shift count taken for a connection whose handshake was not seen: windows up to 16 MiB.
 const UNKNOWN_SCALE: u8 = 8;
+/// Bytes that may be under way to who closes, whatever its window has become.
+const LARGE_WINDOW: u32 = 1 << 20;
 /// The largest there is (RFC 7323 section 2.3).
 const MAX_SCALE: u8 = 14;
 
@@ -84,9 +86,14 @@ pub fn believed(word: Word, l4: &L4, payload: u32, own: &Sent, other: &Sent) -> 
         }
     }
     if flags & tcp_flags::FIN != 0 && other.known & Sent::ACK != 0 {
-        // The end of the segment: data before it may have been acknowledged already.
+        // The end of the segment: data before it may have been acknowledged already. And it acknowledges what was lately
+        // sent: of one that is believed nothing can be taken back.
         let beyond = end(l4, payload).wrapping_sub(other.ack);
-        if beyond > other.window_bytes().saturating_add(1) {
+        let behind = other.end.wrapping_sub(l4.ack);
+        let fits = beyond <= other.window_bytes().saturating_add(1)
+            && flags & tcp_flags::ACK != 0
+            && behind <= own.window_bytes().max(LARGE_WINDOW);
+        if !fits {
             flags &= !tcp_flags::FIN;
         }
     }
@@ -160,7 +167,11 @@ mod tests {
     #[test]
     fn a_fin_that_repeats_acknowledged_data_is_believed_and_one_beyond_the_window_is_not() {
         let (client, server, word) = opened();
-        let fin = |seq, payload| believed(word, &segment(FIN | ACK, seq, 0), payload, &server, &client) & FIN != 0;
+        let fin_of =
+            |flags, seq, ack, payload| believed(word, &segment(flags, seq, ack), payload, &server, &client) & FIN != 0;
+        let fin = |seq, payload| fin_of(FIN | ACK, seq, u32::MAX, payload);
+        assert!(!fin_of(FIN, 501, 0, 0), "no segment of an open connection is without ACK");
+        assert!(!fin_of(FIN | ACK, 501, 1 << 30, 0), "it acknowledges what was never sent");
         assert!(fin(501, 0));
         assert!(fin(400, 200), "its end is new");
         assert!(!fin(1 << 30, 0));

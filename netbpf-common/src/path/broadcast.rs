@@ -22,7 +22,7 @@ pub(super) fn broadcast<F: Family, E: Env<F>, P: Packet>(
     if !is_for_many(parsed.ip.dst, subnet) || parsed.ip.proto == protocol::IGMP {
         return Err(DropReason::Multicast.into());
     }
-    if !env.may_broadcast(slot) {
+    if !env.may_multiply(slot) {
         return Err(DropReason::BroadcastRate.into());
     }
     replicate(env, packet, slot, u32::from(endpoint.network));
@@ -31,17 +31,18 @@ pub(super) fn broadcast<F: Family, E: Env<F>, P: Packet>(
 
 /// Whether an address is that of a group, or of everybody in the subnet (RFC 919).
 #[inline(always)]
-fn is_for_many<A: Address>(dst: A, subnet: &Subnet<A>) -> bool {
+pub(super) fn is_for_many<A: Address>(dst: A, subnet: &Subnet<A>) -> bool {
     dst.is_group() || subnet.contains(dst) && dst.or(subnet.mask) == A::ONES
 }
 
-/// How many copies were sent.
+/// Sends the copies. A number that says nothing, since that is what BPF functions return.
 #[inline(never)]
 fn replicate<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, slot: u32, network: u32) -> u32 {
-    let mut next = env.next_member(slot);
-    let mut copies = 0;
-    for _ in 0..MEMBERS {
-        if next == slot || next == 0 {
+    let first = env.next_member(slot);
+    let mut next = first;
+    for turn in 0..MEMBERS {
+        // Round, also for a newcomer whom nobody points to yet.
+        if next == slot || next == 0 || turn != 0 && next == first {
             break;
         }
         // A member that has just left leads no further: its neighbours point past it already.
@@ -49,9 +50,8 @@ fn replicate<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, slot: u32
         if member.generation != 0 && u32::from(member.network) == network && packet.send_copy(member.ifindex).is_some()
         {
             env.count(Event::Replicated);
-            copies += 1;
         }
         next = env.next_member(next);
     }
-    copies
+    0
 }

@@ -135,7 +135,7 @@ pub(super) fn decide<F: Family, E: Env<F>, P: Packet>(
         }
         None => return Err(Refusal::Drop(DropReason::Internal)),
     };
-    if key.scope == Scope::Uplink as u16 && is_for_host_too(parsed) {
+    if P::HAS_ETHERNET && key.scope == Scope::Uplink as u16 && is_for_host_too(parsed) {
         // The host gets it too, see `uplink`, and gets it whole.
         decision.rewrite.hop = false;
     }

@@ -1,6 +1,6 @@
 //! Everything a container sends.
 
-use super::broadcast::broadcast;
+use super::broadcast::{broadcast, is_for_many};
 use super::decide::{carry, carry_direct, check_destination, fits, is_addressed, survives_hop, verdict};
 use super::family::IcmpError;
 use super::follow::{self, follow, opens, way_out};
@@ -12,7 +12,7 @@ use super::{
     publish,
 };
 use crate::abi::{DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, NetworkFlags, Scope, Transport, generation};
-use crate::wire::{Be16, Ethernet, Kind, Mac, protocol};
+use crate::wire::{Be16, Ethernet, Kind, protocol};
 
 /// TC ingress of an endpoint's host-side device.
 #[inline(always)]
@@ -68,10 +68,6 @@ fn route<F: Family, P: Packet, E: Env<F>>(
     if parsed.ip.src != F::address_of(endpoint) {
         return Err(DropReason::SpoofedAddress.into());
     }
-    if parsed.ethernet.dst.is_group() {
-        let network = env.network(endpoint.network).ok_or(DropReason::UnknownDevice)?;
-        return broadcast(env, packet, parsed, endpoint, F::subnet_of(network), slot_of_device(endpoint.ifindex));
-    }
     if parsed.ip.header_len > F::HEADER_LEN {
         return Err(DropReason::IpOption.into());
     }
@@ -79,6 +75,10 @@ fn route<F: Family, P: Packet, E: Env<F>>(
     // could have it repaired on the way out, in favour of an address of its choice.
     if !parsed.ip.is_intact {
         return Err(DropReason::Malformed.into());
+    }
+    if parsed.ethernet.dst.is_group() {
+        let network = env.network(endpoint.network).ok_or(DropReason::UnknownDevice)?;
+        return broadcast(env, packet, parsed, endpoint, F::subnet_of(network), slot_of_device(endpoint.ifindex));
     }
     if parsed.l4.kind == Kind::Icmp {
         return Err(DropReason::IcmpError.into());
@@ -130,7 +130,10 @@ fn open<F: Family, E: Env<F>, P: Packet>(
 #[inline(always)]
 fn takes_the_way<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &P, parsed: &Parsed<F>) -> Result<(), Refusal> {
     let scratch = env.scratch().ok_or(DropReason::Internal)?;
-    let receiver = env.endpoint(scratch.new.forward.slot()).map_or(Mac::default(), |endpoint| endpoint.mac);
+    let receiver = match scratch.new.forward.slot() {
+        0 => env.config().gateway_mac,
+        slot => env.endpoint(slot).ok_or(DropReason::NoEndpoint)?.mac,
+    };
     is_addressed(env, parsed, Scope::Container as u16, receiver)?;
     if !scratch.new.forward.leaves() {
         return Ok(());
@@ -189,7 +192,9 @@ fn choose<F: Family, E: Env<F>>(
         let rule = Transport::from_protocol(key.proto)
             .and_then(|transport| publish::find(env, key.dst, transport, key.dport.get()));
         let Some(rule) = rule else {
-            if let Some(mapped) = mapping::find(env, key, mapping) {
+            if opens(&parsed.l4)
+                && let Some(mapped) = mapping::find(env, key, mapping)
+            {
                 // A container that reaches itself must not see its own address as the sender.
                 let src = if mapped.forward.slot() == slot { subnet.gateway } else { key.src };
                 return Ok(NewFlow { src, back, ..mapped });
@@ -209,6 +214,9 @@ fn choose<F: Family, E: Env<F>>(
             owner: rule.stamp,
             ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), back)
         });
+    }
+    if is_for_many(key.dst, subnet) {
+        return Err(DropReason::Multicast.into());
     }
     if subnet.contains(key.dst) {
         return Err(Refusal::Icmp(IcmpError::HostUnreachable));

@@ -223,8 +223,9 @@ pub trait Env<F: Family> {
 
     /// Slot of the next endpoint of the same network, all of them in a ring; 0 for none.
     fn next_member(&self, slot: u32) -> u32;
-    /// Whether an endpoint may broadcast once more at this time.
-    fn may_broadcast(&self, slot: u32) -> bool;
+    /// Whether one more packet of an endpoint, by slot, may become several at this time; slot 0 stands for whoever is
+    /// outside, and an answer to what may be forged.
+    fn may_multiply(&self, slot: u32) -> bool;
 
     /// Which socket of the host would receive a packet with this key.
     fn host_socket(&self, key: &FlowKey<F::Addr>) -> HostSocket;

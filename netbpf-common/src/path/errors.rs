@@ -7,7 +7,7 @@ use super::parse::quoted_transport;
 use super::refusal::Refusal;
 use super::uplink::is_nat_port;
 use super::{Decision, Env, Family, HostSocket, Ip, Packet, Parsed, Part, Translation};
-use crate::abi::{DropReason, Event, FlowKey, Scope, TargetKind, Transport};
+use crate::abi::{DropReason, Event, FlowKey, Scope, Transport};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::{Address, Be16, Checksum, Ethernet, IcmpV4, Kind, L4, Mac, Ports, Tcp};
 
@@ -34,7 +34,11 @@ impl<F: Family> Quote<F> {
     const L4_AT: u32 = Self::IP_AT + F::HEADER_LEN;
 
     #[inline(always)]
-    fn read<P: Packet>(packet: &mut P) -> Option<Self> {
+    fn read<P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Option<Self> {
+        // What lies behind the error is padding. RFC 792 asks for eight bytes behind the header.
+        if Self::L4_AT + IcmpV4::LEN > Ethernet::LEN + parsed.ip.total_len {
+            return None;
+        }
         packet.reach(Self::L4_AT + Tcp::LEN);
         let ip = F::read(packet, Self::IP_AT).ok()?;
         // Ports are in the first fragment alone.
@@ -65,15 +69,15 @@ pub(super) fn key_of<F: Family, E: Env<F>, P: Packet>(
     if parsed.l4.kind != Kind::Error {
         return Some(parsed.key(scope));
     }
-    if !read(env, packet) {
+    if !read(env, packet, parsed) {
         return None;
     }
     Some(env.scratch()?.quote.answer(scope))
 }
 
 #[inline(never)]
-fn read<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P) -> bool {
-    let Some(quote) = Quote::<F>::read(packet) else { return false };
+fn read<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, parsed: &Parsed<F>) -> bool {
+    let Some(quote) = Quote::<F>::read(packet, parsed) else { return false };
     let Some(mut scratch) = env.scratch() else { return false };
     scratch.quote = quote;
     true
@@ -90,10 +94,6 @@ pub(super) fn translate<F: Family, E: Env<F>, P: Packet>(
     let Some(scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
     let (quote, flow) = (&scratch.quote, &scratch.flow);
     let is_its_receiver = parsed.ip.src == quote.ip.dst;
-    if flow.target_kind == TargetKind::World as u8 && !is_its_receiver {
-        // Nothing would say what address it leaves with.
-        return Refusal::Drop(DropReason::IcmpError).code();
-    }
     let decision = match decide(env, packet, parsed, key, flow) {
         Ok(decision) => decision,
         Err(refusal) => return refusal.code(),

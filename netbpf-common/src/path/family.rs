@@ -66,7 +66,7 @@ impl<A> Ip<A> {
 pub enum IcmpError {
     /// Nobody there.
     HostUnreachable,
-    /// Not now, for want of what it takes, which is the reason (RFC 5508 REQ-9).
+    /// Not now, for want of what it takes, which is the reason (RFC 5508 REQ-8).
     Prohibited(DropReason),
     /// The hop limit ran out at the gateway.
     TimeExceeded,

@@ -2,7 +2,7 @@
 
 use super::refusal::{Refusal, checked, code};
 use super::{Env, Family, FlowEntry, Parsed, RouteQuery, Translation, publish, table};
-use crate::abi::{DropReason, Event, Flow, FlowKey, Life, Stamp, TargetKind, Transport, UplinkFlags, generation};
+use crate::abi::{DropReason, Event, Flow, FlowKey, Life, Stamp, TargetKind, Transport, UplinkFlags, Word, generation};
 use crate::flow::{Direction, advance, reopens, tcp};
 use crate::wire::{Be16, Kind, L4, tcp_flags};
 
@@ -37,7 +37,7 @@ pub(super) fn follow<F: Family, E: Env<F>>(
         entry.read_into(&mut scratch.flow);
 
         // The entry may have been deleted and used again before it was read, or while it was.
-        if !table::is_believable(&entry, &scratch.flow, key) {
+        if !table::is_believable(&entry, &scratch.flow, key) || scratch.flow.word.has(Word::MAPPING) {
             return Ok(false);
         }
         is_unusual(env, parsed, &scratch.flow, source_generation)

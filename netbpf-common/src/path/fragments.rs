@@ -59,14 +59,18 @@ pub(super) fn follow_first<F: Family, E: Env<F>, P: Packet>(
     scope: Scope,
     held: u64,
 ) -> Result<(), Refusal> {
-    if held == 0 { Ok(()) } else { checked(release(env, packet, parsed, scope)) }
+    if held == 0 { Ok(()) } else { checked(release(env, packet, parsed, scope, held)) }
 }
 
-/// What is remembered of the packet, if that is not of another one that had its number before.
+/// What is remembered of the packet, if that is not of another one that had its number before. A number is used again soon
+/// on a fast wire (RFC 4963): once the first has come, the others are not waited for longer than they take.
 #[inline(always)]
 fn known<F: Family, E: Env<F>>(env: &E, key: &FragmentKey<F::Addr>) -> Option<Fragment> {
-    let patience = u64::from(FRAGMENT_SECONDS) * u64::from(env.config().hz);
-    env.recall(key).filter(|first| env.now().saturating_sub(first.seen) <= patience)
+    let hz = u64::from(env.config().hz);
+    env.recall(key).filter(|known| {
+        let patience = if known.has_come == 0 { u64::from(FRAGMENT_SECONDS) * hz } else { hz };
+        env.now().saturating_sub(known.seen) <= patience
+    })
 }
 
 /// Remembers the ports of a first fragment; how many others are held for it.
@@ -108,29 +112,46 @@ pub(super) fn hold<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &P, parsed:
         return lost;
     };
     let Some(mut room) = env.room() else { return lost };
-    if packet.save(&mut room).is_none() || !env.hold(&HeldKey { packet: packet_key, place: place as u32 }, &room) {
+    if packet.save(&mut room).is_none()
+        || !env.hold(&HeldKey { packet: packet_key, place: first_place::<P>() + place as u32 }, &room)
+    {
         return lost;
     }
     env.count(Event::FragmentHeld);
     code::DONE
 }
 
+/// Where fragments of devices with Ethernet headers have their places among those that are held, and where others.
+#[inline(always)]
+const fn first_place<P: Packet>() -> u32 {
+    if P::HAS_ETHERNET { 0 } else { 1 << 16 }
+}
+
 /// Lets the fragments that are held for a first come in behind it. A code.
 #[inline(never)]
-fn release<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, parsed: &Parsed<F>, scope: Scope) -> u64 {
-    let internal = Refusal::Drop(DropReason::Internal).code();
+fn release<F: Family, E: Env<F>, P: Packet>(
+    env: &E,
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    scope: Scope,
+    held: u64,
+) -> u64 {
     let mut key = HeldKey { packet: key(parsed, scope), place: 0 };
-    let Some(mut own) = env.room() else { return internal };
+    let Some(mut own) = env.room() else { return code::GOOD };
+    // One that is too long to be put aside goes on alone.
     if packet.save(&mut own).is_none() {
-        return internal;
+        return code::GOOD;
     }
     for place in 0..HELD_FRAGMENTS {
-        key.place = place;
-        let Some(held) = env.held(&key) else { break };
-        if packet.restore(&held).and_then(|()| packet.receive_again()).is_some() {
+        if u64::from(place) >= held {
+            break;
+        }
+        key.place = first_place::<P>() + place;
+        let Some(frame) = env.held(&key) else { continue };
+        if packet.restore(&frame).and_then(|()| packet.receive_again()).is_some() {
             env.count(Event::FragmentReleased);
         }
         env.let_go(&key);
     }
-    if packet.restore(&own).is_some() { code::GOOD } else { internal }
+    if packet.restore(&own).is_some() { code::GOOD } else { Refusal::Drop(DropReason::Internal).code() }
 }

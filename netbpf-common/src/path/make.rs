@@ -137,6 +137,8 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
         return Err(DropReason::FlowLimit);
     }
     let alive = Word::half(env.next_flow_id());
+    // Of the way that was looked up, if one was; else of whatever flow lay here before.
+    let mtu = if new.forward.leaves() { flow.mtu } else { 0 };
     begin(env, flow, alive);
     flow.owner = new.owner;
     flow.other = *key;
@@ -156,6 +158,7 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     flow.source_generation = new.back.generation;
     (flow.address_delta, flow.port_delta) = deltas(key, &reply);
     new.forward.write(env, flow);
+    flow.mtu = mtu;
     complete(env, flow, alive)
 }
 
@@ -167,6 +170,7 @@ pub(super) fn begin<F: Family, E: Env<F>>(env: &E, flow: &mut Flow<F::Addr>, ali
     flow.packets = 0;
     flow.bytes = 0;
     flow.is_reply = 1;
+    flow.mtu = 0;
     flow.sent = Sent::default();
 }
 

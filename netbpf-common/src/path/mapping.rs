@@ -1,7 +1,7 @@
 //! Endpoint-independent mappings (RFC 4787 REQ-1): a container's port has one NAT port towards everybody, and with
 //! REQ-8's endpoint-independent filtering everybody can send to it.
 //!
-//! A mapping is a flow without a second end: its keys have zeros there, so no packet finds it by itself. It is
+//! A mapping is a flow without a second end, which no packet follows. It is
 //! consulted when a packet has no flow of its own, and it lives and dies by the rules of flows: inserting its R entry is the
 //! allocation of the port, it counts among its container's confirmed flows, a stale generation ends it, the collector takes
 //! it when no flow uses it and none was opened by it for long.
@@ -9,7 +9,7 @@
 use super::follow::epoch;
 use super::make::{Leg, NewFlow, begin, complete, reserve};
 use super::refusal::{Refusal, code};
-use super::{Env, Family, FlowEntry, Scratch, table};
+use super::{Env, Family, FlowEntry, HostSocket, Scratch, table};
 use crate::abi::{ConfigFlags, DropReason, Endpoint, Event, Flow, FlowKey, Scope, TargetKind, Word, generation};
 use crate::wire::{Be16, protocol};
 
@@ -19,12 +19,14 @@ pub(super) const fn has_mappings(proto: u8) -> bool {
     matches!(proto, protocol::UDP | protocol::TCP)
 }
 
-/// The key that a mapping is found by from the side of its container, or from outside: without the other end.
+/// The key that a mapping is found by from the side of its container, with the address that it leaves with in place of the
+/// other end: each uplink has mappings of its own.
 #[inline(always)]
-fn inner<F: Family>(key: &FlowKey<F::Addr>) -> FlowKey<F::Addr> {
-    FlowKey::new(Scope::Container, key.proto, key.src, key.sport, F::Addr::default(), Be16::ZERO)
+fn inner<F: Family>(key: &FlowKey<F::Addr>, address: F::Addr) -> FlowKey<F::Addr> {
+    FlowKey::new(Scope::Container, key.proto, key.src, key.sport, address, Be16::ZERO)
 }
 
+/// The key that it is found by from outside: without the other end.
 #[inline(always)]
 fn outer<F: Family>(proto: u8, address: F::Addr, port: Be16) -> FlowKey<F::Addr> {
     FlowKey::new(Scope::Uplink, proto, F::Addr::default(), Be16::ZERO, address, port)
@@ -49,19 +51,18 @@ fn find_or_make<F: Family, E: Env<F>>(
 ) -> Result<(), DropReason> {
     let mut scratch = env.scratch().ok_or(DropReason::Internal)?;
     let Scratch { new, mapping, .. } = &mut *scratch;
-    let original = inner::<F>(key);
+    let original = inner::<F>(key, new.src);
     if let Some(entry) = env.flow(&original) {
         entry.read_into(mapping);
-        if table::is_believable(&entry, mapping, &original)
-            && mapping.source_generation == generation
-            && mapping.other.dst == new.src
-        {
-            entry.touch(env.now(), 0);
-            new.sport = mapping.other.dport;
-            return Ok(());
+        if table::is_believable(&entry, mapping, &original) {
+            if mapping.source_generation == generation {
+                entry.touch(env.now(), 0);
+                new.sport = mapping.other.dport;
+                return Ok(());
+            }
+            // Of a predecessor with this address.
+            table::end_either(env, &original, &entry, mapping);
         }
-        // Of a predecessor, or on an address that is no longer the way out's.
-        table::end_either(env, &original, &entry, mapping);
     }
 
     mapping.payer = slot;
@@ -109,6 +110,10 @@ pub(super) fn find<F: Family, E: Env<F>>(
     }
     let reply = outer::<F>(key.proto, key.dst, key.dport);
     let entry = env.flow(&reply)?;
+    // A service that the host has begun since has its port.
+    if env.host_socket(key) != HostSocket::None {
+        return None;
+    }
     entry.read_into(mapping);
     if !table::is_believable(&entry, mapping, &reply) {
         return None;

@@ -112,7 +112,7 @@ pub fn end_either<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>, entry: 
 /// Lets a packet act on the state of its flow; `flags` are the control bits of a TCP segment as far as they are
 /// believed. False: the flow is no more, a miss.
 ///
-/// A packet that changes nothing costs nothing here; a reply that does looks its O entry up.
+/// A packet that changes nothing costs nothing here; one that does looks the other entry up.
 #[inline(always)]
 pub fn step<F: Family, E: Env<F>>(env: &E, entry: &E::Entry, flow: &Flow<F::Addr>, kind: Kind, flags: u8) -> bool {
     let direction = Direction::of(flow.is_reply);
@@ -122,13 +122,15 @@ pub fn step<F: Family, E: Env<F>>(env: &E, entry: &E::Entry, flow: &Flow<F::Addr
     if advance(flow.word, direction, kind, flags) == flow.word {
         return true;
     }
-    if direction == Direction::Original {
-        return advance_entry(env, entry, flow.word, direction, kind, flags).is_some();
-    }
-    let Some(original) = env.flow(&flow.other) else { return false };
-    match advance_entry(env, &original, flow.word, direction, kind, flags) {
+    let Some(other) = env.flow(&flow.other) else { return false };
+    let (original, reply) = match direction {
+        Direction::Original => (entry, &other),
+        Direction::Reply => (&other, entry),
+    };
+    match advance_entry(env, original, flow.word, direction, kind, flags) {
         Some(word) => {
-            entry.copy_word(word);
+            // Whether a packet changes anything is told by the copy of its own direction.
+            reply.copy_word(word);
             true
         }
         None => false,
@@ -153,9 +155,11 @@ fn advance_entry<F: Family, E: Env<F>>(
         if next == word {
             return Some(next);
         }
+        // Read before: once it is swapped, another CPU may end the flow and a third use its place again.
+        let payer = original.payer();
         if original.swap(word, next) {
             if word.life() == Life::Half && next.life() == Life::Established {
-                env.count_confirmed(original.payer(), 1);
+                env.count_confirmed(payer, 1);
             }
             return Some(next);
         }

@@ -7,8 +7,8 @@ use super::make::{Leg, NewFlow, make};
 use super::refusal::{Refusal, checked, code, split};
 use super::refuse::{Teller, refuse};
 use super::{
-    Env, Family, HostSocket, Packet, Parsed, Rewrite, Translation, V4, Verdict, apply, errors, fragments, mapping,
-    parse, publish,
+    Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, Translation, V4, Verdict, apply, errors, fragments,
+    mapping, parse, publish,
 };
 use crate::abi::{ConfigFlags, DropReason, FlowKey, Scope, Transport};
 use crate::flow::PortRange;
@@ -51,7 +51,8 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
             env.count_drop(DropReason::StaleFlow);
             Verdict::Pass
         }
-        Err(refusal @ Refusal::Icmp(_)) if P::HAS_ETHERNET => {
+        // Its sender may be anybody: no more than some of these a second.
+        Err(refusal @ Refusal::Icmp(_)) if P::HAS_ETHERNET && env.may_multiply(0) => {
             let (gateway, ethernet) = (parsed.ip.dst, parsed.ethernet);
             let back = Verdict::Device { ifindex: packet.ifindex() };
             refuse(env, packet, &parsed, refusal, &Teller { gateway, to: ethernet.src, from: ethernet.dst }, back)
@@ -72,11 +73,12 @@ fn tiny<F: Family, P: Packet, E: Env<F>>(packet: &P, env: &E) -> Verdict {
 
 #[inline(always)]
 fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut Parsed<F>) -> Result<u64, Refusal> {
+    if parsed.ip.part != Part::Whole && !env.is_local(parsed.ip.dst) {
+        return Ok(code::PASS);
+    }
     let Some(held) = fragments::look(env, parsed, Scope::Uplink)? else {
         // The host's, for all that is known of it. A copy waits for what the first one says.
-        if env.is_local(parsed.ip.dst) {
-            fragments::hold(env, packet, parsed, Scope::Uplink);
-        }
+        fragments::hold(env, packet, parsed, Scope::Uplink);
         return Ok(code::PASS);
     };
     let Some(may_open) = concerns_us(env, parsed) else { return Ok(code::PASS) };

@@ -93,23 +93,25 @@ struct Mappings {
     used: HashSet<Key>,
 }
 
+/// A container's port, whoever the other end is.
+fn port(key: &Key) -> Key {
+    Key::new(Scope::Container, key.proto, key.src, key.sport, V4Addr::default(), Be16::ZERO)
+}
+
 impl Mappings {
     fn look(&mut self, key: &Key, entry: &Entry, is_past: bool) {
-        if entry.word.has(Word::MAPPING) {
-            if is_past {
-                self.past.insert(original(key, entry));
+        if !entry.word.has(Word::MAPPING) {
+            // Whoever the other end is: outside, or by way of the mapping a neighbour.
+            if key.scope == Scope::Container as u16 {
+                self.used.insert(port(key));
             }
-            return;
-        }
-        // Whoever the other end is: outside, or by way of the mapping a neighbour.
-        if key.scope == Scope::Container as u16 {
-            let inner = Key::new(Scope::Container, key.proto, key.src, key.sport, V4Addr::default(), Be16::ZERO);
-            self.used.insert(inner);
+        } else if is_past {
+            self.past.insert(original(key, entry));
         }
     }
 
     fn unused(self) -> Vec<Key> {
-        self.past.difference(&self.used).copied().collect()
+        self.past.into_iter().filter(|mapping| !self.used.contains(&port(mapping))).collect()
     }
 }
 
@@ -179,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_mapping_stays_as_long_as_a_flow_uses_it() {
-        let inner = Key::new(Scope::Container, UDP, address(9), Be16::new(5000), V4Addr::default(), Be16::ZERO);
+        // With the uplink's address in place of the other end.
+        let inner = Key::new(Scope::Container, UDP, address(9), Be16::new(5000), address(77), Be16::ZERO);
         let mapping = Entry { word: Word::half(2).established().with(Word::MAPPING), ..entry() };
         let flow = Entry { other: key(Scope::Uplink), ..entry() };
         let unused = |flows: &[(Key, Entry)]| {

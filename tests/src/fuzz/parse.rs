@@ -1,7 +1,7 @@
 //! Any bytes as a frame: the parser takes what another library (etherparse) takes, reads the same there,
 //! and nothing beyond the packet's end.
 
-use etherparse::{EtherType, Ipv4HeaderSlice, NetSlice, SlicedPacket};
+use etherparse::{EtherType, Ipv4HeaderSlice, NetSlice, SlicedPacket, TransportSlice};
 use netbpf_common::path::{self, Packet as _, Parsed, Part, V4};
 use netbpf_common::wire::{Ethernet, Ipv4, Kind, Ports, Tcp};
 
@@ -71,5 +71,13 @@ fn is_as_it_says(parsed: &Parsed<V4>, bytes: &[u8]) {
 fn is_ipv4(bytes: &[u8]) -> bool {
     let Ok(packet) = SlicedPacket::from_ethernet(bytes) else { return false };
     let is_untagged = packet.link_exts.is_empty() && bytes[12..14] == EtherType::IPV4.0.to_be_bytes();
-    is_untagged && matches!(packet.net, Some(NetSlice::Ipv4(_))) && packet.transport.is_some()
+    let Some(NetSlice::Ipv4(ip)) = &packet.net else { return false };
+    let payload = ip.payload().payload.len();
+    // The other library looks at the frame's end, not at what the headers say of each other.
+    let is_sound = match &packet.transport {
+        Some(TransportSlice::Udp(udp)) => ip.payload().fragmented || (8..=payload).contains(&usize::from(udp.length())),
+        Some(TransportSlice::Tcp(tcp)) => tcp.header_len() <= payload,
+        other => other.is_some(),
+    };
+    is_untagged && is_sound
 }

@@ -280,8 +280,8 @@ impl<'a> Env<V4> for &'a Cpu {
         (&self.own).next_member(slot)
     }
 
-    fn may_broadcast(&self, slot: u32) -> bool {
-        (&self.own).may_broadcast(slot)
+    fn may_multiply(&self, slot: u32) -> bool {
+        (&self.own).may_multiply(slot)
     }
 
     fn host_socket(&self, key: &FlowKey<V4Addr>) -> HostSocket {
