@@ -1,5 +1,5 @@
 //! What a hook is given, as the paths see it: a TC skb and the ways it can leave, and the address a
-//! socket is called with. One of the two files with unsafe code.
+//! socket is called with. With `maps` all that has unsafe code.
 //!
 //! Soundness: contexts are only ever made by the kernel, which passes a valid `__sk_buff` or
 //! `bpf_sock_addr`; fields are read as the verifier rewrites them. Packet bytes are touched only between

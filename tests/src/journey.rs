@@ -12,7 +12,8 @@ use netbpf_common::path::{self, Env, FlowEntry, V4, Verdict};
 use netbpf_common::wire::{Be16, V4Addr, protocol, tcp_flags};
 
 use crate::fixture::Hook;
-use crate::memory::{Frame, Memory};
+use crate::frame::Frame;
+use crate::memory::Memory;
 use crate::packet::Ethernet;
 use crate::world::{CONTAINERS, Container, GATEWAY_MAC, HOST_DEVICE, OUTSIDE_MAC, UPLINK, UPLINK_MAC};
 

@@ -5,6 +5,7 @@
 pub mod craft;
 pub mod damage;
 pub mod fixture;
+pub mod frame;
 pub mod fuzz;
 pub mod instance;
 pub mod journey;

@@ -1,164 +1,20 @@
-//! The paths without a kernel: a frame in memory, and tables in hash maps.
+//! The tables without a kernel, in hash maps.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::rc::Rc;
 
-use bytemuck::Pod;
 use netbpf_common::abi::{
     Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, NextHop,
     PublishKey, PublishedPort, RingSlot, Rule, Sent, Stamp, Uplink, Word, generation,
 };
-use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Packet, Parsed, Route, RouteQuery, Scratch, V4};
-use netbpf_common::wire::{Address as _, Be16, Be32, Checksum, V4Addr, checksum::Delta};
+use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
+use netbpf_common::wire::{Address as _, Be32, V4Addr};
 
 use crate::world::{self, CONTAINERS, LOCALS, PUBLISHES};
 
 const AF_INET: u32 = 2;
-
-/// A frame in memory.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Frame {
-    /// The bytes, Ethernet header first.
-    pub bytes: Vec<u8>,
-    /// The device it is on.
-    pub ifindex: u32,
-    /// The device it came into the host by; 0 for none.
-    pub ingress_ifindex: u32,
-    /// Whether it was addressed to the device.
-    pub for_us: bool,
-    /// Whether the kernel keeps an 802.1Q tag beside it.
-    pub tagged: bool,
-    /// Payload bytes per segment; 0 if it is not GSO.
-    pub gso_size: u32,
-    /// Whether its checksum is left to the device: then only the pseudo header is in it.
-    pub partial_checksum: bool,
-    /// Copies that were sent, with the device they left by.
-    pub copies: Vec<(u32, Vec<u8>)>,
-    /// Frames that are to come in once more behind this one.
-    pub again: Vec<Vec<u8>>,
-}
-
-impl Frame {
-    /// An ordinary frame on a device.
-    pub fn new(ifindex: u32, bytes: Vec<u8>) -> Self {
-        let for_us = true;
-        let (ingress_ifindex, tagged, gso_size, partial_checksum) = (0, false, 0, false);
-        Self {
-            bytes,
-            ifindex,
-            ingress_ifindex,
-            for_us,
-            tagged,
-            gso_size,
-            partial_checksum,
-            copies: Vec::new(),
-            again: Vec::new(),
-        }
-    }
-
-    fn range(&self, at: u32, len: usize) -> Option<std::ops::Range<usize>> {
-        let start = at as usize;
-        (start + len <= self.bytes.len()).then_some(start..start + len)
-    }
-}
-
-impl Packet for Frame {
-    fn frame_len(&self) -> u32 {
-        self.bytes.len() as u32
-    }
-
-    fn gso_size(&self) -> u32 {
-        self.gso_size
-    }
-
-    fn has_vlan_tag(&self) -> bool {
-        self.tagged
-    }
-
-    fn is_for_us(&self) -> bool {
-        self.for_us
-    }
-
-    fn ifindex(&self) -> u32 {
-        self.ifindex
-    }
-
-    fn ingress_ifindex(&self) -> u32 {
-        self.ingress_ifindex
-    }
-
-    fn reach(&mut self, _len: u32) {}
-
-    fn read<T: Pod>(&self, at: u32) -> Option<T> {
-        Some(bytemuck::pod_read_unaligned(&self.bytes[self.range(at, size_of::<T>())?]))
-    }
-
-    fn write<T: Pod>(&mut self, at: u32, header: T) -> Option<()> {
-        let range = self.range(at, size_of::<T>())?;
-        self.bytes[range].copy_from_slice(bytemuck::bytes_of(&header));
-        Some(())
-    }
-
-    /// As `bpf_l4_csum_replace` does it (net/core/filter.c), with BPF_F_MARK_MANGLED_0 where zero means
-    /// "none".
-    fn update_checksum(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta) -> Option<()> {
-        let mut sum: Be16 = self.read(l4 + checksum.at)?;
-        if checksum.optional && sum == Be16::ZERO {
-            return Some(());
-        }
-        if self.partial_checksum {
-            if checksum.pseudo_header {
-                // The field holds the sum of the pseudo header itself, not its complement.
-                sum = Be16::from_raw(!addresses.apply(Be16::from_raw(!sum.raw())).raw());
-            }
-        } else {
-            if checksum.pseudo_header {
-                sum = addresses.apply(sum);
-            }
-            sum = ports.apply(sum);
-            if checksum.optional && sum == Be16::ZERO {
-                sum = Be16::from_raw(0xffff);
-            }
-        }
-        self.write(l4 + checksum.at, sum)
-    }
-
-    fn send_copy(&mut self, ifindex: u32) -> Option<()> {
-        self.copies.push((ifindex, self.bytes.clone()));
-        Some(())
-    }
-
-    fn save(&self, copy: &mut HeldFrame) -> Option<()> {
-        copy.bytes.get_mut(..self.bytes.len())?.copy_from_slice(&self.bytes);
-        copy.len = self.frame_len();
-        Some(())
-    }
-
-    fn restore(&mut self, copy: &HeldFrame) -> Option<()> {
-        self.bytes = copy.bytes[..copy.len as usize].to_vec();
-        Some(())
-    }
-
-    fn receive_again(&mut self) -> Option<()> {
-        self.again.push(self.bytes.clone());
-        Some(())
-    }
-
-    fn resize(&mut self, len: u32) -> Option<()> {
-        self.bytes.resize(len as usize, 0);
-        self.gso_size = 0;
-        Some(())
-    }
-
-    fn insert_header(&mut self, len: u32) -> Option<()> {
-        const ETHERNET: usize = 14;
-        // What is there is undefined; tests want to see it when it is not overwritten.
-        self.bytes.splice(ETHERNET..ETHERNET, std::iter::repeat_n(0xa5, len as usize));
-        Some(())
-    }
-}
 
 /// Hashes the same in every run, so that a failure comes back and a fuzzer sees nothing but what it changed.
 type Hasher = BuildHasherDefault<DefaultHasher>;

@@ -8,10 +8,11 @@ use netbpf_common::path::Verdict;
 use netbpf_common::wire::V4Addr;
 
 use crate::fixture::Hook;
+use crate::frame::Frame;
 use crate::journey::{
     Arrival, collect, container_of, finish_checksum, flows, is_header_sound, is_transport_sound, travel,
 };
-use crate::memory::{Frame, Memory};
+use crate::memory::Memory;
 use crate::world::GATEWAY_MAC;
 
 const ETHERNET: usize = 14;

@@ -6,10 +6,10 @@ use netbpf_common::abi::{DropReason, Event, NextHop, PublishedPort, Rule, Transp
 use netbpf_common::path::Verdict;
 use netbpf_common::wire::tcp_flags;
 use netbpf_tests::fixture::Hook;
-use netbpf_tests::journey::{Arrival, Speech, Tuple, answer, collect, flows};
+use netbpf_tests::journey::{Arrival, Speech, Tuple, answer, collect, flows, send};
 use netbpf_tests::memory::Memory;
 use netbpf_tests::talk::{CLIENT, DNS, PINGED, SERVER, Talk, WEB, at, peer};
-use netbpf_tests::world::{C1, C2, C3, Container, GENERATION, HOST_DEVICE, HZ, PUBLISHES, UPLINK, uplink};
+use netbpf_tests::world::{C1, C2, C3, Container, GATEWAY, GENERATION, HOST_DEVICE, HZ, PUBLISHES, UPLINK, uplink};
 
 /// Rules of [`WEB`] and [`DNS`].
 const WEB_RULE: u32 = 1;
@@ -141,6 +141,22 @@ fn packets_of_old_flows_never_reach_the_next_owner_of_an_address() {
     assert_eq!(Talk::from_outside(&memory, CLIENT, WEB).say(Speech::ACK).verdict, Verdict::Pass);
     assert_reset(&Talk::of(&memory, C2, 20_001, at(C1.ip, 7)).say(Speech::ACK), peer(C2));
     assert!(flows(&memory).is_empty());
+}
+
+#[test]
+fn the_middle_of_a_connection_reaches_nobody_who_came_after_its_sender_also_when_its_flow_is_collected() {
+    let mut memory = Memory::new(16);
+    Talk::of(&memory, C2, 20_001, at(C1.ip, 7)).establish(Speech::SYN);
+    replace(&mut memory, C1);
+    assert_eq!(collect(&memory), 1);
+    for middle in [Speech::ACK, Speech::FIN] {
+        assert_reset(&Talk::of(&memory, C2, 20_001, at(C1.ip, 7)).say(middle), peer(C2));
+        let host = send(&memory, Hook::Host, middle, at(GATEWAY, 45_000), at(C1.ip, 7));
+        assert_reset(&host, Verdict::Ingress { ifindex: HOST_DEVICE });
+    }
+    assert!(flows(&memory).is_empty());
+    // Who was there before the sender is who the connection began with.
+    assert_eq!(Talk::of(&memory, C1, 20_001, at(C2.ip, 7)).say(Speech::ACK).verdict, peer(C2));
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use netbpf_common::path::{self, Verdict};
 use netbpf_tests::fixture::{self, Step};
+use netbpf_tests::frame::Frame;
 use netbpf_tests::journey::{frame_on, travel};
-use netbpf_tests::memory::{Frame, Memory};
+use netbpf_tests::memory::Memory;
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::world;
 

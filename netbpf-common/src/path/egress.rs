@@ -186,6 +186,10 @@ fn choose<F: Family, E: Env<F>>(
         if neighbour.network != endpoint.network {
             return Err(DropReason::Isolated.into());
         }
+        if neighbour.generation > endpoint.generation && !opens(&parsed.l4) {
+            // Who has come after the sender may not be who the connection began with.
+            return Err(Refusal::Reset);
+        }
         return Ok(NewFlow::plain(key, Leg::endpoint(target, neighbour), back));
     }
     if env.is_local(key.dst) {

@@ -85,6 +85,10 @@ fn choose<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     if answers(&parsed.l4) {
         return Err(DropReason::NoFlow.into());
     }
+    if !opens(&parsed.l4) {
+        // The host was there before any container: who has the address may not be who the connection began with.
+        return Err(Refusal::Reset);
+    }
     let slot = env.slot_of(key.dst);
     if slot != 0 {
         let endpoint = env.endpoint(slot).ok_or(DropReason::NoEndpoint)?;
@@ -95,9 +99,6 @@ fn choose<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
         .zip(Transport::from_protocol(key.proto))
         .and_then(|(address, transport)| publish::find(env, address, transport, key.dport.get()))
         .ok_or(Refusal::Icmp(IcmpError::HostUnreachable))?;
-    if !opens(&parsed.l4) {
-        return Err(Refusal::Reset);
-    }
     Ok(NewFlow {
         dst: F::address_of(rule.endpoint),
         dport: Be16::new(rule.port),

@@ -6,7 +6,7 @@ use netbpf_common::path::{self, Packet as _, Parsed, Part, V4};
 use netbpf_common::wire::{Ethernet, Ipv4, Kind, Ports, Tcp};
 
 use super::steps;
-use crate::memory::Frame;
+use crate::frame::Frame;
 use crate::world::UPLINK;
 
 /// The target.

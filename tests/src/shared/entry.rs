@@ -1,4 +1,4 @@
-//! A pointer to an entry, read and written as `netbpf-ebpf/src/maps.rs` does it.
+//! A pointer to an entry, read and written as `netbpf-ebpf/src/maps/entry.rs` does it.
 
 use std::array;
 use std::mem::offset_of;

@@ -1,39 +1,35 @@
-//! The maps, and how the paths see them. One of the two files with unsafe code.
+//! The maps, and how the paths see them. With `ctx` all that has unsafe code.
 //!
 //! Soundness: what a lookup returns points into a map and stays readable for the run of the
 //! program (RCU). A hash entry may be deleted and used again meanwhile; that is why flows are
 //! read as copies and checked by their word afterwards. Array values are written by the agent
 //! alone, whole; a torn read of one shows as a generation that does not fit.
 
-use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use aya_ebpf::bindings::{
-    BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
-    BPF_NOEXIST, bpf_fib_lookup as FibLookup, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as SockTuple,
-};
+use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibLookup};
 use aya_ebpf::cty::c_void;
-use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64, bpf_sk_lookup_udp, bpf_sk_release,
-    bpf_skc_lookup_tcp,
-};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use netbpf_common::abi::{
     COUNTERS as COUNTER_SLOTS, Config, DropReason, ENDPOINT_SLOTS, Endpoint, Event, Flow, FlowKey, Fragment,
     FragmentKey, GENERATIONS as GENERATION_SLOTS, HeldFrame, HeldKey, KEPT_WORDS, NETWORKS as NETWORK_SLOTS,
-    NO_COUNTER, Network, NextHop, PORT_TABLE, PublishKey, PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot,
-    Rule, Sent, Stamp, Uplink, VIRTUALS, Word,
+    NO_COUNTER, Network, PORT_TABLE, PublishKey, PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot, Rule,
+    Uplink, VIRTUALS,
 };
-use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
-use netbpf_common::wire::{Address as _, Be32, V4Addr, protocol};
+use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
+use netbpf_common::wire::{Address as _, Be32, V4Addr};
 
-const AF_INET: u8 = 2;
+mod atomic;
+mod entry;
+mod kernel;
+
+use atomic::{add, compare_and_swap, or};
+use entry::Entry;
+
 /// The virtual index in a virtual address.
 const LAST_BYTE: u32 = 0xff;
-const TCP_ESTABLISHED: u32 = 1;
-const TCP_CLOSE: u32 = 7;
-const TCP_LISTEN: u32 = 10;
 const EEXIST: i32 = 17;
 
 /// Sizes that are settings are raised by the loader.
@@ -130,121 +126,6 @@ impl Maps {
             // SAFETY: this CPU's own counters.
             if let Some(value) = unsafe { counters.as_mut() }.get_mut(bounded(counter) as usize) {
                 *value += 1;
-            }
-        }
-    }
-}
-
-/// An entry of the flow table.
-pub(crate) struct Entry<A> {
-    flow: NonNull<Flow<A>>,
-    family: PhantomData<A>,
-}
-
-impl<A: Copy> FlowEntry<A> for Entry<A> {
-    #[inline(always)]
-    fn read_into(&self, flow: &mut Flow<A>) {
-        let from: *const u64 = self.flow.as_ptr().cast();
-        let to: *mut u64 = (&raw mut *flow).cast();
-        // Word by word: read whole, the entry would pass through the stack.
-        for word in 0..size_of::<Flow<A>>() / size_of::<u64>() {
-            // SAFETY: both are flows, aligned to eight bytes and a multiple of them long; volatile, so
-            // that the word of the flow that is read afterwards is read afterwards.
-            unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
-        }
-    }
-
-    #[inline(always)]
-    fn other(&self) -> FlowKey<A> {
-        // SAFETY: points into the map.
-        unsafe { (&raw const (*self.flow.as_ptr()).other).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn word(&self) -> Word {
-        // SAFETY: points into the map.
-        unsafe { (&raw const (*self.flow.as_ptr()).word).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn sent(&self) -> Sent {
-        // SAFETY: points into the map. A torn read lets a segment be believed or not for once.
-        unsafe { (&raw const (*self.flow.as_ptr()).sent).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn payer(&self) -> u32 {
-        // SAFETY: points into the map.
-        unsafe { (&raw const (*self.flow.as_ptr()).payer).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn mtu(&self) -> u16 {
-        // SAFETY: points into the map.
-        unsafe { (&raw const (*self.flow.as_ptr()).mtu).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn swap(&self, from: Word, to: Word) -> bool {
-        // SAFETY: points to an aligned u64 in the map.
-        unsafe { compare_and_swap((&raw mut (*self.flow.as_ptr()).word).cast(), from.0, to.0) }
-    }
-
-    #[inline(always)]
-    fn copy_word(&self, word: Word) {
-        // A plain store would give a reused entry the word of another flow.
-        let before = self.word();
-        if before.same_flow(word) && before.is_alive() {
-            self.swap(before, word);
-        }
-    }
-
-    #[inline(always)]
-    fn touch(&self, now: u64, bytes: u32) {
-        let flow = self.flow.as_ptr();
-        // SAFETY: points into the map. A reused entry gains a packet at most.
-        unsafe {
-            let seen = &raw mut (*flow).seen;
-            if seen.read_volatile() != now {
-                seen.write_volatile(now);
-            }
-            add(&raw mut (*flow).packets, 1);
-            add(&raw mut (*flow).bytes, u64::from(bytes));
-        }
-    }
-
-    #[inline(always)]
-    fn track(&self, sent: &Sent) {
-        // SAFETY: points into the map. In a reused entry it is put right by the next segment.
-        unsafe { (&raw mut (*self.flow.as_ptr()).sent).write_volatile(*sent) };
-    }
-
-    #[inline(always)]
-    fn restamp(&self, flow: &Flow<A>, owner: Stamp) {
-        let (from, to): (u64, u64) = (bytemuck::cast(flow.owner), bytemuck::cast(owner));
-        // SAFETY: points to eight bytes in the map, aligned by the fields before them.
-        let swap = |from, to| unsafe { compare_and_swap((&raw mut (*self.flow.as_ptr()).owner).cast(), from, to) };
-        if self.word().same_flow(flow.word) && swap(from, to) && !self.word().same_flow(flow.word) {
-            swap(to, from);
-        }
-    }
-
-    #[inline(always)]
-    fn reroute(&self, flow: &Flow<A>, epoch: u32) {
-        if !self.word().same_flow(flow.word) {
-            return;
-        }
-        let entry = self.flow.as_ptr();
-        // SAFETY: points into the map. The epoch is written last: a reader that sees it sees the route.
-        unsafe {
-            (&raw mut (*entry).uplink).write_volatile(flow.uplink);
-            (&raw mut (*entry).next_hop).write_volatile(flow.next_hop);
-            (&raw mut (*entry).mtu).write_volatile(flow.mtu);
-            (&raw mut (*entry).routed).write_volatile(flow.routed);
-            (&raw mut (*entry).route_epoch).write_volatile(epoch);
-            if !self.word().same_flow(flow.word) {
-                // Used again meanwhile: its next packet asks for the route of its own.
-                (&raw mut (*entry).uplink).write_volatile(0);
             }
         }
     }
@@ -383,7 +264,8 @@ impl Env<V4> for Maps {
     #[inline(always)]
     fn flow(&self, key: &FlowKey<V4Addr>) -> Option<Entry<V4Addr>> {
         let flow = NonNull::new(FLOWS_V4.get_ptr_mut(key)?)?;
-        Some(Entry { flow, family: PhantomData })
+        // SAFETY: it does.
+        Some(unsafe { Entry::new(flow) })
     }
 
     #[inline(always)]
@@ -528,117 +410,14 @@ impl Env<V4> for Maps {
 
     #[inline(always)]
     fn host_socket(&self, key: &FlowKey<V4Addr>) -> HostSocket {
-        let mut tuple = SockTuple {
-            saddr: key.src.0.raw(),
-            daddr: key.dst.0.raw(),
-            sport: key.sport.raw(),
-            dport: key.dport.raw(),
-        };
-        // The IPv4 part of a `bpf_sock_tuple` alone: the size says which part is meant.
-        let (tuple, len) = ((&raw mut tuple).cast::<bpf_sock_tuple>(), size_of::<SockTuple>() as u32);
-        match key.proto {
-            protocol::TCP => match tcp_socket_state(self.ctx, tuple, len) {
-                0 => HostSocket::None,
-                TCP_LISTEN | TCP_CLOSE => HostSocket::Listening,
-                _ => HostSocket::Connected,
-            },
-            protocol::UDP => match udp_socket_state(self.ctx, tuple, len) {
-                0 => HostSocket::None,
-                TCP_ESTABLISHED => HostSocket::Connected,
-                _ => HostSocket::Listening,
-            },
-            _ => HostSocket::None,
-        }
+        kernel::host_socket(self.ctx, key)
     }
 
     #[inline(always)]
     fn route(&self, query: &RouteQuery<V4Addr>) -> Result<Route, DropReason> {
         // SAFETY: a struct of integers in this CPU's own room, see `scratch`.
         let fib = unsafe { &mut *FIB.get_ptr_mut(0).ok_or(DropReason::Internal)? };
-        // Any length makes the kernel report the MTU of the route; the size of the packet is held
-        // against it by the path, which knows segments.
-        let result = self.look_up(fib, query, 1);
-        if result != FibResult::SUCCESS && result != FibResult::NO_NEIGH {
-            return Err(if result > FibResult::SUCCESS { DropReason::NoRoute } else { DropReason::Internal });
-        }
-        // SAFETY: four words, whichever family the gateway has.
-        let words = unsafe { fib.__bindgen_anon_4.ipv6_dst };
-        let address = if fib.family == AF_INET {
-            [Be32::from_raw(words[0]), Be32::ZERO, Be32::ZERO, Be32::ZERO]
-        } else {
-            words.map(Be32::from_raw)
-        };
-        let (ifindex, next_hop) = (fib.ifindex, NextHop { family: u32::from(fib.family), address });
-        // While the neighbour is unknown the kernel says no MTU, unless a packet is too long for it.
-        let told = result == FibResult::SUCCESS || self.look_up(fib, query, u16::MAX) == FibResult::FRAG_NEEDED;
-        // SAFETY: the kernel has written the MTU where the length was.
-        let mtu = if told { unsafe { fib.__bindgen_anon_1.mtu_result } } else { 0 };
-        Ok(Route { ifindex, next_hop, mtu })
-    }
-}
-
-/// What `bpf_fib_lookup` returns, in the type that it returns.
-struct FibResult;
-
-impl FibResult {
-    const SUCCESS: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
-    const NO_NEIGH: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
-    const FRAG_NEEDED: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
-}
-
-impl Maps {
-    /// Asks the routing table about a packet of this length.
-    #[inline(always)]
-    fn look_up(&self, fib: &mut FibLookup, query: &RouteQuery<V4Addr>, len: u16) -> i64 {
-        fib.sport = 0;
-        fib.dport = 0;
-        fib.family = AF_INET;
-        fib.l4_protocol = query.proto;
-        fib.ifindex = self.config.route_ifindex;
-        fib.__bindgen_anon_1.tot_len = len;
-        fib.__bindgen_anon_2.flowinfo = 0;
-        fib.__bindgen_anon_2.tos = query.tos;
-        fib.__bindgen_anon_3.ipv4_src = query.src.0.raw();
-        fib.__bindgen_anon_4.ipv4_dst = query.dst.0.raw();
-        // SAFETY: the context is the hook's, and the struct has the size that is named.
-        unsafe { bpf_fib_lookup(self.ctx, fib, size_of::<FibLookup>() as i32, 0) }
-    }
-}
-
-/// The namespace of the device the packet is on.
-const CURRENT_NETNS: u64 = BPF_F_CURRENT_NETNS as i64 as u64;
-
-/// State of the TCP socket that a packet is for, TIME_WAIT and half-open ones included; 0 for none.
-///
-/// Apart from its UDP twin: the two helpers return pointers of different types, which the compiler
-/// would otherwise read with one instruction.
-#[inline(never)]
-fn tcp_socket_state(ctx: *mut c_void, tuple: *mut bpf_sock_tuple, len: u32) -> u32 {
-    // SAFETY: the context is the hook's, the tuple has the size that is named, and a socket that was
-    // found is read and released before anything else.
-    unsafe {
-        let socket = bpf_skc_lookup_tcp(ctx, tuple, len, CURRENT_NETNS, 0);
-        if socket.is_null() {
-            return 0;
-        }
-        let state = (*socket).state;
-        bpf_sk_release(socket.cast());
-        state
-    }
-}
-
-/// State of the UDP socket that a packet is for; 0 for none.
-#[inline(always)]
-fn udp_socket_state(ctx: *mut c_void, tuple: *mut bpf_sock_tuple, len: u32) -> u32 {
-    // SAFETY: as for TCP.
-    unsafe {
-        let socket = bpf_sk_lookup_udp(ctx, tuple, len, CURRENT_NETNS, 0);
-        if socket.is_null() {
-            return 0;
-        }
-        let state = (*socket).state;
-        bpf_sk_release(socket.cast());
-        state
+        kernel::route(self.ctx, fib, self.config.route_ifindex, query)
     }
 }
 
@@ -654,71 +433,4 @@ fn bounded(counter: u32) -> u64 {
         core::arch::asm!("{0} &= {1}", inout(reg) place, const COUNTER_SLOTS - 1, options(pure, nomem, nostack));
     }
     place
-}
-
-/// Compare-and-swap, which core does not have for this target; whether it was `from`.
-///
-/// # Safety
-/// `pointer` is aligned and into a map.
-#[inline(always)]
-unsafe fn compare_and_swap(pointer: *mut u64, from: u64, to: u64) -> bool {
-    #[cfg(target_arch = "bpf")]
-    {
-        let seen: u64;
-        // SAFETY: the caller's promise.
-        unsafe {
-            core::arch::asm!(
-                "r0 = cmpxchg_64(r1 + 0, r0, r2)",
-                inout("r0") from => seen,
-                in("r1") pointer,
-                in("r2") to,
-            );
-        }
-        seen == from
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    {
-        use core::sync::atomic::{AtomicU64, Ordering};
-        // SAFETY: the caller's promise.
-        let word = unsafe { AtomicU64::from_ptr(pointer) };
-        word.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    }
-}
-
-/// Atomic addition without a result.
-///
-/// # Safety
-/// `pointer` is aligned and into a map.
-#[inline(always)]
-unsafe fn add(pointer: *mut u64, value: u64) {
-    #[cfg(target_arch = "bpf")]
-    // SAFETY: the caller's promise.
-    unsafe {
-        core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) pointer, in(reg) value);
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    {
-        use core::sync::atomic::{AtomicU64, Ordering};
-        // SAFETY: the caller's promise.
-        unsafe { AtomicU64::from_ptr(pointer) }.fetch_add(value, Ordering::Relaxed);
-    }
-}
-
-/// Atomic or without a result.
-///
-/// # Safety
-/// `pointer` is aligned and into a map.
-#[inline(always)]
-unsafe fn or(pointer: *mut u64, value: u64) {
-    #[cfg(target_arch = "bpf")]
-    // SAFETY: the caller's promise.
-    unsafe {
-        core::arch::asm!("lock *(u64 *)({0} + 0) |= {1}", in(reg) pointer, in(reg) value);
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    {
-        use core::sync::atomic::{AtomicU64, Ordering};
-        // SAFETY: the caller's promise.
-        unsafe { AtomicU64::from_ptr(pointer) }.fetch_or(value, Ordering::Relaxed);
-    }
 }

@@ -1,0 +1,129 @@
+//! What the kernel knows besides the maps: the host's sockets, and its routes.
+
+use aya_ebpf::bindings::{
+    BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+    bpf_fib_lookup as FibLookup, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as SockTuple,
+};
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
+use netbpf_common::abi::{DropReason, FlowKey, NextHop};
+use netbpf_common::path::{HostSocket, Route, RouteQuery};
+use netbpf_common::wire::{Be32, V4Addr, protocol};
+
+const AF_INET: u8 = 2;
+const TCP_ESTABLISHED: u32 = 1;
+const TCP_CLOSE: u32 = 7;
+const TCP_LISTEN: u32 = 10;
+/// The namespace of the device the packet is on.
+const CURRENT_NETNS: u64 = BPF_F_CURRENT_NETNS as i64 as u64;
+
+/// What `bpf_fib_lookup` returns, in the type that it returns.
+struct FibResult;
+
+impl FibResult {
+    const SUCCESS: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+    const NO_NEIGH: i64 = BPF_FIB_LKUP_RET_NO_NEIGH as i64;
+    const FRAG_NEEDED: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
+}
+
+/// The socket of the host that a packet with this key is for.
+#[inline(always)]
+pub(super) fn host_socket(ctx: *mut c_void, key: &FlowKey<V4Addr>) -> HostSocket {
+    let mut tuple =
+        SockTuple { saddr: key.src.0.raw(), daddr: key.dst.0.raw(), sport: key.sport.raw(), dport: key.dport.raw() };
+    // The IPv4 part of a `bpf_sock_tuple` alone: the size says which part is meant.
+    let (tuple, len) = ((&raw mut tuple).cast::<bpf_sock_tuple>(), size_of::<SockTuple>() as u32);
+    match key.proto {
+        protocol::TCP => match tcp_socket_state(ctx, tuple, len) {
+            0 => HostSocket::None,
+            TCP_LISTEN | TCP_CLOSE => HostSocket::Listening,
+            _ => HostSocket::Connected,
+        },
+        protocol::UDP => match udp_socket_state(ctx, tuple, len) {
+            0 => HostSocket::None,
+            TCP_ESTABLISHED => HostSocket::Connected,
+            _ => HostSocket::Listening,
+        },
+        _ => HostSocket::None,
+    }
+}
+
+/// State of the TCP socket that a packet is for, TIME_WAIT and half-open ones included; 0 for none.
+///
+/// Apart from its UDP twin: the two helpers return pointers of different types, which the compiler
+/// would otherwise read with one instruction.
+#[inline(never)]
+fn tcp_socket_state(ctx: *mut c_void, tuple: *mut bpf_sock_tuple, len: u32) -> u32 {
+    // SAFETY: the context is the hook's, the tuple has the size that is named, and a socket that was
+    // found is read and released before anything else.
+    unsafe {
+        let socket = bpf_skc_lookup_tcp(ctx, tuple, len, CURRENT_NETNS, 0);
+        if socket.is_null() {
+            return 0;
+        }
+        let state = (*socket).state;
+        bpf_sk_release(socket.cast());
+        state
+    }
+}
+
+/// State of the UDP socket that a packet is for; 0 for none.
+#[inline(always)]
+fn udp_socket_state(ctx: *mut c_void, tuple: *mut bpf_sock_tuple, len: u32) -> u32 {
+    // SAFETY: as for TCP.
+    unsafe {
+        let socket = bpf_sk_lookup_udp(ctx, tuple, len, CURRENT_NETNS, 0);
+        if socket.is_null() {
+            return 0;
+        }
+        let state = (*socket).state;
+        bpf_sk_release(socket.cast());
+        state
+    }
+}
+
+/// The way to an address, as the routing table has it for what the device `input` receives.
+#[inline(always)]
+pub(super) fn route(
+    ctx: *mut c_void,
+    fib: &mut FibLookup,
+    input: u32,
+    query: &RouteQuery<V4Addr>,
+) -> Result<Route, DropReason> {
+    // Any length makes the kernel report the MTU of the route; the size of the packet is held
+    // against it by the path, which knows segments.
+    let result = look_up(ctx, fib, input, query, 1);
+    if result != FibResult::SUCCESS && result != FibResult::NO_NEIGH {
+        return Err(if result > FibResult::SUCCESS { DropReason::NoRoute } else { DropReason::Internal });
+    }
+    // SAFETY: four words, whichever family the gateway has.
+    let words = unsafe { fib.__bindgen_anon_4.ipv6_dst };
+    let address = if fib.family == AF_INET {
+        [Be32::from_raw(words[0]), Be32::ZERO, Be32::ZERO, Be32::ZERO]
+    } else {
+        words.map(Be32::from_raw)
+    };
+    let (ifindex, next_hop) = (fib.ifindex, NextHop { family: u32::from(fib.family), address });
+    // While the neighbour is unknown the kernel says no MTU, unless a packet is too long for it.
+    let told = result == FibResult::SUCCESS || look_up(ctx, fib, input, query, u16::MAX) == FibResult::FRAG_NEEDED;
+    // SAFETY: the kernel has written the MTU where the length was.
+    let mtu = if told { unsafe { fib.__bindgen_anon_1.mtu_result } } else { 0 };
+    Ok(Route { ifindex, next_hop, mtu })
+}
+
+/// Asks the routing table about a packet of this length.
+#[inline(always)]
+fn look_up(ctx: *mut c_void, fib: &mut FibLookup, input: u32, query: &RouteQuery<V4Addr>, len: u16) -> i64 {
+    fib.sport = 0;
+    fib.dport = 0;
+    fib.family = AF_INET;
+    fib.l4_protocol = query.proto;
+    fib.ifindex = input;
+    fib.__bindgen_anon_1.tot_len = len;
+    fib.__bindgen_anon_2.flowinfo = 0;
+    fib.__bindgen_anon_2.tos = query.tos;
+    fib.__bindgen_anon_3.ipv4_src = query.src.0.raw();
+    fib.__bindgen_anon_4.ipv4_dst = query.dst.0.raw();
+    // SAFETY: the context is the hook's, and the struct has the size that is named.
+    unsafe { bpf_fib_lookup(ctx, fib, size_of::<FibLookup>() as i32, 0) }
+}
