@@ -167,8 +167,7 @@ fn confirms(word: Word, kind: Kind, flags: u8) -> bool {
 /// the other side: whoever forges a RST and a SYN from there would take the port from a live flow.
 #[inline(always)]
 pub fn reopens(word: Word, l4: &L4) -> bool {
-    let flags = l4.tcp_flags;
-    word.has(Word::CLOSING) && flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
+    word.has(Word::CLOSING) && l4.is_syn()
 }
 
 #[cfg(test)]

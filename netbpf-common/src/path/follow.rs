@@ -10,7 +10,7 @@ use crate::wire::{Be16, Kind, L4, tcp_flags};
 /// came later has no use for the middle of a connection.
 #[inline(always)]
 pub(super) fn opens(l4: &L4) -> bool {
-    l4.kind != Kind::Tcp || l4.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
+    l4.kind != Kind::Tcp || l4.is_syn()
 }
 
 /// Whether a packet can only answer another: it opens no flow. Without this, each repeated SYN-ACK of

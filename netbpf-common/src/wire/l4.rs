@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Be16;
+use super::{Be16, tcp_flags};
 
 /// IP protocol numbers (IANA).
 pub mod protocol {
@@ -98,6 +98,12 @@ impl L4 {
     #[inline(always)]
     pub const fn new(kind: Kind, ports: Ports) -> Self {
         Self { kind, tcp_flags: 0, header_len: 8, ports, seq: 0, ack: 0, window: 0, scale: 0, mss_at: 0 }
+    }
+
+    /// Whether it is a segment that begins a connection (RFC 9293 section 3.5).
+    #[inline(always)]
+    pub const fn is_syn(&self) -> bool {
+        self.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
     }
 
     /// Whether a translation may choose another port.
