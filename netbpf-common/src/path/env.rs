@@ -130,7 +130,6 @@ pub trait Env<F: Family> {
     type Scratch: DerefMut<Target = Scratch<F>>;
     /// The room of [`Parsed`].
     type Parsed: DerefMut<Target = Parsed<F>>;
-
     /// The room of one frame.
     type Room: DerefMut<Target = HeldFrame>;
     /// A frame that is held.

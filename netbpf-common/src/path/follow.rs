@@ -6,7 +6,7 @@ use crate::abi::{DropReason, Event, Flow, FlowKey, Life, Stamp, TargetKind, Tran
 use crate::flow::{Direction, advance, reopens, tcp};
 use crate::wire::{Be16, Kind, L4, tcp_flags};
 
-/// Whether a packet may open a flow that is translated: of TCP only a SYN, since a container that
+/// Whether a packet may open a flow to who may have come after its sender: of TCP only a SYN, since a container that
 /// came later has no use for the middle of a connection.
 #[inline(always)]
 pub(super) fn opens(l4: &L4) -> bool {

@@ -1,10 +1,10 @@
 //! The protocol of the flow table: how a flow is made, advanced, evicted and ended, so that there
 //! is never half of one.
 //!
-//! - **Make**: insert R if absent, which is also the allocation of its port, then O. If O exists,
-//!   take R back: another CPU was faster.
-//! - **Advance**: one compare-and-swap on the word of O.
-//! - **End**: whoever swaps the word of O to DEAD, and nobody else, deletes R, then O. A hit on
+//! - **Make**: insert R if absent, which is also the allocation of its port, then O, both unborn. If O exists,
+//!   take R back: another CPU was faster. Then let R live, and O. A hit on what is unborn is a miss.
+//! - **Advance**: one compare-and-swap on the word of O, which R gets a copy of.
+//! - **End**: whoever swaps the word of O to DEAD, and nobody else, lets R die too, deletes R, then O. A hit on
 //!   DEAD is a miss, and so is an R whose O is gone.
 
 use super::{Env, Family, FlowEntry, InsertError};
