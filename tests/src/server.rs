@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::place::Place;
-use crate::wait::SOON;
+use crate::wait::{SOON, uninterrupted};
 
 /// What a server saw of a client, as it told the client.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -162,7 +162,7 @@ pub fn one_byte(to: SocketAddrV4) -> io::Result<()> {
     stream.set_read_timeout(Some(SOON))?;
     let mut bytes = [0; 2];
     stream.read_exact(&mut bytes[..1])?;
-    match stream.read(&mut bytes)? {
+    match uninterrupted(|| stream.read(&mut bytes))? {
         0 => Ok(()),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "more than a byte")),
     }
@@ -217,7 +217,7 @@ impl Conversation {
     /// When the other side does not end it within [`SOON`].
     pub fn close(mut self) -> io::Result<()> {
         self.reader.get_ref().shutdown(Shutdown::Write)?;
-        match self.reader.read(&mut [0])? {
+        match uninterrupted(|| self.reader.read(&mut [0]))? {
             0 => Ok(()),
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "bytes after the end")),
         }
@@ -259,13 +259,7 @@ pub fn ask_udp(socket: &UdpSocket, to: SocketAddrV4) -> io::Result<(Seen, Socket
 /// As [`ask_udp`].
 pub fn receive_answer(socket: &UdpSocket) -> io::Result<(Seen, SocketAddr)> {
     let mut buffer = [0; 2048];
-    let (length, from) = loop {
-        // A socket with a timeout is not read again by itself after a signal (signal(7)).
-        match socket.recv_from(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            received => break received?,
-        }
-    };
+    let (length, from) = uninterrupted(|| socket.recv_from(&mut buffer))?;
     let answer = String::from_utf8_lossy(&buffer[..length]);
     let (greeting, echo) = answer.split_once('\n').unwrap_or((&answer, ""));
     if echo != "how do you do" {
@@ -282,7 +276,7 @@ pub fn unanswered_udp(socket: &UdpSocket, to: SocketAddrV4, silence: Duration) -
     socket.set_read_timeout(Some(silence)).expect("a timeout");
     // Sending may report the ICMP error for an earlier datagram: that is no answer either.
     let _ = socket.send_to(b"how do you do", to);
-    let answer = socket.recv_from(&mut [0; 2048]);
+    let answer = uninterrupted(|| socket.recv_from(&mut [0; 2048]));
     socket.set_read_timeout(Some(SOON)).expect("a timeout");
     answer.is_err()
 }

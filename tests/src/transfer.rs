@@ -1,5 +1,6 @@
 //! Bulk transfer over TCP in which every byte is checked at the place where it belongs.
 
+use crate::wait::uninterrupted;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
@@ -53,11 +54,9 @@ fn receive(mut from: &TcpStream, pattern: &[u8], bytes: u64) -> io::Result<()> {
     let (mut received, mut position) = (0, 0);
     let mut buffer = vec![0; CHUNK];
     loop {
-        let length = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
+        let length = match uninterrupted(|| from.read(&mut buffer))? {
+            0 => break,
+            length => length,
         };
         if buffer[..length] != pattern[position..position + length] {
             let message = format!("wrong bytes between offset {received} and {}", received + length as u64);

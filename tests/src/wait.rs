@@ -1,5 +1,6 @@
 //! Waiting for a condition, never for a time.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that should happen at once.
@@ -37,4 +38,18 @@ pub fn poll_for<T>(time: Duration, mut probe: impl FnMut() -> Option<T>) -> Opti
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     assert!(poll(|| condition().then_some(())).is_some(), "still not so after {SOON:?}: {what}");
+}
+
+/// Makes a system call again for as long as it is interrupted. A socket with a timeout is interrupted without any
+/// handler of a signal when the process is stopped and goes on, also by a freezer (signal(7)).
+///
+/// # Errors
+/// What the system call fails with otherwise.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
 }

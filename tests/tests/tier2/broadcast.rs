@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
 use netbpf_tests::packet::Datagram;
 use netbpf_tests::place::Place;
-use netbpf_tests::wait::{SILENCE, until};
+use netbpf_tests::wait::{SILENCE, uninterrupted, until};
 
 use crate::lab::Lab;
 
@@ -33,14 +33,14 @@ fn what_a_container_says_to_all_reaches_the_members_of_its_network_under_its_own
         speaker.send_to(said.as_bytes(), SocketAddrV4::new(to, PORT)).expect("sent");
         for listener in &listeners {
             let mut buffer = [0; 64];
-            let (length, from) = listener.recv_from(&mut buffer).expect("every member hears it");
+            let (length, from) = uninterrupted(|| listener.recv_from(&mut buffer)).expect("every member hears it");
             assert_eq!((&buffer[..length], from), (said.as_bytes(), containers[0].at(PORT).into()));
         }
     }
     let leaked = wire.find(SILENCE, |frame| Datagram::parse(frame).filter(|datagram| datagram.to.port() == PORT));
     assert_eq!(leaked, None);
     outside.set_nonblocking(true).expect("an option");
-    assert!(outside.recv(&mut [0; 64]).is_err());
+    assert!(uninterrupted(|| outside.recv(&mut [0; 64])).is_err());
     assert_eq!(lab.event("replicated"), 9);
 }
 
@@ -57,11 +57,11 @@ fn members_that_come_and_go_are_followed() {
     let c3 = lab.container("c3", &[]);
     let hears = listener(&c3.place, c3.ip);
     say();
-    hears.recv(&mut [0; 64]).expect("heard");
+    uninterrupted(|| hears.recv(&mut [0; 64])).expect("heard");
     until("the other got a copy as well", || lab.event("replicated") == 2);
     lab.done(&["rm", "-f", &c2.name]);
     say();
-    hears.recv(&mut [0; 64]).expect("heard");
+    uninterrupted(|| hears.recv(&mut [0; 64])).expect("heard");
     assert_eq!(lab.event("replicated"), 3);
 }
 
@@ -78,5 +78,5 @@ fn a_storm_is_held_down_by_name() {
     assert!(lab.event("replicated") >= 10);
     let hears = listener(&c2.place, c2.ip);
     speaker.send_to(b"to one", c2.at(PORT)).expect("sent");
-    assert_eq!(hears.recv(&mut [0; 64]).expect("heard"), 6);
+    assert_eq!(uninterrupted(|| hears.recv(&mut [0; 64])).expect("heard"), 6);
 }

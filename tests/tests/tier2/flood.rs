@@ -10,7 +10,7 @@ use netbpf_tests::link::Link;
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 use netbpf_tests::transfer::transfer;
-use netbpf_tests::wait::{SOON, until};
+use netbpf_tests::wait::{SOON, uninterrupted, until};
 
 use crate::lab::Lab;
 
@@ -78,7 +78,7 @@ fn a_container_that_opens_too_many_flows_is_held_down_by_name_and_the_others_are
         // Asked twice, it is a conversation: confirmed.
         for _ in 0..2 {
             socket.send(b"how do you do")?;
-            socket.recv(&mut [0; 64])?;
+            uninterrupted(|| socket.recv(&mut [0; 64]))?;
         }
         Ok(())
     };
@@ -125,7 +125,7 @@ fn when_all_ports_towards_a_machine_are_used_up_the_sender_is_told_at_once_and_t
     c2.place.run(|| udp.connect(lab.at_ext(99))).expect("UDP connects at once");
     take();
     udp.send(b"me too").expect("sent");
-    let told = udp.recv(&mut [0; 8]).expect_err("nobody answers");
+    let told = uninterrupted(|| udp.recv(&mut [0; 8])).expect_err("nobody answers");
     assert_eq!(told.kind(), ErrorKind::HostUnreachable, "{told}");
     take();
     let told = c2.place.connect(lab.at_ext(90)).expect_err("no port is left");

@@ -6,7 +6,7 @@ use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Ethernet, fragmented};
 use netbpf_tests::ping::Pinger;
 use netbpf_tests::place::Place;
-use netbpf_tests::wait::{SILENCE, SOON, until};
+use netbpf_tests::wait::{SILENCE, SOON, uninterrupted, until};
 
 use crate::lab::Lab;
 
@@ -19,7 +19,7 @@ fn payload(len: usize) -> Vec<u8> {
 
 fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddrV4) {
     let mut buffer = vec![0; 65_536];
-    let (length, from) = socket.recv_from(&mut buffer).expect("a datagram arrives");
+    let (length, from) = uninterrupted(|| socket.recv_from(&mut buffer)).expect("a datagram arrives");
     let std::net::SocketAddr::V4(from) = from else { panic!("{from}") };
     (buffer[..length].to_vec(), from)
 }

@@ -9,7 +9,7 @@ use std::thread;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Datagram, tcp_flags};
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
-use netbpf_tests::wait::SILENCE;
+use netbpf_tests::wait::{SILENCE, uninterrupted};
 
 use crate::lab::{Lab, OwnNamespace};
 
@@ -114,7 +114,7 @@ fn who_gets_an_address_next_gets_nothing_of_its_predecessor() {
         Conversation::on(old.place.connect_from(20_001, lab.at_ext(90)).expect("connected")).expect("greeted");
     let talker = lab.ext.udp(SocketAddrV4::new(lab.ext_ip, 90)).expect("bound");
     old.place.udp(old.at(20_002)).expect("bound").send_to(b"hello", lab.at_ext(90)).expect("sent");
-    let (_, mapping) = talker.recv_from(&mut [0; 64]).expect("received");
+    let (_, mapping) = uninterrupted(|| talker.recv_from(&mut [0; 64])).expect("received");
     lab.done(&["rm", "-f", &old.name]);
     drop((listener, outwards));
 

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use netbpf_tests::server::{Server, ask_udp};
-use netbpf_tests::wait::SILENCE;
+use netbpf_tests::wait::{SILENCE, uninterrupted};
 
 use crate::lab::Lab;
 
@@ -23,12 +23,12 @@ fn a_container_is_one_and_the_same_to_everybody_and_everybody_can_speak_to_it() 
         let stranger = lab.ext.any_udp();
         stranger.send_to(b"hello", seen[0]).expect("sent");
         let mut buffer = [0; 64];
-        let (length, from) = socket.recv_from(&mut buffer).expect("a stranger is heard");
+        let (length, from) = uninterrupted(|| socket.recv_from(&mut buffer)).expect("a stranger is heard");
         assert_eq!(&buffer[..length], b"hello");
         let expected = SocketAddr::V4(lab.at_ext(stranger.local_addr().expect("bound").port()));
         assert_eq!(from, expected);
         socket.send_to(b"you too", from).expect("sent");
-        let (length, from) = stranger.recv_from(&mut buffer).expect("answered");
+        let (length, from) = uninterrupted(|| stranger.recv_from(&mut buffer)).expect("answered");
         assert_eq!((&buffer[..length], from), (&b"you too"[..], SocketAddr::V4(seen[0])));
     }
     assert_ne!(ports[0], ports[1], "two containers have two ports");
@@ -44,6 +44,6 @@ fn without_them_a_stranger_is_not_heard() {
     let seen = ask_udp(&socket, lab.at_ext(91)).expect("answered").0.client;
     lab.ext.any_udp().send_to(b"hello", seen).expect("sent");
     socket.set_read_timeout(Some(SILENCE)).expect("a timeout");
-    assert!(socket.recv(&mut [0; 64]).is_err());
+    assert!(uninterrupted(|| socket.recv(&mut [0; 64])).is_err());
     assert_eq!(lab.event("mapping-made"), 0);
 }

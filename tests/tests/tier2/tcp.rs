@@ -8,7 +8,7 @@ use std::time::Instant;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, converse};
 use netbpf_tests::transfer::transfer;
-use netbpf_tests::wait::{SOON, poll};
+use netbpf_tests::wait::{SOON, poll, uninterrupted};
 use socket2::SockRef;
 
 use crate::lab::Lab;
@@ -60,7 +60,7 @@ fn the_hosts_own_services_and_clients_are_left_alone() {
 /// One side ends its direction; the other goes on for a while.
 fn the_other_direction_keeps_flowing(client: &TcpStream, server: &TcpStream) {
     client.shutdown(Shutdown::Write).expect("connected");
-    assert_eq!((&mut &*server).read(&mut [0]).expect("in good order"), 0, "the server sees the end");
+    assert_eq!(uninterrupted(|| (&*server).read(&mut [0])).expect("in good order"), 0, "the server sees the end");
     transfer(server, client, 4 << 20).expect("all of it arrives");
 }
 
@@ -118,7 +118,7 @@ fn a_4_tuple_serves_again(lab: &Lab, from: &Place, listener: &TcpListener, to: S
         let (mut client, server) = connection(listener, client.expect("in time").expect("connected"));
         if round % 2 == 0 {
             server.shutdown(Shutdown::Write).expect("connected");
-            assert_eq!(client.read(&mut [0]).expect("in good order"), 0);
+            assert_eq!(uninterrupted(|| client.read(&mut [0])).expect("in good order"), 0);
         } else {
             SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO)).expect("an option");
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Datagram, Ethernet};
 use netbpf_tests::server::{Server, ask_udp, unanswered_udp};
-use netbpf_tests::wait::{SILENCE, SOON, until};
+use netbpf_tests::wait::{SILENCE, SOON, uninterrupted, until};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::lab::{Container, Lab, Offloads};
@@ -39,7 +39,7 @@ fn a_large_datagram_of_one_segment_arrives_whole() {
     let payload = vec![0x5a; 1472];
     c1.place.any_udp().send_to(&payload, lab.at_ext(90)).expect("sent");
     let mut buffer = [0; 2048];
-    let (length, _) = receiver.recv_from(&mut buffer).expect("received");
+    let (length, _) = uninterrupted(|| receiver.recv_from(&mut buffer)).expect("received");
     assert_eq!(buffer[..length], payload);
 }
 
@@ -152,7 +152,7 @@ fn segments_that_a_device_is_to_cut_keep_their_size_on_the_wire() {
     let mut received = Vec::new();
     let mut buffer = [0; 65_536];
     for _ in 0..SEGMENTS {
-        let (length, from) = outside.recv_from(&mut buffer).expect("a segment arrives");
+        let (length, from) = uninterrupted(|| outside.recv_from(&mut buffer)).expect("a segment arrives");
         assert_eq!((length, from), (SEGMENT, lab.at_host(from.port()).into()));
         received.extend_from_slice(&buffer[..length]);
     }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 
 use netbpf_tests::place::Place;
-use netbpf_tests::wait::poll;
+use netbpf_tests::wait::{poll, uninterrupted};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
@@ -235,11 +235,10 @@ fn hear(stream: &mut TcpStream, length: usize) -> String {
     let mut heard = vec![0; length];
     let mut done = 0;
     while done < length {
-        match stream.read(&mut heard[done..]) {
+        match uninterrupted(|| stream.read(&mut heard[done..])) {
             Ok(0) if done == 0 => return "the end".into(),
             Ok(0) => return format!("{done} bytes, then the end"),
             Ok(more) => done += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if done == 0 => return failure(&error),
             Err(error) => return format!("{done} bytes, then {}", failure(&error)),
         }

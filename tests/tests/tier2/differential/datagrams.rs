@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use netbpf_tests::ping::Pinger;
 use netbpf_tests::told::{Told, listen_for_errors, never_fragment, next_error, path_mtu};
-use netbpf_tests::wait::{SILENCE, poll};
+use netbpf_tests::wait::{SILENCE, poll, uninterrupted};
 use nix::errno::Errno;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -118,7 +118,7 @@ pub(super) fn socket(stage: &Stage<'_>, machine: Machine, port: u16) -> UdpSocke
 
 pub(super) fn hear(socket: &UdpSocket) -> (String, Option<std::net::SocketAddr>) {
     let mut buffer = vec![0; 65_536];
-    match socket.recv_from(&mut buffer) {
+    match uninterrupted(|| socket.recv_from(&mut buffer)) {
         Ok((length, from)) if buffer[..length] == pattern(length) => (format!("{length} bytes"), Some(from)),
         Ok((length, from)) => (format!("{length} other bytes"), Some(from)),
         Err(error) => (failure(&error), None),
