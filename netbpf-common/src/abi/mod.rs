@@ -13,7 +13,9 @@ mod publish;
 
 pub use config::{Config, ConfigFlags, RING_SHARES, TIMEOUTS, Timeout};
 pub use counter::{COUNTERS, DropReason, Event, NO_COUNTER};
-pub use endpoint::{ENDPOINT_SLOTS, Endpoint, GatewayMode, NETWORKS, Network, NetworkFlags, Subnet, Uplink, UplinkFlags};
+pub use endpoint::{
+    ENDPOINT_SLOTS, Endpoint, GatewayMode, NETWORKS, Network, NetworkFlags, Subnet, Uplink, UplinkFlags,
+};
 pub use flow::{COLLECT_KEYS, Flow, FlowKey, Life, NextHop, RingSlot, Scope, Sent, Stamp, TargetKind, Word};
 pub use fragment::{FRAGMENT_SECONDS, Fragment, FragmentKey, HELD_FRAGMENTS, HELD_LEN, HeldFrame, HeldKey};
 pub use publish::{

@@ -92,7 +92,7 @@ pub fn apply<F: Family, P: Packet>(
             write_ports(packet, l4, parsed.l4.kind, Ports { sport: t.sport, dport: t.dport })?;
             let announced = if rewrite.mss == 0 { Delta::NONE } else { clamp(packet, parsed, rewrite.mss)? };
             match parsed.checksum() {
-                Some(checksum) => packet.update_checksum(l4, checksum, t.addresses, t.ports.and(announced)),
+                Some(checksum) => packet.update_checksum::<F>(l4, checksum, t.addresses, t.ports.and(announced)),
                 None => Some(()),
             }
         }

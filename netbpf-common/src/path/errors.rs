@@ -142,7 +142,7 @@ fn apply<F: Family, P: Packet>(
     let at = Quote::at(parsed);
     let inside = quoted(packet, quote, t, at, end)?;
     let checksum = Checksum { at: Icmp::CHECKSUM_AT, pseudo_header: F::ICMP_HAS_PSEUDO_HEADER, optional: false };
-    packet.update_checksum(parsed.l4_at(), checksum, outer, inside)
+    packet.update_checksum::<F>(parsed.l4_at(), checksum, outer, inside)
 }
 
 /// Gives the quoted packet at `at` the addresses and ports that it was sent with; what that does to the sum of the error, which

@@ -3,8 +3,8 @@
 use super::refusal::{Refusal, checked, code};
 use super::{Env, Family, FlowEntry, Parsed, RouteQuery, Translation, publish, table};
 use crate::abi::{
-    DropReason, Event, Flow, FlowKey, GatewayMode, Life, Stamp, Subnet, TargetKind, Transport, Uplink, UplinkFlags, Word,
-    generation,
+    DropReason, Event, Flow, FlowKey, GatewayMode, Life, Stamp, Subnet, TargetKind, Transport, Uplink, UplinkFlags,
+    Word, generation,
 };
 use crate::flow::{Direction, advance, reopens, tcp};
 use crate::wire::{Address as _, Be16, Kind, L4, tcp_flags};

@@ -3,7 +3,9 @@
 use super::apply::deltas;
 use super::refusal::{Refusal, code};
 use super::{Env, Family, HostSocket, InsertError, Parsed, Scratch, table};
-use crate::abi::{ConfigFlags, DropReason, Endpoint, Flow, FlowKey, Scope, Sent, Stamp, TargetKind, Transport, Word, generation};
+use crate::abi::{
+    ConfigFlags, DropReason, Endpoint, Flow, FlowKey, Scope, Sent, Stamp, TargetKind, Transport, Word, generation,
+};
 use crate::flow::{ATTEMPTS, PortRange};
 use crate::wire::{Be16, Kind};
 

@@ -30,7 +30,9 @@ pub(super) fn refuse<F: Family, E: Env<F>, P: Packet>(
     let answerable = match refusal {
         Refusal::Drop(_) => false,
         // No error about an error, nor about a fragment that is not the first (RFC 1122 section 3.2.2).
-        Refusal::Icmp(_) => !matches!(parsed.l4.kind, Kind::Error | Kind::Icmp | Kind::Link) && parsed.ip.part != Part::Later,
+        Refusal::Icmp(_) => {
+            !matches!(parsed.l4.kind, Kind::Error | Kind::Icmp | Kind::Link) && parsed.ip.part != Part::Later
+        }
         // No reset about a reset (RFC 9293 section 3.5.2).
         Refusal::Reset => parsed.l4.tcp_flags & tcp_flags::RST == 0,
     };

@@ -213,10 +213,11 @@ impl V6Addr {
         let change = other.sum().delta_from(self.sum());
         let [a, b, mut c, mut d] = self.0;
         // A word and what becomes of it; 0xffff and zero are the same number, and the former is never made.
-        let adjusted = |word: u16| match Be16::from_raw(!change.apply(Be16::from_raw(!Be16::new(word).raw())).raw()).get() {
-            0xffff => 0,
-            sum => sum,
-        };
+        let adjusted =
+            |word: u16| match Be16::from_raw(!change.apply(Be16::from_raw(!Be16::new(word).raw())).raw()).get() {
+                0xffff => 0,
+                sum => sum,
+            };
         let (high, low) = (|w: Be32| (w.get() >> 16) as u16, |w: Be32| w.get() as u16);
         let join = |high: u16, low: u16| Be32::new(u32::from(high) << 16 | u32::from(low));
         if !is_long {

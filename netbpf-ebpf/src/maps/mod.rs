@@ -11,15 +11,14 @@ use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibLookup};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use netbpf_common::abi::{
     COUNTERS as COUNTER_SLOTS, Config, DropReason, ENDPOINT_SLOTS, Endpoint, Event, Flow, FlowKey, Fragment,
     FragmentKey, GENERATIONS as GENERATION_SLOTS, HeldFrame, HeldKey, KEPT_WORDS, NETWORKS as NETWORK_SLOTS,
-    NO_COUNTER, Network, PORT_TABLE, PublishKey, PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot, Rule,
-    Uplink, VIRTUALS,
+    NO_COUNTER, Network, PublishKey, PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot, Rule, Uplink,
 };
-use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
-use netbpf_common::wire::{Address as _, Be32, V4Addr};
+use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, World};
+use netbpf_common::wire::{Address as _, Be32, V4Addr, V6Addr};
 
 mod atomic;
 mod entry;
@@ -398,7 +397,7 @@ impl<F: Tables> Env<F> for Maps {
     fn route(&self, query: &RouteQuery<F::Addr>) -> Result<Route, DropReason> {
         // SAFETY: a struct of integers in this CPU's own room, see `scratch`.
         let fib = unsafe { &mut *FIB.get_ptr_mut(0).ok_or(DropReason::Internal)? };
-        kernel::route(self.ctx, fib, self.config.route_ifindex, query)
+        kernel::route::<F>(self.ctx, fib, self.config.route_ifindex, query)
     }
 }
 

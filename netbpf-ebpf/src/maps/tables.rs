@@ -148,7 +148,8 @@ macro_rules! tables {
                 let part = unsafe { &mut tuple.__bindgen_anon_1.$tuple };
                 (part.saddr, part.daddr) = (words(key.src), words(key.dst));
                 (part.sport, part.dport) = (key.sport.raw(), key.dport.raw());
-                (tuple, size_of_val(part) as u32)
+                let len = size_of_val(part) as u32;
+                (tuple, len)
             }
             #[inline(always)]
             fn set_class(fib: &mut FibLookup, tos: u8) {

@@ -114,8 +114,7 @@ impl Family for V6 {
 
     #[inline(always)]
     fn is_own(endpoint: &Endpoint, address: V6Addr) -> bool {
-        endpoint.v6 != V6Addr::default()
-            && (endpoint.v6 == address || V6Addr::link_local(endpoint.mac) == address)
+        endpoint.v6 != V6Addr::default() && (endpoint.v6 == address || V6Addr::link_local(endpoint.mac) == address)
     }
 
     #[inline(always)]
