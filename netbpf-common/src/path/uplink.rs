@@ -3,16 +3,16 @@
 use super::apply::deltas;
 use super::decide::{carry, is_for_host_too, survives_hop, verdict};
 use super::follow::{answers, follow, opens};
-use super::make::{Leg, NewFlow, make};
+use super::make::{Leg, make};
 use super::refusal::{Refusal, checked, code, split};
 use super::refuse::{Teller, refuse};
 use super::{
-    Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, Translation, V4, V6, Verdict, apply, errors, fragments,
-    mapping, parse, publish,
+    Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, Scratch, Translation, V4, V6, Verdict, apply, errors,
+    fragments, mapping, parse, publish,
 };
 use crate::abi::{ConfigFlags, DropReason, FlowKey, GatewayMode, Scope, Transport};
 use crate::flow::PortRange;
-use crate::wire::{Address, Be16, Ethernet, Kind};
+use crate::wire::{Address, Ethernet, Kind};
 
 /// TC ingress of an uplink. What is not ours passes on untouched: tagged frames and frames for
 /// another MAC too, and malformed ones, which the host's stack judges.
@@ -34,7 +34,7 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
     let Some(mut parsed) = env.parsed() else { return Verdict::Drop(DropReason::Internal) };
     match parse::<F, P>(packet, ethernet, &mut parsed) {
         Ok(()) => {}
-        Err(DropReason::TinyFragment) => return tiny::<F, P, E>(packet, env),
+        Err(DropReason::TinyFragment) => return tiny(env, &parsed),
         Err(_) => return Verdict::Pass,
     }
     if env.is_virtual(parsed.ip.src) {
@@ -66,11 +66,9 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
 /// A first fragment without a whole transport header. No stack makes one, and it would hide from who looks at ports (RFC
 /// 1858 section 3).
 #[inline(always)]
-fn tiny<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E) -> Verdict {
-    match F::read(packet, Ethernet::LEN) {
-        Ok(ip) if env.is_local(ip.dst) || is_reachable(env, ip.dst) => Verdict::Drop(DropReason::TinyFragment),
-        _ => Verdict::Pass,
-    }
+fn tiny<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Verdict {
+    let dst = parsed.ip.dst;
+    if env.is_local(dst) || is_reachable(env, dst) { Verdict::Drop(DropReason::TinyFragment) } else { Verdict::Pass }
 }
 
 #[inline(always)]
@@ -84,23 +82,26 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
         return Ok(code::PASS);
     };
     let Some(may_open) = concerns_us(env, parsed) else { return Ok(code::PASS) };
-    let Some(key) = errors::key_of(env, packet, parsed, Scope::Uplink) else { return Ok(code::PASS) };
-    if !follow(env, parsed, &key, 0)? {
-        if parsed.l4.kind == Kind::Error && errors::is_ours(env, &key) {
+    if errors::find_key(env, packet, parsed, Scope::Uplink).is_none() {
+        return Ok(code::PASS);
+    }
+    let (parsed, key) = (&*parsed, &parsed.key);
+    if !follow(env, parsed, key, 0)? {
+        if parsed.l4.kind == Kind::Error && errors::is_ours(env, key) {
             return Err(DropReason::IcmpError.into());
         }
-        if !may_open || !plan(env, parsed, &key) {
+        if !may_open || !plan(env, parsed, key) {
             return Ok(code::PASS);
         }
         // A packet that cannot take the way of the flow it opens opens none.
         survives_hop(parsed)?;
-        checked(env.forget(make(env, parsed, &key)))?;
+        checked(env.forget(make(env, parsed, key)))?;
     }
     fragments::follow_first(env, packet, parsed, Scope::Uplink, held)?;
-    let carried = carry(env, packet, parsed, &key)?;
+    let carried = carry(env, packet, parsed, key)?;
     match split(carried) {
         (code::PEER, ifindex) if P::HAS_ETHERNET && is_for_host_too(parsed) => {
-            if share(env, packet, parsed, &key, ifindex) { Ok(code::PASS) } else { Err(DropReason::Internal.into()) }
+            if share(env, packet, parsed, key, ifindex) { Ok(code::PASS) } else { Err(DropReason::Internal.into()) }
         }
         _ => Ok(carried),
     }
@@ -199,21 +200,16 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
     }
     let Some(rule) = publish::find(env, key.dst, transport, key.dport.get()) else {
         let Some(mut scratch) = env.scratch() else { return false };
-        let Some(new) = mapping::find(env, key, &mut scratch.mapping) else { return false };
-        scratch.new = new;
-        return true;
+        let Scratch { new, mapping, .. } = &mut *scratch;
+        return mapping::find(env, key, mapping, new).is_some();
     };
     let Some(network) = env.network(rule.endpoint.network) else { return false };
     if F::subnet_of(network).contains(key.src) {
         return false;
     }
     let Some(mut scratch) = env.scratch() else { return false };
-    scratch.new = NewFlow {
-        dst: F::address_of(rule.endpoint),
-        dport: Be16::new(rule.port),
-        owner: rule.stamp,
-        ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::UNKNOWN_WORLD)
-    };
+    scratch.new.set(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::UNKNOWN_WORLD);
+    scratch.new.publish(&rule);
     true
 }
 
@@ -234,6 +230,7 @@ fn plan_direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<
         return false;
     }
     let Some(mut scratch) = env.scratch() else { return false };
-    scratch.new = NewFlow { dst: own, ..NewFlow::plain(key, Leg::endpoint(slot, endpoint), Leg::UNKNOWN_WORLD) };
+    scratch.new.set(key, Leg::endpoint(slot, endpoint), Leg::UNKNOWN_WORLD);
+    scratch.new.dst = own;
     true
 }
