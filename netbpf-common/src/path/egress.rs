@@ -32,29 +32,28 @@ pub fn egress<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdi
     if ethernet.src != endpoint.mac {
         return Verdict::Drop(DropReason::SpoofedMac);
     }
-    match ethernet.ethertype {
+    let code = match ethernet.ethertype {
         Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet, endpoint),
         Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet, endpoint),
-        Ethernet::ARP => match Refusal::or(neighbour::answer_request(packet, env, &ethernet, endpoint)) {
-            Ok(code) => verdict::<V4, E>(env, code),
-            Err(refusal) => Verdict::Drop(refusal.reason()),
-        },
-        _ => Verdict::Drop(DropReason::UnsupportedProtocol),
-    }
+        Ethernet::ARP => neighbour::answer_request(packet, env, &ethernet, endpoint),
+        _ => Refusal::Drop(DropReason::UnsupportedProtocol).code(),
+    };
+    verdict(env, code, ethernet.ethertype)
 }
 
+/// An IP packet of either family. A [`code`].
 #[inline(always)]
-fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet, endpoint: &Endpoint) -> Verdict {
-    let Some(mut parsed) = env.parsed() else { return Verdict::Drop(DropReason::Internal) };
+fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet, endpoint: &Endpoint) -> u64 {
+    let Some(mut parsed) = env.parsed() else { return Refusal::Drop(DropReason::Internal).code() };
     if let Err(reason) = parse::<F, P>(packet, ethernet, &mut parsed) {
-        return Verdict::Drop(reason);
+        return Refusal::Drop(reason).code();
     }
     let code = env.forget(Refusal::either(route(packet, env, &mut parsed, endpoint)));
     match Refusal::or(code) {
-        Ok(code) => verdict(env, code),
+        Ok(code) => code,
         Err(refusal) => {
             let gateway = env.network(endpoint.network).map(|n| F::subnet_of(n).gateway).unwrap_or_default();
-            let back = Verdict::Peer { ifindex: endpoint.ifindex };
+            let back = code::PEER | u64::from(endpoint.ifindex);
             let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac };
             refuse(env, packet, &parsed, refusal, &teller, back)
         }

@@ -16,30 +16,30 @@ pub fn host<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdict
     if packet.ingress_ifindex() != 0 {
         return Verdict::Drop(DropReason::Forwarded);
     }
-    match packet.read::<Ethernet>(0) {
-        Some(ethernet) => match ethernet.ethertype {
-            Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
-            Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet),
-            _ => Verdict::Drop(DropReason::UnsupportedProtocol),
-        },
-        None => Verdict::Drop(DropReason::Malformed),
-    }
+    let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Drop(DropReason::Malformed) };
+    let code = match ethernet.ethertype {
+        Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
+        Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet),
+        _ => Refusal::Drop(DropReason::UnsupportedProtocol).code(),
+    };
+    verdict(env, code, ethernet.ethertype)
 }
 
+/// An IP packet of either family. A [`code`].
 #[inline(always)]
-fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> Verdict {
-    let Some(mut parsed) = env.parsed() else { return Verdict::Drop(DropReason::Internal) };
+fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> u64 {
+    let Some(mut parsed) = env.parsed() else { return Refusal::Drop(DropReason::Internal).code() };
     if let Err(reason) = parse::<F, P>(packet, ethernet, &mut parsed) {
-        return Verdict::Drop(reason);
+        return Refusal::Drop(reason).code();
     }
     let code = env.forget(Refusal::either(route(packet, env, &mut parsed)));
     match Refusal::or(code) {
-        Ok(code) => verdict(env, code),
+        Ok(code) => code,
         Err(refusal) => {
             let config = env.config();
             // In the name of who could not be reached: the host takes nothing from its own addresses.
             let teller = Teller { gateway: parsed.ip.dst, to: config.gateway_mac, from: config.gateway_mac };
-            refuse(env, packet, &parsed, refusal, &teller, Verdict::Ingress { ifindex: config.host_ifindex })
+            refuse(env, packet, &parsed, refusal, &teller, code::INGRESS | u64::from(config.host_ifindex))
         }
     }
 }

@@ -22,53 +22,56 @@ pub fn uplink<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdi
         return Verdict::Pass;
     }
     let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Pass };
-    match ethernet.ethertype {
+    let code = match ethernet.ethertype {
         Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
         Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet),
-        _ => Verdict::Pass,
-    }
+        _ => code::PASS,
+    };
+    verdict(env, code, ethernet.ethertype)
 }
 
+/// An IP packet of either family. A [`code`].
 #[inline(always)]
-fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> Verdict {
-    let Some(mut parsed) = env.parsed() else { return Verdict::Drop(DropReason::Internal) };
+fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> u64 {
+    let Some(mut parsed) = env.parsed() else { return Refusal::Drop(DropReason::Internal).code() };
     match parse::<F, P>(packet, ethernet, &mut parsed) {
         Ok(()) => {}
         Err(DropReason::TinyFragment) => return tiny(env, &parsed),
-        Err(_) => return Verdict::Pass,
+        Err(_) => return code::PASS,
     }
     if env.is_virtual(parsed.ip.src) {
         // To the host's sockets it would look as if it came from the address that this one stands for.
-        return Verdict::Drop(DropReason::Martian);
+        return Refusal::Drop(DropReason::Martian).code();
     }
     // The host's stack knows what to do with options; source routing is not for containers.
     if parsed.ip.dst.is_loopback() || F::has_options(&parsed.ip) {
-        return Verdict::Pass;
+        return code::PASS;
     }
     let code = env.forget(Refusal::either(route(packet, env, &mut parsed)));
     match Refusal::or(code) {
-        Ok(code) => verdict(env, code),
+        Ok(code) => code,
         // The connection is no more, and no socket of the host has it: its stack says so.
         Err(Refusal::Reset) => {
             env.count_drop(DropReason::StaleFlow);
-            Verdict::Pass
+            code::PASS
         }
         // Its sender may be anybody: no more than some of these a second.
         Err(refusal @ Refusal::Icmp(_)) if P::HAS_ETHERNET && env.may_multiply(0) => {
             let (gateway, ethernet) = (asked(env, packet.ifindex(), parsed.ip.dst), parsed.ethernet);
-            let back = Verdict::Device { ifindex: packet.ifindex() };
+            let back = code::DEVICE | u64::from(packet.ifindex());
             refuse(env, packet, &parsed, refusal, &Teller { gateway, to: ethernet.src, from: ethernet.dst }, back)
         }
-        Err(refusal) => Verdict::Drop(refusal.reason()),
+        Err(refusal) => Refusal::Drop(refusal.reason()).code(),
     }
 }
 
 /// A first fragment without a whole transport header. No stack makes one, and it would hide from who looks at ports (RFC
 /// 1858 section 3).
 #[inline(always)]
-fn tiny<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Verdict {
+fn tiny<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> u64 {
     let dst = parsed.ip.dst;
-    if env.is_local(dst) || is_reachable(env, dst) { Verdict::Drop(DropReason::TinyFragment) } else { Verdict::Pass }
+    let is_ours = env.is_local(dst) || is_reachable(env, dst);
+    if is_ours { Refusal::Drop(DropReason::TinyFragment).code() } else { code::PASS }
 }
 
 #[inline(always)]
