@@ -197,7 +197,7 @@ fn owner_again<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>, flow: &Flo
     });
     match rule {
         Some(rule) => {
-            let same = F::address_of(rule.endpoint) == reply.src && Be16::new(rule.port) == reply.sport;
+            let same = F::is_service(rule.endpoint, reply.src) && Be16::new(rule.port) == reply.sport;
             same.then_some(rule.stamp)
         }
         None => {

@@ -64,7 +64,7 @@ fn answer<F: Family, E: Env<F>, P: Packet>(
             reset(packet, parsed)
         }
     };
-    let ethernet = Ethernet { dst: teller.to, src: teller.from, ethertype: parsed.ethernet.ethertype };
+    let ethernet = Ethernet { dst: teller.to, src: teller.from, ethertype: F::ETHERTYPE };
     made.and_then(|()| packet.write(0, ethernet)).is_some()
 }
 

@@ -18,16 +18,33 @@ use crate::wire::{Address, Ethernet, Kind};
 /// another MAC too, and malformed ones, which the host's stack judges.
 #[inline(always)]
 pub fn uplink<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdict {
+    match uplink_v4(packet, env) {
+        Verdict::HandOver => uplink_v6(packet, env),
+        verdict => verdict,
+    }
+}
+
+/// The part for whatever is not IPv6, which sees all frames first.
+#[inline(always)]
+pub fn uplink_v4<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
     if packet.has_vlan_tag() || !packet.is_for_us() {
         return Verdict::Pass;
     }
     let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Pass };
     let code = match ethernet.ethertype {
         Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
-        Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet),
+        Ethernet::IPV6 => code::HAND_OVER,
         _ => code::PASS,
     };
-    verdict(env, code, ethernet.ethertype)
+    verdict::<V4, E>(env, code)
+}
+
+/// The part for IPv6.
+#[inline(always)]
+pub fn uplink_v6<P: Packet, E: Env<V6>>(packet: &mut P, env: &E) -> Verdict {
+    let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Pass };
+    let code = ip::<V6, P, E>(packet, env, ethernet);
+    verdict::<V6, E>(env, code)
 }
 
 /// An IP packet of either family. A [`code`].
@@ -212,7 +229,7 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
     }
     let Some(mut scratch) = env.scratch() else { return false };
     scratch.new.set(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::UNKNOWN_WORLD);
-    scratch.new.publish(&rule);
+    scratch.new.publish(&rule, env.config());
     true
 }
 

@@ -198,6 +198,24 @@ impl V6Addr {
     /// Every node of a link, ff02::1 (RFC 4291 section 2.7.1).
     pub const ALL_NODES: Self = Self([Be32::new(0xff02_0000), Be32::ZERO, Be32::ZERO, Be32::new(1)]);
 
+    /// The well-known prefix for IPv4 addresses, 64:ff9b::/96 (RFC 6052 section 2.1). Its one's complement sum is zero: a
+    /// checksum over such addresses is one over the IPv4 addresses.
+    const IPV4: [Be32; 3] = [Be32::new(0x0064_ff9b), Be32::ZERO, Be32::ZERO];
+
+    /// The address that stands for an IPv4 address.
+    #[inline(always)]
+    pub const fn of_v4(address: V4Addr) -> Self {
+        let [a, b, c] = Self::IPV4;
+        Self([a, b, c, address.0])
+    }
+
+    /// The IPv4 address that this one stands for.
+    #[inline(always)]
+    pub fn as_v4(self) -> Option<V4Addr> {
+        let [a, b, c, d] = self.0;
+        ([a, b, c] == Self::IPV4).then_some(V4Addr(d))
+    }
+
     /// The link-local address of an interface with this MAC address (RFC 4291 section 2.5.6 and appendix A).
     pub const fn link_local(mac: super::Mac) -> Self {
         let [a, b, c, d, e, f] = mac.octets();
