@@ -54,11 +54,17 @@ pub(super) async fn make_devices(
             netlink.set_mtu(device.ifindex, settings.mtu).await?;
         }
     }
+    let devices = (host.ifindex, route.ifindex);
+    set_right(netlink, addressing, devices).await?;
+    Ok(devices)
+}
+
+/// Lets netbpf0 and netbpf1 be as they are to be.
+async fn set_right(netlink: &Netlink, addressing: &Addressing, (host, route): (u32, u32)) -> Result<()> {
     set_switches(addressing)?;
-    netlink.set_up_without_arp(host.ifindex).await?;
-    netlink.set_up(route.ifindex).await?;
-    give_addresses(netlink, addressing, host.ifindex).await?;
-    Ok((host.ifindex, route.ifindex))
+    netlink.set_up_without_arp(host).await?;
+    netlink.set_up(route).await?;
+    give_addresses(netlink, addressing, host).await
 }
 
 /// What the kernel does by itself on netbpf0 and netbpf1.
@@ -99,8 +105,7 @@ impl Engine {
             return route_device_forwards(&self.addressing);
         }
         tracing::warn!(?lost, changed, "somebody has changed {HOST_DEVICE} or {ROUTE_DEVICE}: setting them right");
-        set_switches(&self.addressing)?;
-        give_addresses(&self.netlink, &self.addressing, self.devices.0).await
+        set_right(&self.netlink, &self.addressing, self.devices).await
     }
 }
 
