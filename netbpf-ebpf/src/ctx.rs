@@ -43,15 +43,6 @@ fn ipv6_flag() -> u64 {
     unsafe { (&raw const IPV6_CHECKSUM_FLAG).read_volatile() }
 }
 
-/// Whether the kernel knows [`IPV6`]: it answers EINVAL to flags that it does not know.
-#[inline(always)]
-pub(crate) fn knows_ipv6_flag(ctx: &TcContext) -> bool {
-    const EINVAL: i64 = 22;
-    // SAFETY: the context is the hook's.
-    let result = unsafe { bpf_l4_csum_replace(ctx.as_ptr().cast(), 0, 0, 0, IPV6 | u64::from(BPF_F_PSEUDO_HDR)) };
-    result as i64 != -EINVAL
-}
-
 /// A TC skb.
 pub(crate) struct Skb {
     skb: *mut __sk_buff,

@@ -137,12 +137,6 @@ fn collect<F: Tables>(ctx: &TcContext) -> i32 {
     collected as i32
 }
 
-/// Run once by the agent with BPF_PROG_TEST_RUN: whether this kernel knows BPF_F_IPV6.
-#[classifier]
-pub(crate) fn probe_ipv6_checksum(ctx: TcContext) -> i32 {
-    i32::from(ctx::knows_ipv6_flag(&ctx))
-}
-
 /// The verdict table. TC_ACT_UNSPEC is TCX_NEXT: programs and filters of others see what we pass.
 #[inline(always)]
 fn enact(ctx: &TcContext, skb: &mut Skb, maps: &Maps, verdict: Verdict, hook: &'static str) -> i32 {

@@ -158,8 +158,6 @@ pub mod program {
     pub const HOST: &str = "host";
     /// What `egress`, `uplink`, `uplink_bare` and `host` hand IPv6 packets over to (bpf_tail_call).
     pub const PARTS: [&str; 4] = ["egress_v6", "uplink_v6", "uplink_bare_v6", "host_v6"];
-    /// Run once by the agent with BPF_PROG_TEST_RUN before all others: whether the kernel knows BPF_F_IPV6.
-    pub const PROBE_IPV6_CHECKSUM: &str = "probe_ipv6_checksum";
     /// Run by the agent with BPF_PROG_TEST_RUN: takes keys of IPv4 flows, deletes what has expired.
     pub const COLLECT_V4: &str = "collect_v4";
     /// The same for IPv6.

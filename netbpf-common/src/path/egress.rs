@@ -3,16 +3,16 @@
 use super::broadcast::{broadcast, is_for_many};
 use super::decide::{carry, carry_direct, check_destination, fits, is_addressed, survives_hop, verdict};
 use super::family::IcmpError;
-use super::follow::{self, follow, leaves_as, opens, way_out};
-use super::make::{Leg, NewFlow, make};
+use super::follow::{self, Way, follow, leave, opens, way_out};
+use super::make::{Leg, make};
 use super::refusal::{Refusal, checked, code};
 use super::refuse::{Teller, refuse};
 use super::{
-    Env, Family, Packet, Parsed, RouteQuery, Scratch, V4, V6, Verdict, World, errors, fragments, mapping, neighbour,
-    parse, publish, siit,
+    Env, Family, Packet, Parsed, Scratch, V4, V6, Verdict, World, errors, fragments, mapping, neighbour, parse,
+    publish, siit,
 };
 use crate::abi::{
-    DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, GatewayMode, NetworkFlags, Scope, Transport, generation,
+    DropReason, ENDPOINT_SLOTS, Endpoint, FlowKey, GatewayMode, NetworkFlags, Scope, Transport, generation,
 };
 use crate::wire::{Address as _, Ethernet, Kind, protocol};
 
@@ -76,14 +76,24 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
     match Refusal::or(code) {
         Ok(code) => code,
         // The container does not know this family.
-        Err(refusal) if parsed.ethernet.ethertype != F::ETHERTYPE => refusal.code(),
-        Err(refusal) => {
-            let gateway = env.network(endpoint.network).map(|n| F::subnet_of(n).gateway).unwrap_or_default();
-            let back = code::PEER | u64::from(endpoint.ifindex);
-            let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac };
-            refuse(env, packet, &parsed, refusal, &teller, back)
-        }
+        Err(_) if parsed.ethernet.ethertype != F::ETHERTYPE => code,
+        Err(_) => answer(packet, env, &parsed, code, endpoint),
     }
+}
+
+/// Answers a packet that does not go on, in the gateway's name. A [`code`].
+#[inline(never)]
+fn answer<F: Family, P: Packet, E: Env<F>>(
+    packet: &mut P,
+    env: &E,
+    parsed: &Parsed<F>,
+    code: u64,
+    endpoint: &Endpoint,
+) -> u64 {
+    let Err(refusal) = Refusal::or(code) else { return code };
+    let gateway = env.network(endpoint.network).map(|n| F::subnet_of(n).gateway).unwrap_or_default();
+    let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac };
+    refuse(env, packet, parsed, refusal, &teller, code::PEER | u64::from(endpoint.ifindex))
 }
 
 #[inline(always)]
@@ -183,10 +193,10 @@ fn takes_the_way<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &P, parsed: &
 #[inline(never)]
 fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>, endpoint: &Endpoint) -> u64 {
     let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
-    let Scratch { flow, mapping, new, .. } = &mut *scratch;
-    match choose(env, parsed, key, endpoint, flow, mapping, new) {
+    match choose(env, parsed, key, endpoint, &mut scratch) {
         Ok(()) => {
-            let is_mapped = new.forward.leaves() && mapping::has_mappings(key.proto) && is_cone::<F, E>(env, endpoint);
+            let is_mapped =
+                scratch.new.forward.leaves() && mapping::has_mappings(key.proto) && is_cone::<F, E>(env, endpoint);
             if is_mapped { code::MAPPED } else { code::GOOD }
         }
         Err(refusal) => refusal.code(),
@@ -206,10 +216,9 @@ fn choose<F: Family, E: Env<F>>(
     parsed: &Parsed<F>,
     key: &FlowKey<F::Addr>,
     endpoint: &Endpoint,
-    flow: &mut Flow<F::Addr>,
-    mapping: &mut Flow<F::Addr>,
-    new: &mut NewFlow<F>,
+    scratch: &mut Scratch<F>,
 ) -> Result<(), Refusal> {
+    let Scratch { flow, mapping, new, query, route, .. } = scratch;
     let slot = slot_of_device(endpoint.ifindex);
     check_destination(key.dst)?;
     if follow::answers(&parsed.l4) {
@@ -232,7 +241,7 @@ fn choose<F: Family, E: Env<F>>(
         new.set(key, Leg::endpoint(target, neighbour), back);
         if !F::is_own(neighbour, key.dst) {
             // By the address that it has outside: both are to see each other under those (RFC 6296 section 4.1).
-            new.src = key.src.moved(subnet.mask, subnet.external);
+            new.src.move_into(&subnet.mask, &subnet.external);
             new.dst = F::address_of(neighbour);
         }
         return Ok(());
@@ -278,13 +287,12 @@ fn choose<F: Family, E: Env<F>>(
         // Their checksums cover the addresses.
         return Err(DropReason::UnsupportedProtocol.into());
     }
-    let src = if is_masqueraded { F::Addr::default() } else { key.src };
-    let query = RouteQuery { src, dst: key.dst, proto: key.proto, tos: parsed.ip.tos };
-    let uplink = way_out(env, &query, flow)?;
-    let src = leaves_as::<F>(subnet, key.src, uplink)?;
+    query.src = if is_masqueraded { F::Addr::default() } else { key.src };
+    query.dst = key.dst;
+    (query.proto, query.tos) = (key.proto, parsed.ip.tos);
+    let uplink = way_out(env, &mut Way { query, route }, flow)?;
     new.set(key, Leg::world(flow.uplink), back);
-    new.src = src;
-    Ok(())
+    Ok(leave::<F>(subnet, uplink, &mut new.src)?)
 }
 
 /// The slot of the endpoint behind a host-side device.

@@ -52,13 +52,18 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
     let code = env.forget(Refusal::either(route(packet, env, &mut parsed)));
     match Refusal::or(code) {
         Ok(code) => code,
-        Err(refusal) => {
-            let config = env.config();
-            // In the name of who could not be reached: the host takes nothing from its own addresses.
-            let teller = Teller { gateway: parsed.ip.dst, to: config.gateway_mac, from: config.gateway_mac };
-            refuse(env, packet, &parsed, refusal, &teller, code::INGRESS | u64::from(config.host_ifindex))
-        }
+        Err(_) => answer(packet, env, &parsed, code),
     }
+}
+
+/// Answers a packet that does not go on, in the name of who could not be reached: the host takes nothing from its own
+/// addresses. A [`code`].
+#[inline(never)]
+fn answer<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &Parsed<F>, code: u64) -> u64 {
+    let Err(refusal) = Refusal::or(code) else { return code };
+    let config = env.config();
+    let teller = Teller { gateway: parsed.ip.dst, to: config.gateway_mac, from: config.gateway_mac };
+    refuse(env, packet, parsed, refusal, &teller, code::INGRESS | u64::from(config.host_ifindex))
 }
 
 #[inline(always)]

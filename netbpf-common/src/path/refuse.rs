@@ -46,7 +46,7 @@ pub(super) fn refuse<F: Family, E: Env<F>, P: Packet>(
 }
 
 /// Makes the answer of the packet; whether it could be made.
-#[inline(never)]
+#[inline(always)]
 fn answer<F: Family, E: Env<F>, P: Packet>(
     env: &E,
     packet: &mut P,

@@ -73,13 +73,20 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
             code::PASS
         }
         // Its sender may be anybody: no more than some of these a second.
-        Err(refusal @ Refusal::Icmp(_)) if P::HAS_ETHERNET && env.may_multiply(0) => {
-            let (gateway, ethernet) = (asked(env, packet.ifindex(), parsed.ip.dst), parsed.ethernet);
-            let back = code::DEVICE | u64::from(packet.ifindex());
-            refuse(env, packet, &parsed, refusal, &Teller { gateway, to: ethernet.src, from: ethernet.dst }, back)
-        }
+        Err(Refusal::Icmp(_)) if P::HAS_ETHERNET && env.may_multiply(0) => answer(packet, env, &parsed, code),
         Err(refusal) => Refusal::Drop(refusal.reason()).code(),
     }
+}
+
+/// Answers a packet that does not go on. A [`code`].
+#[inline(never)]
+fn answer<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &Parsed<F>, code: u64) -> u64 {
+    let Err(refusal) = Refusal::or(code) else { return code };
+    let ethernet = &parsed.ethernet;
+    let gateway = asked(env, packet.ifindex(), parsed.ip.dst);
+    let teller = Teller { gateway, to: ethernet.src, from: ethernet.dst };
+    let back = code::DEVICE | u64::from(packet.ifindex());
+    refuse(env, packet, parsed, refusal, &teller, back)
 }
 
 /// A first fragment without a whole transport header. No stack makes one, and it would hide from who looks at ports (RFC
@@ -242,7 +249,11 @@ fn plan_direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<
     let own = F::address_of(endpoint);
     let outside = match GatewayMode::from_u32(subnet.mode) {
         GatewayMode::Routed => own,
-        GatewayMode::Prefix => own.moved(subnet.mask, subnet.external),
+        GatewayMode::Prefix => {
+            let mut outside = own;
+            outside.move_into(&subnet.mask, &subnet.external);
+            outside
+        }
         GatewayMode::Closed | GatewayMode::Masquerade => return false,
     };
     let is_open = !answers(&parsed.l4) && !matches!(parsed.l4.kind, Kind::Error | Kind::Fragment);

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use aya::maps::MapInfo;
-use aya::programs::{CgroupSockAddr, Program, ProgramError};
+use aya::maps::{MapInfo, ProgramArray};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use netbpf_common::abi::{ABI_VERSION, Config, map};
+use netbpf_common::abi::{ABI_VERSION, Config, map, program};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::SigSet;
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
@@ -62,6 +62,7 @@ impl Datapath {
         loader.override_global(IPV6_CHECKSUM_FLAG, &ipv6_checksum_flag, true);
         let mut programs = loader.load(OBJECT).map_err(|error| cannot_load(&error))?;
         load_all(&mut programs)?;
+        join_parts(&mut programs)?;
         let maps = Maps::open(&maps_directory)?;
         Ok(Self {
             directory,
@@ -127,6 +128,22 @@ pub(super) fn socket_hook<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a 
     let program =
         programs.program_mut(name).ok_or_else(|| Error::Internal(format!("the object has no program {name}")))?;
     program.try_into().context(|| format!("use the program {name} as a socket hook"))
+}
+
+/// Lets each path find the part of it that is for IPv6. Packets meet the new ones from here on, which work on the same maps.
+fn join_parts(programs: &mut Ebpf) -> Result<()> {
+    let parts = programs.take_map(map::PARTS).ok_or_else(|| Error::Internal("the object has no map PARTS".into()))?;
+    let mut parts = ProgramArray::try_from(parts).context(|| "use the map PARTS".into())?;
+    for (place, name) in (0..).zip(program::PARTS) {
+        let part: &SchedClassifier = programs
+            .program(name)
+            .ok_or_else(|| Error::Internal(format!("the object has no program {name}")))?
+            .try_into()
+            .context(|| format!("use the program {name}"))?;
+        let descriptor = part.fd().context(|| format!("use the program {name}"))?;
+        parts.set(place, descriptor, 0).context(|| format!("put the program {name} into its place"))?;
+    }
+    Ok(())
 }
 
 /// Loads every program. The verifier takes its time over the paths of packets, so each has a thread.
