@@ -18,6 +18,10 @@ const EXTENSIONS: u32 = 5;
 /// Longest header with its extension headers, in bytes: a multiple of eight that one byte holds.
 const LONGEST_HEADER: u32 = 248;
 
+/// No extension header stands beyond this, not even in a packet that an error quotes: for the verifier, which forgets the
+/// bounds of a number that is put aside.
+const BOUND: u32 = 0x3ff;
+
 impl Family for V6 {
     type Addr = V6Addr;
     type Header = Ipv6;
@@ -178,7 +182,8 @@ fn walk<P: Packet>(packet: &P, at: u32, ip: &mut Ip<V6Addr>) -> Outcome<()> {
         if !Extension::is(next) {
             break;
         }
-        let header: ExtensionHeader = packet.read(at + u32::from(len)).ok_or(DropReason::Malformed)?;
+        let place = (at + u32::from(len)) & BOUND;
+        let header: ExtensionHeader = packet.read(place).ok_or(DropReason::Malformed)?;
         if has_fragment {
             // Only the first fragment would have it, so that the others could not be told.
             return Err(DropReason::ExtensionHeaders);
