@@ -2,20 +2,22 @@
 //! calling thread alone, the real object, its real maps.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use netbpf_common::abi::{PublishKey, PublishedPort, generation, program};
+use netbpf_common::path::V4;
 use netbpf_user::Settings;
 use netbpf_user::datapath::{Datapath, Run};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
+use crate::family::TestFamily;
 use crate::fixture::Hook;
-use crate::world::{self, CONTAINERS, LOCALS, PUBLISHES};
+use crate::world::{self, CONTAINERS, PUBLISHES};
 
 /// Bytes of a `__sk_buff` (include/uapi/linux/bpf.h).
 const CONTEXT: usize = 192;
@@ -76,7 +78,6 @@ impl Kernel {
         maps.config.set(0, world::config(ring))?;
         for container in CONTAINERS {
             maps.endpoints.set(container.slot, container.endpoint(world::GENERATION))?;
-            maps.addresses.set(container.ip.into(), container.slot)?;
         }
         for (slot, next) in world::members() {
             maps.members.set(slot, next)?;
@@ -84,23 +85,34 @@ impl Kernel {
         for (number, network) in world::networks() {
             maps.networks.set(number, network)?;
         }
-        for (address, index) in LOCALS {
-            maps.locals.set(address.into(), index)?;
-            maps.virtuals.set(index, address.into())?;
-        }
         maps.uplinks.set(world::UPLINK, world::uplink())?;
         for publish in PUBLISHES {
             maps.rules.set(publish.rule, publish.rule())?;
             maps.generations.set(generation::FIRST_RULE + publish.rule, world::GENERATION)?;
-            for port in publish.host_port..publish.host_port + publish.count {
+        }
+        self.fill_tables()
+    }
+
+    /// What each family has of its own.
+    fn fill_tables(&self) -> Result<()> {
+        type F = V4;
+        let maps = &self.datapath.maps;
+        for container in CONTAINERS {
+            maps.addresses.set(F::addr(container.ip::<F>()), container.slot)?;
+        }
+        for (address, index) in world::locals::<F>() {
+            maps.locals.set(F::addr(address), index)?;
+            maps.virtuals.set(index, F::addr(address))?;
+        }
+        for publish in PUBLISHES {
+            for port in publish.host_ports() {
                 let mut entry = PublishedPort::default();
-                match publish.address {
-                    None => entry.wildcard = publish.rule,
-                    Some(address) => {
-                        entry.specific = 1;
-                        let key = PublishKey::new(address.into(), publish.transport, port);
-                        maps.published.set(key, publish.rule)?;
-                    }
+                if publish.is_on_loopback {
+                    entry.specific = 1;
+                    let key = PublishKey::new(F::addr(F::LOOPBACK), publish.transport, port);
+                    maps.published.set(key, publish.rule)?;
+                } else {
+                    entry.wildcard = publish.rule;
                 }
                 maps.ports.set(publish.transport.port_index(port), entry)?;
             }
@@ -165,19 +177,29 @@ fn devices() -> Result<()> {
         pair(&name, container.device(), &format!("{name}-eth0"), None)?;
         ip(&["link", "set", &name, "up"])?;
     }
-    let mac = |mac: [u8; 6]| netbpf_common::wire::Mac::new(mac).to_string();
     ip(&["link", "set", "up0", "address", &mac(world::UPLINK_MAC)])?;
     for name in ["up0", "up0-far", "netbpf0", "netbpf1", "other0", "other0-far"] {
         ip(&["link", "set", name, "up"])?;
     }
-    let prefix = |address: Ipv4Addr, len: u8| format!("{address}/{len}");
-    ip(&["address", "add", &prefix(world::HOST, 24), "dev", "up0"])?;
-    ip(&["neighbour", "add", &world::OUTSIDE.to_string(), "lladdr", &mac(world::OUTSIDE_MAC), "dev", "up0"])?;
-    ip(&["route", "add", "default", "via", &world::OUTSIDE.to_string(), "dev", "up0"])?;
-    ip(&["route", "add", &prefix(world::BEHIND_FOREIGN, 32), "dev", "other0"])?;
-    ip(&["route", "add", "blackhole", &prefix(world::BLACKHOLE, 32)])?;
+    routes::<V4>([24, 32])?;
     // Of this namespace: what is written here is seen nowhere else.
     fs::write("/proc/sys/net/ipv4/conf/netbpf1/forwarding", "1").context("let routes be looked up from netbpf1")
+}
+
+/// Addresses and routes of a family; `lengths` are those of the uplink's prefix and of one machine's.
+fn routes<F: TestFamily>(lengths: [u8; 2]) -> Result<()> {
+    let [uplink, machine] = lengths;
+    let prefix = |address: IpAddr, len: u8| format!("{address}/{len}");
+    let outside = F::OUTSIDE.to_string();
+    ip(&["address", "add", &prefix(F::HOST, uplink), "dev", "up0"])?;
+    ip(&["neighbour", "add", &outside, "lladdr", &mac(world::OUTSIDE_MAC), "dev", "up0"])?;
+    ip(&["route", "add", "default", "via", &outside, "dev", "up0"])?;
+    ip(&["route", "add", &prefix(F::BEHIND_FOREIGN, machine), "dev", "other0"])?;
+    ip(&["route", "add", "blackhole", &prefix(F::BLACKHOLE, machine)])
+}
+
+fn mac(mac: [u8; 6]) -> String {
+    netbpf_common::wire::Mac::new(mac).to_string()
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {

@@ -4,9 +4,11 @@
 #[cfg(feature = "system")]
 pub mod craft;
 pub mod damage;
+pub mod family;
 pub mod fixture;
 pub mod frame;
 pub mod fuzz;
+pub mod headers;
 pub mod instance;
 pub mod journey;
 #[cfg(feature = "system")]

@@ -3,18 +3,20 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use netbpf_common::abi::{
-    Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, NextHop,
-    PublishKey, PublishedPort, RingSlot, Rule, Sent, Stamp, Uplink, Word, generation,
+    Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, PublishKey,
+    PublishedPort, RingSlot, Rule, Scope, Sent, Stamp, Uplink, Word, generation,
 };
-use netbpf_common::path::{Env, FlowEntry, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
-use netbpf_common::wire::{Address as _, Be32, V4Addr};
+use netbpf_common::path::{Env, Family, FlowEntry, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
+use netbpf_common::wire::Address as _;
 
-use crate::world::{self, CONTAINERS, LOCALS, PUBLISHES};
-
-const AF_INET: u32 = 2;
+use crate::family::{TestFamily, nth};
+use crate::journey::Tuple;
+use crate::world::{self, CONTAINERS, PUBLISHES, Publish};
+use crate::{in_each_family, in_family};
 
 /// Hashes the same in every run, so that a failure comes back and a fuzzer sees nothing but what it changed.
 type Hasher = BuildHasherDefault<DefaultHasher>;
@@ -23,7 +25,66 @@ type Hasher = BuildHasherDefault<DefaultHasher>;
 pub type HashMap<K, V> = std::collections::HashMap<K, V, Hasher>;
 
 /// A flow table in memory.
-pub type Flows = HashMap<FlowKey<V4Addr>, Entry>;
+pub type Flows<F> = HashMap<FlowKey<Addr<F>>, Entry<F>>;
+
+type Addr<F> = <F as Family>::Addr;
+
+/// The tables that an instance has for each family.
+#[derive(Debug)]
+pub struct Tables<F: Family> {
+    /// Slots by address.
+    pub addresses: HashMap<F::Addr, u32>,
+    /// Virtual indexes by address.
+    pub locals: HashMap<F::Addr, u32>,
+    /// Publishes by port index.
+    pub ports: HashMap<u32, PublishedPort>,
+    /// Publishes on single addresses.
+    pub published: HashMap<PublishKey<F::Addr>, u32>,
+    /// Sockets of the host, by the key of the packets they receive.
+    pub sockets: HashMap<FlowKey<F::Addr>, HostSocket>,
+    /// The flow table.
+    pub flows: RefCell<Flows<F>>,
+    /// First fragments that are remembered.
+    pub fragments: RefCell<HashMap<FragmentKey<F::Addr>, Fragment>>,
+    /// Fragments that are held.
+    pub held: RefCell<HashMap<HeldKey<F::Addr>, HeldFrame>>,
+    /// By share.
+    rings: RefCell<Vec<VecDeque<RingSlot<F::Addr>>>>,
+    scratch: RefCell<Scratch<F>>,
+    parsed: RefCell<Parsed<F>>,
+}
+
+impl<F: TestFamily> Tables<F> {
+    fn new(ring: u32, shares: u32) -> Self {
+        let mut ports: HashMap<u32, PublishedPort> = HashMap::default();
+        let mut published = HashMap::default();
+        for publish in PUBLISHES {
+            for port in publish.host_ports() {
+                let entry = ports.entry(publish.transport.port_index(port)).or_default();
+                if publish.is_on_loopback {
+                    entry.specific += 1;
+                    published.insert(PublishKey::new(F::addr(F::LOOPBACK), publish.transport, port), publish.rule);
+                } else {
+                    entry.wildcard = publish.rule;
+                }
+            }
+        }
+        let one = vec![RingSlot::default(); ring as usize];
+        Self {
+            addresses: CONTAINERS.iter().map(|c| (F::addr(c.ip::<F>()), c.slot)).collect(),
+            locals: world::locals::<F>().into_iter().map(|(address, index)| (F::addr(address), index)).collect(),
+            ports,
+            published,
+            sockets: HashMap::default(),
+            flows: RefCell::default(),
+            fragments: RefCell::default(),
+            held: RefCell::default(),
+            rings: RefCell::new(vec![one.into(); shares as usize]),
+            scratch: RefCell::default(),
+            parsed: RefCell::default(),
+        }
+    }
+}
 
 /// The tables of one instance in memory.
 #[derive(Debug)]
@@ -36,34 +97,18 @@ pub struct Memory {
     pub endpoints: HashMap<u32, Endpoint>,
     /// Networks by number.
     pub networks: HashMap<u32, Network>,
-    /// Slots by address.
-    pub addresses: HashMap<V4Addr, u32>,
-    /// Virtual indexes by address.
-    pub locals: HashMap<V4Addr, u32>,
     /// Uplinks by ifindex.
     pub uplinks: HashMap<u32, Uplink>,
     /// Generations of rules and epochs.
     pub generations: HashMap<u32, u32>,
     /// Rules by number.
     pub rules: HashMap<u32, Rule>,
-    /// Publishes by port index.
-    pub ports: HashMap<u32, PublishedPort>,
-    /// Publishes on single addresses.
-    pub published: HashMap<PublishKey<V4Addr>, u32>,
-    /// Sockets of the host, by the key of the packets they receive.
-    pub sockets: HashMap<FlowKey<V4Addr>, HostSocket>,
-    /// The flow table.
-    pub flows: RefCell<Flows>,
-    /// Entries that the flow table holds.
+    /// Entries that each flow table holds.
     pub capacity: usize,
     /// Counters of drops.
     pub drops: RefCell<HashMap<DropReason, u64>>,
     /// Counters of events.
     pub events: RefCell<HashMap<Event, u64>>,
-    /// First fragments that are remembered.
-    pub fragments: RefCell<HashMap<FragmentKey<V4Addr>, Fragment>>,
-    /// Fragments that are held.
-    pub held: RefCell<HashMap<HeldKey<V4Addr>, HeldFrame>>,
     room: RefCell<HeldFrame>,
     /// Confirmed flows by the slot they are counted for.
     pub confirmed: RefCell<HashMap<u32, i64>>,
@@ -72,77 +117,75 @@ pub struct Memory {
     /// Broadcasts in the current second, by slot.
     pub broadcasts: RefCell<HashMap<u32, (u64, u16)>>,
     kept: RefCell<HashSet<u32, Hasher>>,
-    /// By share.
-    rings: RefCell<Vec<VecDeque<RingSlot<V4Addr>>>>,
     flow_id: Cell<u64>,
     seed: Cell<u32>,
-    scratch: RefCell<Scratch<V4>>,
-    parsed: RefCell<Parsed<V4>>,
+    pub(crate) v4: Tables<V4>,
 }
 
 impl Memory {
     /// The world of [`crate::world`], with a ring of this size.
     pub fn new(ring: u32) -> Self {
-        let mut ports = HashMap::default();
-        let mut published = HashMap::default();
-        let mut rules = HashMap::default();
-        let mut generations = HashMap::default();
-        for publish in PUBLISHES {
-            rules.insert(publish.rule, publish.rule());
-            generations.insert(generation::FIRST_RULE + publish.rule, world::GENERATION);
-            for port in publish.host_port..publish.host_port + publish.count {
-                let entry: &mut PublishedPort = ports.entry(publish.transport.port_index(port)).or_default();
-                match publish.address {
-                    None => entry.wildcard = publish.rule,
-                    Some(address) => {
-                        entry.specific += 1;
-                        published.insert(PublishKey::new(address.into(), publish.transport, port), publish.rule);
-                    }
-                }
-            }
-        }
+        Self::with_shares(ring, 1)
+    }
+
+    /// The same with so many rings, one for each share.
+    pub fn with_shares(ring: u32, shares: u32) -> Self {
+        let generation_of = |publish: &Publish| (generation::FIRST_RULE + publish.rule, world::GENERATION);
         Self {
-            config: world::config(ring),
+            config: Config { share_mask: shares - 1, ..world::config(ring) },
             now: Cell::new(1_000_000),
             endpoints: CONTAINERS.iter().map(|c| (c.slot, c.endpoint(world::GENERATION))).collect(),
             networks: world::networks().into_iter().collect(),
-            addresses: CONTAINERS.iter().map(|c| (c.ip.into(), c.slot)).collect(),
-            locals: LOCALS.iter().map(|(address, index)| ((*address).into(), *index)).collect(),
             uplinks: HashMap::from_iter([(world::UPLINK, world::uplink())]),
-            generations,
-            rules,
-            ports,
-            published,
-            sockets: HashMap::default(),
-            flows: RefCell::default(),
+            generations: PUBLISHES.iter().map(generation_of).collect(),
+            rules: PUBLISHES.iter().map(|publish| (publish.rule, publish.rule())).collect(),
             capacity: usize::MAX,
             drops: RefCell::default(),
             events: RefCell::default(),
-            fragments: RefCell::default(),
-            held: RefCell::default(),
             room: RefCell::new(bytemuck::Zeroable::zeroed()),
             confirmed: RefCell::default(),
             members: world::members().into_iter().collect(),
             broadcasts: RefCell::default(),
             kept: RefCell::default(),
-            rings: RefCell::new(vec![
-                vec![RingSlot::default(); ring as usize].into();
-                world::config(ring).share_mask as usize + 1
-            ]),
             flow_id: Cell::new(0),
             seed: Cell::new(0x1234_5678),
-            scratch: RefCell::default(),
-            parsed: RefCell::default(),
+            v4: Tables::new(ring, shares),
         }
     }
 
-    /// The same with so many rings, one for each share.
-    pub fn with_shares(ring: u32, shares: u32) -> Self {
-        let mut memory = Self::new(ring);
-        memory.config.share_mask = shares - 1;
-        let one = vec![RingSlot::default(); ring as usize];
-        *memory.rings.get_mut() = vec![one.into(); shares as usize];
-        memory
+    /// The tables of a family.
+    pub fn of<F: TestFamily>(&self) -> &Tables<F> {
+        F::tables(self)
+    }
+
+    /// The same, to change them.
+    pub fn of_mut<F: TestFamily>(&mut self) -> &mut Tables<F> {
+        F::tables_mut(self)
+    }
+
+    /// A process of the host has a socket for such packets from outside.
+    pub fn bind(&mut self, tuple: &Tuple, socket: HostSocket) {
+        in_family!(tuple.from.ip(), F => self.of_mut::<F>().sockets.insert(tuple.key::<F>(Scope::Uplink), socket));
+    }
+
+    /// Forgets all flows, as a table does that is lost.
+    pub fn forget_flows(&self) {
+        in_each_family!(F => self.of::<F>().flows.borrow_mut().clear());
+    }
+
+    /// Whether the address is one of the host's.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        in_family!(address, F => self.of::<F>().locals.contains_key(&F::addr(address)))
+    }
+
+    /// Fragments that are held.
+    pub fn held(&self) -> usize {
+        in_each_family!(F => self.of::<F>().held.borrow().len()).iter().sum()
+    }
+
+    /// Fragments that are remembered.
+    pub fn remembered(&self) -> usize {
+        in_each_family!(F => self.of::<F>().fragments.borrow().len()).iter().sum()
     }
 
     /// Lets seconds pass.
@@ -168,14 +211,14 @@ impl Memory {
 
 /// A flow entry in memory.
 #[derive(Clone, Debug)]
-pub struct Entry(Rc<RefCell<Flow<V4Addr>>>);
+pub struct Entry<F: Family>(Rc<RefCell<Flow<F::Addr>>>);
 
-impl FlowEntry<V4Addr> for Entry {
-    fn read_into(&self, flow: &mut Flow<V4Addr>) {
+impl<F: Family> FlowEntry<F::Addr> for Entry<F> {
+    fn read_into(&self, flow: &mut Flow<F::Addr>) {
         *flow = *self.0.borrow();
     }
 
-    fn other(&self) -> FlowKey<V4Addr> {
+    fn other(&self) -> FlowKey<F::Addr> {
         self.0.borrow().other
     }
 
@@ -219,11 +262,11 @@ impl FlowEntry<V4Addr> for Entry {
         self.0.borrow_mut().sent = *sent;
     }
 
-    fn restamp(&self, _: &Flow<V4Addr>, owner: Stamp) {
+    fn restamp(&self, _: &Flow<F::Addr>, owner: Stamp) {
         self.0.borrow_mut().owner = owner;
     }
 
-    fn reroute(&self, flow: &Flow<V4Addr>, epoch: u32) {
+    fn reroute(&self, flow: &Flow<F::Addr>, epoch: u32) {
         let mut entry = self.0.borrow_mut();
         entry.uplink = flow.uplink;
         entry.next_hop = flow.next_hop;
@@ -233,10 +276,10 @@ impl FlowEntry<V4Addr> for Entry {
     }
 }
 
-impl<'a> Env<V4> for &'a Memory {
-    type Entry = Entry;
-    type Scratch = RefMut<'a, Scratch<V4>>;
-    type Parsed = RefMut<'a, Parsed<V4>>;
+impl<'a, F: TestFamily> Env<F> for &'a Memory {
+    type Entry = Entry<F>;
+    type Scratch = RefMut<'a, Scratch<F>>;
+    type Parsed = RefMut<'a, Parsed<F>>;
     type Room = RefMut<'a, HeldFrame>;
     type Held = Box<HeldFrame>;
 
@@ -274,29 +317,29 @@ impl<'a> Env<V4> for &'a Memory {
         self.networks.get(&u32::from(number))
     }
 
-    fn slot_of(&self, address: V4Addr) -> u32 {
-        self.addresses.get(&address).copied().unwrap_or(0)
+    fn slot_of(&self, address: F::Addr) -> u32 {
+        self.of::<F>().addresses.get(&address).copied().unwrap_or(0)
     }
 
-    fn is_local(&self, address: V4Addr) -> bool {
-        self.locals.contains_key(&address)
+    fn is_local(&self, address: F::Addr) -> bool {
+        self.of::<F>().locals.contains_key(&address)
     }
 
-    fn virtual_index(&self, address: V4Addr) -> u32 {
-        self.locals.get(&address).copied().unwrap_or(0)
+    fn virtual_index(&self, address: F::Addr) -> u32 {
+        self.of::<F>().locals.get(&address).copied().unwrap_or(0)
     }
 
-    fn is_virtual(&self, address: V4Addr) -> bool {
-        address.low() & !0xff == self.config.virtual_v4.low()
+    fn is_virtual(&self, address: F::Addr) -> bool {
+        index_of::<F>(address).is_some()
     }
 
-    fn behind_virtual(&self, address: V4Addr) -> Option<V4Addr> {
-        let index = address.low().checked_sub(self.config.virtual_v4.low())?;
-        self.locals.iter().find(|(_, i)| **i == index && index != 0).map(|(address, _)| *address)
+    fn behind_virtual(&self, address: F::Addr) -> Option<F::Addr> {
+        let index = index_of::<F>(address)?;
+        self.of::<F>().locals.iter().find(|(_, i)| **i == index && index != 0).map(|(address, _)| *address)
     }
 
-    fn virtual_address(&self, index: u32) -> V4Addr {
-        V4Addr(Be32::new(self.config.virtual_v4.low() | index))
+    fn virtual_address(&self, index: u32) -> F::Addr {
+        F::addr(nth(F::VIRTUAL, index as u8))
     }
 
     fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
@@ -312,11 +355,11 @@ impl<'a> Env<V4> for &'a Memory {
     }
 
     fn published(&self, port_index: u32) -> PublishedPort {
-        self.ports.get(&port_index).copied().unwrap_or_default()
+        self.of::<F>().ports.get(&port_index).copied().unwrap_or_default()
     }
 
-    fn published_on(&self, key: &PublishKey<V4Addr>) -> u32 {
-        self.published.get(key).copied().unwrap_or(0)
+    fn published_on(&self, key: &PublishKey<F::Addr>) -> u32 {
+        self.of::<F>().published.get(key).copied().unwrap_or(0)
     }
 
     fn is_kept(&self, port_index: u32) -> bool {
@@ -327,34 +370,34 @@ impl<'a> Env<V4> for &'a Memory {
         self.kept.borrow_mut().insert(port_index);
     }
 
-    fn flow(&self, key: &FlowKey<V4Addr>) -> Option<Entry> {
-        self.flows.borrow().get(key).cloned()
+    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Entry<F>> {
+        self.of::<F>().flows.borrow().get(key).cloned()
     }
 
-    fn insert(&self, key: &FlowKey<V4Addr>, flow: &Flow<V4Addr>) -> Result<(), InsertError> {
-        let mut flows = self.flows.borrow_mut();
+    fn insert(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Result<(), InsertError> {
+        let mut flows = self.of::<F>().flows.borrow_mut();
         if flows.contains_key(key) {
             return Err(InsertError::Exists);
         }
         if flows.len() >= self.capacity {
             return Err(InsertError::Full);
         }
-        flows.insert(*key, Entry(Rc::new(RefCell::new(*flow))));
+        flows.insert(*key, Entry::<F>(Rc::new(RefCell::new(*flow))));
         Ok(())
     }
 
-    fn remove(&self, key: &FlowKey<V4Addr>) {
-        self.flows.borrow_mut().remove(key);
+    fn remove(&self, key: &FlowKey<F::Addr>) {
+        self.of::<F>().flows.borrow_mut().remove(key);
     }
 
-    fn scratch(&self) -> Option<RefMut<'a, Scratch<V4>>> {
+    fn scratch(&self) -> Option<RefMut<'a, Scratch<F>>> {
         let memory: &'a Memory = self;
-        Some(memory.scratch.borrow_mut())
+        Some(memory.of::<F>().scratch.borrow_mut())
     }
 
-    fn parsed(&self) -> Option<RefMut<'a, Parsed<V4>>> {
+    fn parsed(&self) -> Option<RefMut<'a, Parsed<F>>> {
         let memory: &'a Memory = self;
-        Some(memory.parsed.borrow_mut())
+        Some(memory.of::<F>().parsed.borrow_mut())
     }
 
     fn next_flow_id(&self) -> u64 {
@@ -362,8 +405,8 @@ impl<'a> Env<V4> for &'a Memory {
         self.flow_id.get()
     }
 
-    fn exchange_ring(&self, payer: u32, slot: &RingSlot<V4Addr>) -> RingSlot<V4Addr> {
-        let mut rings = self.rings.borrow_mut();
+    fn exchange_ring(&self, payer: u32, slot: &RingSlot<F::Addr>) -> RingSlot<F::Addr> {
+        let mut rings = self.of::<F>().rings.borrow_mut();
         let ring = &mut rings[(payer & self.config.share_mask) as usize];
         ring.push_back(*slot);
         ring.pop_front().expect("one more than before")
@@ -378,16 +421,16 @@ impl<'a> Env<V4> for &'a Memory {
         u64::try_from(count).expect("never less than none")
     }
 
-    fn remember(&self, key: &FragmentKey<V4Addr>, fragment: &Fragment) {
-        self.fragments.borrow_mut().insert(*key, *fragment);
+    fn remember(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
+        self.of::<F>().fragments.borrow_mut().insert(*key, *fragment);
     }
 
-    fn recall(&self, key: &FragmentKey<V4Addr>) -> Option<Fragment> {
-        self.fragments.borrow().get(key).copied()
+    fn recall(&self, key: &FragmentKey<F::Addr>) -> Option<Fragment> {
+        self.of::<F>().fragments.borrow().get(key).copied()
     }
 
-    fn take_place(&self, key: &FragmentKey<V4Addr>) -> Option<u64> {
-        let mut fragments = self.fragments.borrow_mut();
+    fn take_place(&self, key: &FragmentKey<F::Addr>) -> Option<u64> {
+        let mut fragments = self.of::<F>().fragments.borrow_mut();
         let held = &mut fragments.get_mut(key)?.held;
         *held += 1;
         Some(*held - 1)
@@ -398,17 +441,17 @@ impl<'a> Env<V4> for &'a Memory {
         Some(memory.room.borrow_mut())
     }
 
-    fn hold(&self, key: &HeldKey<V4Addr>, frame: &HeldFrame) -> bool {
-        self.held.borrow_mut().insert(*key, *frame);
+    fn hold(&self, key: &HeldKey<F::Addr>, frame: &HeldFrame) -> bool {
+        self.of::<F>().held.borrow_mut().insert(*key, *frame);
         true
     }
 
-    fn held(&self, key: &HeldKey<V4Addr>) -> Option<Box<HeldFrame>> {
-        self.held.borrow().get(key).copied().map(Box::new)
+    fn held(&self, key: &HeldKey<F::Addr>) -> Option<Box<HeldFrame>> {
+        self.of::<F>().held.borrow().get(key).copied().map(Box::new)
     }
 
-    fn let_go(&self, key: &HeldKey<V4Addr>) {
-        self.held.borrow_mut().remove(key);
+    fn let_go(&self, key: &HeldKey<F::Addr>) {
+        self.of::<F>().held.borrow_mut().remove(key);
     }
 
     fn next_member(&self, slot: u32) -> u32 {
@@ -427,20 +470,18 @@ impl<'a> Env<V4> for &'a Memory {
         *count <= self.config.broadcast_rate
     }
 
-    fn host_socket(&self, key: &FlowKey<V4Addr>) -> HostSocket {
-        self.sockets.get(key).copied().unwrap_or(HostSocket::None)
+    fn host_socket(&self, key: &FlowKey<F::Addr>) -> HostSocket {
+        self.of::<F>().sockets.get(key).copied().unwrap_or(HostSocket::None)
     }
 
-    fn route(&self, query: &RouteQuery<V4Addr>) -> Result<Route, DropReason> {
-        let to: std::net::Ipv4Addr = query.dst.into();
-        let (ifindex, next_hop) = match to.octets() {
-            [198, 18, 0, _] => (world::UPLINK, to),
-            [10, 66, ..] => return Err(DropReason::NoRoute),
-            [10, 77, ..] => (world::FOREIGN, to),
-            [172, 30 | 31, ..] => (world::HOST_DEVICE, to),
-            _ => (world::UPLINK, world::OUTSIDE),
-        };
-        let address = V4Addr::from(next_hop).words();
-        Ok(Route { ifindex, next_hop: NextHop { family: AF_INET, address }, mtu: world::MTU })
+    fn route(&self, query: &RouteQuery<F::Addr>) -> Result<Route, DropReason> {
+        let (ifindex, next_hop) = world::way(query.dst.into())?;
+        Ok(Route { ifindex, next_hop: world::neighbour(next_hop), mtu: world::MTU })
     }
+}
+
+/// The virtual index of a virtual address.
+fn index_of<F: TestFamily>(address: F::Addr) -> Option<u32> {
+    let index = address.low() & 0xff;
+    (address == F::addr(nth(F::VIRTUAL, index as u8))).then_some(index)
 }

@@ -1,11 +1,12 @@
 //! Ethernet frames as bytes: the right ones and the wrong ones.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{
-    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, IpFragOffset, IpHeaders, IpNumber,
-    Ipv4Extensions, Ipv4Header, PacketBuilder, PacketBuilderStep, SlicedPacket, TcpHeader, TransportSlice, VlanId,
+    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Ethernet2Header, IpFragOffset, IpHeaders, IpNumber, Ipv4Header,
+    Ipv6FlowLabel, Ipv6FragmentHeader, Ipv6Header, PacketBuilder, PacketBuilderStep, SlicedPacket, TcpHeader,
+    TransportSlice, VlanId,
 };
 use netbpf_common::wire::tcp_flags;
 
@@ -16,6 +17,8 @@ pub type Mac = [u8; 6];
 pub const BROADCAST: Mac = [0xff; 6];
 
 const TTL: u8 = 64;
+/// Length of an Ethernet header.
+const ETHERNET: usize = 14;
 
 /// The sequence number after the SYN of both sides of a connection, see [`Ethernet::segment`].
 pub const AFTER_SYN: u32 = 1001;
@@ -36,17 +39,22 @@ impl Ethernet {
         PacketBuilder::ethernet2(self.from, self.to)
     }
 
+    fn ip(self, from: IpAddr, to: IpAddr, ttl: u8) -> PacketBuilderStep<IpHeaders> {
+        self.builder().ip(header(from, to, ttl, IpNumber::UDP))
+    }
+
     /// A UDP datagram.
-    pub fn udp(self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
-        let ip = self.builder().ipv4(from.ip().octets(), to.ip().octets(), TTL);
-        let builder = ip.udp(from.port(), to.port());
-        let mut frame = Vec::with_capacity(builder.size(payload.len()));
-        builder.write(&mut frame, payload).expect("a Vec takes all, and the payload fits");
-        frame
+    pub fn udp(self, from: impl Into<SocketAddr>, to: impl Into<SocketAddr>, payload: &[u8]) -> Vec<u8> {
+        self.datagram(from, to, TTL, payload)
     }
 
     /// A UDP datagram without checksum.
-    pub fn udp_without_checksum(self, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+    pub fn udp_without_checksum(
+        self,
+        from: impl Into<SocketAddr>,
+        to: impl Into<SocketAddr>,
+        payload: &[u8],
+    ) -> Vec<u8> {
         let mut frame = self.udp(from, to, payload);
         // The checksum is the last field of the UDP header (RFC 768).
         let end = frame.len() - payload.len();
@@ -55,9 +63,16 @@ impl Ethernet {
     }
 
     /// A UDP datagram in a frame with an 802.1Q tag.
-    pub fn tagged_udp(self, vlan: u16, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+    pub fn tagged_udp(
+        self,
+        vlan: u16,
+        from: impl Into<SocketAddr>,
+        to: impl Into<SocketAddr>,
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let (from, to) = (from.into(), to.into());
         let tag = VlanId::try_new(vlan).expect("a VLAN id has 12 bits");
-        let ip = self.builder().single_vlan(tag).ipv4(from.ip().octets(), to.ip().octets(), TTL);
+        let ip = self.builder().single_vlan(tag).ip(header(from.ip(), to.ip(), TTL, IpNumber::UDP));
         let builder = ip.udp(from.port(), to.port());
         let mut frame = Vec::with_capacity(builder.size(payload.len()));
         builder.write(&mut frame, payload).expect("a Vec takes all, and the payload fits");
@@ -65,117 +80,158 @@ impl Ethernet {
     }
 
     /// A TCP SYN.
-    pub fn syn(self, from: SocketAddrV4, to: SocketAddrV4, sequence: u32) -> Vec<u8> {
-        let ip = self.builder().ipv4(from.ip().octets(), to.ip().octets(), TTL);
-        let builder = ip.tcp(from.port(), to.port(), sequence, 64_240).syn();
-        let mut frame = Vec::with_capacity(builder.size(0));
-        builder.write(&mut frame, &[]).expect("a Vec takes all");
-        frame
+    pub fn syn(self, from: impl Into<SocketAddr>, to: impl Into<SocketAddr>, sequence: u32) -> Vec<u8> {
+        self.numbered(from, to, tcp_flags::SYN, sequence, 0)
     }
 
     /// A TCP segment in the middle of a connection.
-    pub fn tcp_ack(self, from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
-        let ip = self.builder().ipv4(from.ip().octets(), to.ip().octets(), TTL);
-        let builder = ip.tcp(from.port(), to.port(), 1, 64_240).ack(1);
-        let mut frame = Vec::with_capacity(builder.size(0));
-        builder.write(&mut frame, &[]).expect("a Vec takes all");
-        frame
+    pub fn tcp_ack(self, from: impl Into<SocketAddr>, to: impl Into<SocketAddr>) -> Vec<u8> {
+        self.numbered(from, to, tcp_flags::ACK, 1, 1)
     }
 
     /// A TCP segment with any control bits, of a connection in which both sides began at the same number and all that was
     /// said is acknowledged.
-    pub fn segment(self, from: SocketAddrV4, to: SocketAddrV4, flags: u8, ttl: u8, payload: &[u8]) -> Vec<u8> {
+    pub fn segment(
+        self,
+        from: impl Into<SocketAddr>,
+        to: impl Into<SocketAddr>,
+        flags: u8,
+        ttl: u8,
+        payload: &[u8],
+    ) -> Vec<u8> {
         let sequence = if flags & tcp_flags::SYN == 0 { AFTER_SYN } else { AFTER_SYN - 1 };
-        let mut header = TcpHeader::new(from.port(), to.port(), sequence, WINDOW);
-        header.acknowledgment_number = AFTER_SYN;
-        self.tcp(from, to, flags, header, ttl, payload)
+        let header = TcpHeader { acknowledgment_number: AFTER_SYN, ..TcpHeader::new(0, 0, sequence, WINDOW) };
+        self.tcp(from.into(), to.into(), flags, header, ttl, payload)
     }
 
     /// A TCP segment with any control bits, sequence number and acknowledgment number.
-    pub fn numbered(self, from: SocketAddrV4, to: SocketAddrV4, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
-        let mut header = TcpHeader::new(from.port(), to.port(), seq, WINDOW);
-        header.acknowledgment_number = ack;
-        self.tcp(from, to, flags, header, TTL, &[])
+    pub fn numbered(
+        self,
+        from: impl Into<SocketAddr>,
+        to: impl Into<SocketAddr>,
+        flags: u8,
+        seq: u32,
+        ack: u32,
+    ) -> Vec<u8> {
+        let header = TcpHeader { acknowledgment_number: ack, ..TcpHeader::new(0, 0, seq, WINDOW) };
+        self.tcp(from.into(), to.into(), flags, header, TTL, &[])
     }
 
     /// A SYN with options as they lie in the header.
     ///
     /// # Panics
     /// When they do not fit.
-    pub fn syn_with_options(self, from: SocketAddrV4, to: SocketAddrV4, ttl: u8, options: &[u8]) -> Vec<u8> {
-        let mut header = TcpHeader::new(from.port(), to.port(), AFTER_SYN - 1, WINDOW);
+    pub fn syn_with_options(
+        self,
+        from: impl Into<SocketAddr>,
+        to: impl Into<SocketAddr>,
+        ttl: u8,
+        options: &[u8],
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let mut header = TcpHeader::new(0, 0, AFTER_SYN - 1, WINDOW);
         header.set_options_raw(options).expect("at most 40 bytes");
-        self.tcp(from, to, tcp_flags::SYN, header, ttl, &[])
+        self.tcp(from.into(), to.into(), tcp_flags::SYN, header, ttl, payload)
     }
 
     fn tcp(
         self,
-        from: SocketAddrV4,
-        to: SocketAddrV4,
+        from: SocketAddr,
+        to: SocketAddr,
         flags: u8,
         mut header: TcpHeader,
         ttl: u8,
         payload: &[u8],
     ) -> Vec<u8> {
-        let ip = self.builder().ipv4(from.ip().octets(), to.ip().octets(), ttl);
+        (header.source_port, header.destination_port) = (from.port(), to.port());
         (header.fin, header.syn) = (flags & tcp_flags::FIN != 0, flags & tcp_flags::SYN != 0);
         (header.rst, header.ack) = (flags & tcp_flags::RST != 0, flags & tcp_flags::ACK != 0);
-        let builder = ip.tcp_header(header);
+        let builder = self.ip(from.ip(), to.ip(), ttl).tcp_header(header);
         let mut frame = Vec::with_capacity(builder.size(payload.len()));
         builder.write(&mut frame, payload).expect("a Vec takes all, and the payload fits");
         frame
     }
 
     /// A UDP datagram with any time to live.
-    pub fn datagram(self, from: SocketAddrV4, to: SocketAddrV4, ttl: u8, payload: &[u8]) -> Vec<u8> {
-        let builder = self.builder().ipv4(from.ip().octets(), to.ip().octets(), ttl).udp(from.port(), to.port());
+    pub fn datagram(self, from: impl Into<SocketAddr>, to: impl Into<SocketAddr>, ttl: u8, payload: &[u8]) -> Vec<u8> {
+        let (from, to) = (from.into(), to.into());
+        let builder = self.ip(from.ip(), to.ip(), ttl).udp(from.port(), to.port());
         let mut frame = Vec::with_capacity(builder.size(payload.len()));
         builder.write(&mut frame, payload).expect("a Vec takes all, and the payload fits");
         frame
     }
 
     /// An ICMP echo: a request, or else a reply.
-    pub fn echo(self, from: Ipv4Addr, to: Ipv4Addr, request: bool, id: u16, ttl: u8) -> Vec<u8> {
-        let ip = self.builder().ipv4(from.octets(), to.octets(), ttl);
-        let builder = if request { ip.icmpv4_echo_request(id, 1) } else { ip.icmpv4_echo_reply(id, 1) };
+    pub fn echo(self, from: impl Into<IpAddr>, to: impl Into<IpAddr>, request: bool, id: u16, ttl: u8) -> Vec<u8> {
+        self.echo_with(from.into(), to.into(), request, id, ttl, b"ping")
+    }
+
+    /// An ICMP echo that carries something.
+    pub fn echo_with(self, from: IpAddr, to: IpAddr, request: bool, id: u16, ttl: u8, payload: &[u8]) -> Vec<u8> {
+        const SEQUENCE: u16 = 1;
+        let ip = self.ip(from, to, ttl);
         let mut frame = Vec::new();
-        builder.write(&mut frame, b"ping").expect("a Vec takes all");
+        let written = match (from, request) {
+            (IpAddr::V4(_), true) => ip.icmpv4_echo_request(id, SEQUENCE).write(&mut frame, payload),
+            (IpAddr::V4(_), false) => ip.icmpv4_echo_reply(id, SEQUENCE).write(&mut frame, payload),
+            (IpAddr::V6(_), true) => ip.icmpv6_echo_request(id, SEQUENCE).write(&mut frame, payload),
+            (IpAddr::V6(_), false) => ip.icmpv6_echo_reply(id, SEQUENCE).write(&mut frame, payload),
+        };
+        written.expect("a Vec takes all, and the payload fits");
         frame
     }
 
     /// A packet of any IP protocol.
-    pub fn protocol(self, number: u8, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
-        let header = Ipv4Header::new(0, TTL, IpNumber(number), from.octets(), to.octets());
-        self.ip(header.expect("an empty payload fits"), payload)
+    pub fn protocol(self, number: u8, from: impl Into<IpAddr>, to: impl Into<IpAddr>, payload: &[u8]) -> Vec<u8> {
+        self.other(header(from.into(), to.into(), TTL, IpNumber(number)), IpNumber(number), payload)
     }
 
-    /// An ICMP error that quotes the beginning of an IP packet; `mtu` is that of "fragmentation needed".
-    pub fn icmp_error(self, from: Ipv4Addr, to: Ipv4Addr, ttl: u8, what: IcmpError, quote: &[u8]) -> Vec<u8> {
-        let IcmpError { kind, code, mtu } = what;
-        let mut message = vec![kind, code, 0, 0, 0, 0];
-        message.extend(mtu.to_be_bytes());
+    /// An ICMP error that quotes the beginning of an IP packet.
+    pub fn icmp_error(
+        self,
+        from: impl Into<IpAddr>,
+        to: impl Into<IpAddr>,
+        ttl: u8,
+        what: IcmpError,
+        quote: &[u8],
+    ) -> Vec<u8> {
+        let (from, to) = (from.into(), to.into());
+        let [kind, code] = what.kind_and_code(from);
+        let mut message = vec![kind, code, 0, 0];
+        message.extend(what.word.to_be_bytes());
         message.extend(quote);
-        let checksum = Sum16BitWords::new().add_slice(&message).ones_complement();
+        let protocol = icmp(from);
+        let sum = match from {
+            IpAddr::V4(_) => Sum16BitWords::new(),
+            IpAddr::V6(_) => pseudo_header(from, to, protocol, message.len()),
+        };
+        let checksum = sum.add_slice(&message).ones_complement();
         message[2..4].copy_from_slice(&checksum.to_ne_bytes());
-        let mut header = Ipv4Header::new(message.len() as u16, ttl, IpNumber::ICMP, from.octets(), to.octets())
-            .expect("it is short");
-        header.dont_fragment = false;
-        header.header_checksum = header.calc_header_checksum();
-        [&self.to[..], &self.from, &[8, 0], &header.to_bytes(), &message].concat()
+        let mut header = header(from, to, ttl, protocol);
+        if let IpHeaders::Ipv4(header, _) = &mut header {
+            // An error may be fragmented: nobody would be told of its own size.
+            header.dont_fragment = false;
+        }
+        self.other(header, protocol, &message)
     }
 
     /// A middle fragment of a UDP datagram.
-    pub fn fragment(self, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
-        let header = Ipv4Header::new(0, TTL, IpNumber::UDP, from.octets(), to.octets());
-        let mut header = header.expect("an empty payload fits");
-        (header.dont_fragment, header.more_fragments) = (false, true);
-        header.fragment_offset = IpFragOffset::try_new(185).expect("an offset has 13 bits");
-        self.ip(header, payload)
+    pub fn fragment(self, from: impl Into<IpAddr>, to: impl Into<IpAddr>, payload: &[u8]) -> Vec<u8> {
+        let offset = IpFragOffset::try_new(185).expect("an offset has 13 bits");
+        let mut header = header(from.into(), to.into(), TTL, IpNumber::UDP);
+        match &mut header {
+            IpHeaders::Ipv4(header, _) => {
+                (header.dont_fragment, header.more_fragments, header.fragment_offset) = (false, true, offset);
+            }
+            IpHeaders::Ipv6(_, extensions) => {
+                extensions.fragment = Some(Ipv6FragmentHeader::new(IpNumber::UDP, offset, true, 0));
+            }
+        }
+        self.other(header, IpNumber::UDP, payload)
     }
 
-    fn ip(self, header: Ipv4Header, payload: &[u8]) -> Vec<u8> {
-        let protocol = header.protocol;
-        let builder = self.builder().ip(IpHeaders::Ipv4(header, Ipv4Extensions::default()));
+    fn other(self, header: IpHeaders, protocol: IpNumber, payload: &[u8]) -> Vec<u8> {
+        let builder = self.builder().ip(header);
         let mut frame = Vec::with_capacity(builder.size(payload.len()));
         builder.write(&mut frame, protocol, payload).expect("a Vec takes all, and the payload fits");
         frame
@@ -216,47 +272,125 @@ impl Ethernet {
     }
 }
 
-/// What an ICMP error says (RFC 792).
+/// An IP header before nothing yet.
+///
+/// # Panics
+/// When the addresses are of two families.
+fn header(from: IpAddr, to: IpAddr, ttl: u8, protocol: IpNumber) -> IpHeaders {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let header = Ipv4Header::new(0, ttl, protocol, from.octets(), to.octets());
+            IpHeaders::Ipv4(header.expect("an empty payload fits"), Default::default())
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let header = Ipv6Header {
+                traffic_class: 0,
+                flow_label: Ipv6FlowLabel::ZERO,
+                payload_length: 0,
+                next_header: protocol,
+                hop_limit: ttl,
+                source: from.octets(),
+                destination: to.octets(),
+            };
+            IpHeaders::Ipv6(header, Default::default())
+        }
+        _ => panic!("from {from} to {to}"),
+    }
+}
+
+/// The ICMP of an address's family.
+pub const fn icmp(address: IpAddr) -> IpNumber {
+    match address {
+        IpAddr::V4(_) => IpNumber::ICMP,
+        IpAddr::V6(_) => IpNumber::IPV6_ICMP,
+    }
+}
+
+/// The sum of the pseudo header of so many bytes (RFC 9293 section 3.1, RFC 8200 section 8.1).
+pub fn pseudo_header(from: IpAddr, to: IpAddr, protocol: IpNumber, len: usize) -> Sum16BitWords {
+    let mut sum = Sum16BitWords::new();
+    for address in [from, to] {
+        sum = match address {
+            IpAddr::V4(address) => sum.add_4bytes(address.octets()),
+            IpAddr::V6(address) => sum.add_16bytes(address.octets()),
+        };
+    }
+    sum.add_2bytes([0, protocol.0]).add_4bytes((len as u32).to_be_bytes())
+}
+
+/// What an ICMP error says (RFC 792, RFC 4443).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IcmpError {
-    /// Type.
-    pub kind: u8,
-    /// Code.
-    pub code: u8,
-    /// Next-hop MTU, of "fragmentation needed" (RFC 1191).
-    pub mtu: u16,
+    v4: [u8; 2],
+    v6: [u8; 2],
+    /// What follows the checksum: the MTU, where it is about that.
+    word: u32,
 }
 
 impl IcmpError {
     /// Nobody listens there.
-    pub const PORT_UNREACHABLE: Self = Self { kind: 3, code: 3, mtu: 0 };
+    pub const PORT_UNREACHABLE: Self = Self::new([3, 3], [1, 4]);
+    /// Nobody is there.
+    pub const HOST_UNREACHABLE: Self = Self::new([3, 1], [1, 3]);
+    /// It may not go on.
+    pub const PROHIBITED: Self = Self::new([3, 13], [1, 1]);
+    /// The receiver has no such protocol: it does not know the next header.
+    pub const PROTOCOL_UNREACHABLE: Self = Self::new([3, 2], [4, 1]);
     /// The hop limit ran out.
-    pub const TIME_EXCEEDED: Self = Self { kind: 11, code: 0, mtu: 0 };
+    pub const TIME_EXCEEDED: Self = Self::new([11, 0], [3, 0]);
+    /// There is a better way; no error, though it quotes a packet in IPv4.
+    pub const REDIRECT: Self = Self::new([5, 1], [137, 0]);
 
-    /// Too big for a way of this MTU.
+    const fn new(v4: [u8; 2], v6: [u8; 2]) -> Self {
+        Self { v4, v6, word: 0 }
+    }
+
+    /// Too big for a way of this MTU (RFC 1191, RFC 8201): "fragmentation needed" of IPv4.
     pub const fn fragmentation_needed(mtu: u16) -> Self {
-        Self { kind: 3, code: 4, mtu }
+        Self { word: mtu as u32, ..Self::new([3, 4], [2, 0]) }
+    }
+
+    /// Type and code in the family of an address.
+    pub const fn kind_and_code(self, address: IpAddr) -> [u8; 2] {
+        match address {
+            IpAddr::V4(_) => self.v4,
+            IpAddr::V6(_) => self.v6,
+        }
     }
 }
 
-/// A frame with an IPv4 packet in fragments of `size` bytes of payload, a multiple of eight, in their order.
+/// A frame with a packet in fragments of `size` bytes of payload, a multiple of eight, in their order.
 ///
 /// # Panics
-/// When it is no such frame.
+/// When it holds no IP packet without extensions.
 pub fn fragmented(frame: &[u8], id: u16, size: usize) -> Vec<Vec<u8>> {
-    const ETHERNET: usize = 14;
-    let (header, payload) = Ipv4Header::from_slice(&frame[ETHERNET..]).expect("an IPv4 packet");
-    let payload = &payload[..usize::from(header.total_len) - header.header_len()];
+    let (headers, payload) = IpHeaders::from_slice(&frame[ETHERNET..]).expect("an IP packet");
+    let payload = payload.payload;
     let parts: Vec<_> = payload.chunks(size).collect();
     let fragment = |(number, part): (usize, &&[u8])| {
-        let mut header = header.clone();
-        header.identification = id;
-        header.dont_fragment = false;
-        header.more_fragments = number + 1 < parts.len();
-        header.fragment_offset = IpFragOffset::try_new((number * size / 8) as u16).expect("an offset has 13 bits");
-        header.total_len = (header.header_len() + part.len()) as u16;
-        header.header_checksum = header.calc_header_checksum();
-        [&frame[..ETHERNET], &header.to_bytes(), part].concat()
+        let more = number + 1 < parts.len();
+        let offset = IpFragOffset::try_new((number * size / 8) as u16).expect("an offset has 13 bits");
+        let mut headers = headers.clone();
+        match &mut headers {
+            IpHeaders::Ipv4(header, _) => {
+                header.identification = id;
+                header.dont_fragment = false;
+                header.more_fragments = more;
+                header.fragment_offset = offset;
+            }
+            IpHeaders::Ipv6(header, extensions) => {
+                let next = std::mem::replace(&mut header.next_header, IpNumber::IPV6_FRAGMENTATION_HEADER);
+                extensions.fragment = Some(Ipv6FragmentHeader::new(next, offset, more, id.into()));
+            }
+        }
+        headers.set_payload_len(part.len()).expect("it is shorter than before");
+        if let IpHeaders::Ipv4(header, _) = &mut headers {
+            header.header_checksum = header.calc_header_checksum();
+        }
+        let mut bytes = frame[..ETHERNET].to_vec();
+        headers.write(&mut bytes).expect("a Vec takes all");
+        bytes.extend(*part);
+        bytes
     };
     parts.iter().enumerate().map(fragment).collect()
 }

@@ -1,24 +1,15 @@
 //! What holds of every frame that meets a path, whatever it says.
 
-use std::net::Ipv4Addr;
-
 use etherparse::SlicedPacket;
 use netbpf_common::abi::Event;
 use netbpf_common::path::Verdict;
-use netbpf_common::wire::V4Addr;
 
 use crate::fixture::Hook;
 use crate::frame::Frame;
-use crate::journey::{
-    Arrival, collect, container_of, finish_checksum, flows, is_header_sound, is_transport_sound, travel,
-};
+use crate::headers::{Headers, finish_checksum, is_header_sound, is_transport_sound};
+use crate::journey::{Arrival, collect, container_of, flows, travel};
 use crate::memory::Memory;
 use crate::world::GATEWAY_MAC;
-
-const ETHERNET: usize = 14;
-/// Offsets of the addresses in the frame.
-const SOURCE: usize = 26;
-const DESTINATION: usize = 30;
 
 /// Sends any frame; what came of it. What goes on must be a packet whose checksums are no worse than they were, and
 /// what is passed on must be as it was.
@@ -67,22 +58,19 @@ pub fn survives(memory: &Memory, hook: Hook, mut frame: Frame) -> Arrival {
 /// A packet that goes on: `sent` has become `arrived`.
 fn goes_on(memory: &Memory, verdict: Verdict, sent: &[u8], arrived: &[u8]) {
     assert_eq!(arrived.len(), sent.len());
-    let total = usize::from(u16::from_be_bytes([arrived[16], arrived[17]]));
-    assert!((20..=arrived.len() - ETHERNET).contains(&total));
+    let Headers { source, destination, transport, .. } = Headers::read(arrived).expect("an IP packet");
+    assert!(transport.end <= arrived.len());
     assert_eq!(is_header_sound(arrived), is_header_sound(sent), "{arrived:x?}");
     assert_eq!(is_transport_sound(arrived), is_transport_sound(sent), "{arrived:x?}");
-    let address = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&arrived[at..at + 4]).expect("four bytes"));
     match verdict {
         Verdict::Neighbour { .. } => {
-            let source = address(SOURCE);
-            let is_host = memory.locals.contains_key(&V4Addr::from(source)) && !source.is_loopback();
-            assert!(is_host, "{source} on the wire");
+            assert!(memory.is_local(source) && !source.is_loopback(), "{source} on the wire");
         }
         Verdict::Peer { ifindex } | Verdict::Device { ifindex } => {
             let container = container_of(ifindex);
             assert_eq!(
-                (&arrived[..6], address(DESTINATION)),
-                (&container.mac[..], container.ip),
+                (&arrived[..6], destination),
+                (&container.mac[..], container.ip_like(destination)),
                 "delivered to another"
             );
         }

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use netbpf_common::abi::{Event, Flow, FlowKey, Life, Scope, Timeout, program};
+use netbpf_common::path::V4;
 use netbpf_common::wire::{Be16, V4Addr};
+use netbpf_tests::family::TestFamily;
 use netbpf_tests::fixture::Hook;
 use netbpf_tests::journey::originals;
 use netbpf_tests::kernel::Kernel;
 use netbpf_tests::packet::Ethernet;
-use netbpf_tests::world::{C2, GATEWAY_MAC, HOST, OUTSIDE_MAC, UPLINK_MAC};
+use netbpf_tests::world::{C2, GATEWAY_MAC, OUTSIDE_MAC, UPLINK_MAC};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -34,17 +36,24 @@ fn client(number: u32) -> SocketAddrV4 {
 /// The packet that opens a flow, and later confirms it.
 fn question(number: u32) -> Vec<u8> {
     let arriving = Ethernet { from: OUTSIDE_MAC, to: UPLINK_MAC };
-    arriving.datagram(client(number), SocketAddrV4::new(HOST, 5353), TTL, b"?")
+    arriving.datagram(client(number), V4::DNS, TTL, b"?")
 }
 
 fn answer(number: u32) -> Vec<u8> {
     let leaving = Ethernet { from: C2.mac, to: GATEWAY_MAC };
-    leaving.datagram(SocketAddrV4::new(C2.ip, 53), client(number), TTL, b"!")
+    leaving.datagram(SocketAddrV4::new(C2.v4, 53), client(number), TTL, b"!")
 }
 
 fn original(number: u32) -> FlowKey<V4Addr> {
     let client = client(number);
-    FlowKey::new(Scope::Uplink, UDP, (*client.ip()).into(), Be16::new(client.port()), HOST.into(), Be16::new(5353))
+    FlowKey::new(
+        Scope::Uplink,
+        UDP,
+        (*client.ip()).into(),
+        Be16::new(client.port()),
+        V4::addr(V4::HOST),
+        Be16::new(5353),
+    )
 }
 
 fn pin_to(cpu: usize) {
@@ -108,7 +117,7 @@ fn evictors_confirmations_and_the_collector_leave_no_half_flow() {
     });
 
     let after_race = entries(&kernel);
-    originals(&after_race);
+    originals::<V4>(&after_race);
     let count = |event: Event| kernel.counter(event as u32).expect("counters are readable");
     let alive = count(Event::FlowMade) - count(Event::FlowEvicted) - count(Event::FlowCollected);
     assert_eq!(after_race.len() as u64, 2 * alive, "what was made is there, evicted or collected");
@@ -129,7 +138,7 @@ fn evictors_confirmations_and_the_collector_leave_no_half_flow() {
         run(Hook::Uplink, &question(number));
     }
     let after_flood = entries(&kernel);
-    originals(&after_flood);
+    originals::<V4>(&after_flood);
     let lost: Vec<_> = confirmed.difference(&established(&after_flood)).copied().collect();
     assert!(lost.is_empty(), "a flood took {} confirmed flows, {:?} first", lost.len(), lost.first());
     let half_open = after_flood.len() as u64 / 2 - confirmed.len() as u64;
