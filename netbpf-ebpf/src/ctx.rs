@@ -8,18 +8,18 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
-    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1, bpf_sock_addr,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1, bpf_sock, bpf_sock_addr,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_clone_redirect, bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-    bpf_set_retval, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_change_type,
-    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_csum_update, bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+    bpf_redirect_peer, bpf_set_retval, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail,
+    bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::{SockAddrContext, TcContext};
 use bytemuck::Pod;
 use netbpf_common::abi::{HELD_LEN, HeldFrame, NextHop, Transport};
-use netbpf_common::path::{Env, Packet, V4};
-use netbpf_common::wire::{Address as _, Be16, Be32, Checksum, Ethernet, V4Addr, checksum::Delta};
+use netbpf_common::path::{Family, Packet, V4, V6, World as _};
+use netbpf_common::wire::{Address as _, Be16, Be32, Checksum, Ethernet, V4Addr, V6Addr, checksum::Delta};
 
 use crate::maps::Maps;
 
@@ -29,6 +29,28 @@ const PACKET_HOST: u32 = 0;
 /// Longest headers that are always read: Ethernet, IPv4 with options, TCP without. A SYN, of which the options are read, is
 /// never spread over pages.
 const HEADERS: u32 = 14 + 60 + 20;
+
+/// BPF_F_IPV6 of `bpf_l4_csum_replace`: the header has no checksum that makes up for the addresses.
+const IPV6: u64 = 1 << 7;
+
+/// [`IPV6`] where the kernel knows it, which the agent probes before it loads the programs; else zero.
+#[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
+static IPV6_CHECKSUM_FLAG: u64 = 0;
+
+#[inline(always)]
+fn ipv6_flag() -> u64 {
+    // SAFETY: a static; volatile, since the agent sets it in the object.
+    unsafe { (&raw const IPV6_CHECKSUM_FLAG).read_volatile() }
+}
+
+/// Whether the kernel knows [`IPV6`]: it answers EINVAL to flags that it does not know.
+#[inline(always)]
+pub(crate) fn knows_ipv6_flag(ctx: &TcContext) -> bool {
+    const EINVAL: i64 = 22;
+    // SAFETY: the context is the hook's.
+    let result = unsafe { bpf_l4_csum_replace(ctx.as_ptr().cast(), 0, 0, 0, IPV6 | u64::from(BPF_F_PSEUDO_HDR)) };
+    result as i64 != -EINVAL
+}
 
 /// A TC skb.
 pub(crate) struct Skb {
@@ -137,7 +159,13 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn update_checksum(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta) -> Option<()> {
+    fn update_checksum<F: Family>(
+        &mut self,
+        l4: u32,
+        checksum: Checksum,
+        addresses: Delta,
+        ports: Delta,
+    ) -> Option<()> {
         let at = l4 + checksum.at;
         let flags = if checksum.optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
         let update = |delta: Delta, flags: u64| {
@@ -146,7 +174,20 @@ impl Packet for Skb {
             if result < 0 { None } else { Some(()) }
         };
         if checksum.pseudo_header && addresses != Delta::NONE {
-            update(addresses, flags | u64::from(BPF_F_PSEUDO_HDR))?;
+            let flags = flags | u64::from(BPF_F_PSEUDO_HDR);
+            if F::HEADER_HAS_CHECKSUM {
+                update(addresses, flags)?;
+            } else {
+                let own = ipv6_flag();
+                update(addresses, flags | own)?;
+                if own == 0 {
+                    // The kernel has taken a header with a checksum for granted, which makes up for the addresses in the
+                    // sum of the whole packet (net/core/utils.c, inet_proto_csum_replace_by_diff). It fails where the
+                    // device has left no such sum, and there is nothing to put right.
+                    // SAFETY: the skb is valid.
+                    unsafe { bpf_csum_update(self.skb, addresses.raw()) };
+                }
+            }
         }
         if ports != Delta::NONE {
             update(ports, flags)?;
@@ -298,9 +339,15 @@ impl Packet for Bare {
     }
 
     #[inline(always)]
-    fn update_checksum(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta) -> Option<()> {
+    fn update_checksum<F: Family>(
+        &mut self,
+        l4: u32,
+        checksum: Checksum,
+        addresses: Delta,
+        ports: Delta,
+    ) -> Option<()> {
         let l4 = self.place(l4);
-        self.skb.update_checksum(l4, checksum, addresses, ports)
+        self.skb.update_checksum::<F>(l4, checksum, addresses, ports)
     }
 
     #[inline(always)]
@@ -363,15 +410,79 @@ pub(crate) fn redirect_neighbour(ifindex: u32, next_hop: NextHop) -> i32 {
 
 /// The call of an IPv4 socket.
 pub(crate) type Sock4 = Sock<false>;
-/// The call of an IPv6 socket, of which v4-mapped addresses are seen.
+/// The call of an IPv6 socket.
 pub(crate) type Sock6 = Sock<true>;
 
 /// A socket's call with an address: connect, sendmsg, recvmsg, getpeername or bind.
-pub(crate) struct Sock<const MAPPED: bool> {
+pub(crate) struct Sock<const IS_V6: bool> {
     call: *mut bpf_sock_addr,
 }
 
-impl<const MAPPED: bool> Sock<MAPPED> {
+/// A family as calls have its addresses.
+pub(crate) trait Called: Family {
+    /// The address of the call, if it is of this family: of an IPv6 socket IPv4 addresses are v4-mapped (RFC 4291 section
+    /// 2.5.5.2).
+    fn address<const IS_V6: bool>(sock: &Sock<IS_V6>) -> Option<Self::Addr>;
+    /// Changes the address of such a call.
+    fn set_address<const IS_V6: bool>(sock: &Sock<IS_V6>, address: Self::Addr);
+    /// The address that the socket is bound to.
+    fn bound(socket: &bpf_sock) -> Self::Addr;
+}
+
+/// What stands before a v4-mapped address.
+const MAPPED: [u32; 3] = [0, 0, Be32::new(0xffff).raw()];
+
+impl Called for V4 {
+    #[inline(always)]
+    fn address<const IS_V6: bool>(sock: &Sock<IS_V6>) -> Option<V4Addr> {
+        if !IS_V6 {
+            // SAFETY: the call is valid, and of an IPv4 socket.
+            return Some(V4Addr(Be32::from_raw(unsafe { (&raw const (*sock.call).user_ip4).read_volatile() })));
+        }
+        let [a, b, c, d] = sock.words();
+        ([a, b, c] == MAPPED).then(|| V4Addr(Be32::from_raw(d)))
+    }
+
+    #[inline(always)]
+    fn set_address<const IS_V6: bool>(sock: &Sock<IS_V6>, address: V4Addr) {
+        // SAFETY: the call is valid, and of a socket of this family; the v4-mapped prefix is there.
+        unsafe {
+            if IS_V6 {
+                (&raw mut (*sock.call).user_ip6[3]).write_volatile(address.0.raw());
+            } else {
+                (&raw mut (*sock.call).user_ip4).write_volatile(address.0.raw());
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn bound(socket: &bpf_sock) -> V4Addr {
+        V4Addr(Be32::from_raw(socket.src_ip4))
+    }
+}
+
+impl Called for V6 {
+    #[inline(always)]
+    fn address<const IS_V6: bool>(sock: &Sock<IS_V6>) -> Option<V6Addr> {
+        let [a, b, c, d] = sock.words();
+        ([a, b, c] != MAPPED).then(|| V6Addr([a, b, c, d].map(Be32::from_raw)))
+    }
+
+    #[inline(always)]
+    fn set_address<const IS_V6: bool>(sock: &Sock<IS_V6>, address: V6Addr) {
+        for (i, word) in address.0.into_iter().enumerate() {
+            // SAFETY: the call is valid, and of an IPv6 socket. Word by word, as they are read.
+            unsafe { (&raw mut (*sock.call).user_ip6[i]).write_volatile(word.raw()) };
+        }
+    }
+
+    #[inline(always)]
+    fn bound(socket: &bpf_sock) -> V6Addr {
+        V6Addr(socket.src_ip6.map(Be32::from_raw))
+    }
+}
+
+impl<const IS_V6: bool> Sock<IS_V6> {
     /// The call of a hook.
     #[inline(always)]
     pub(crate) fn new(ctx: &SockAddrContext) -> Self {
@@ -389,48 +500,23 @@ impl<const MAPPED: bool> Sock<MAPPED> {
     pub(crate) fn is_of(&self, maps: &Maps) -> bool {
         // SAFETY: the context is the hook's.
         let cookie = unsafe { bpf_get_netns_cookie(self.call.cast()) };
-        cookie == Env::<V4>::config(maps).netns_cookie
+        cookie == maps.config().netns_cookie
     }
 
-    /// The address of the call, if it is IPv4 or v4-mapped.
+    /// Whether the call names all addresses of all families: a dual-stack socket that is bound to `::` takes IPv4 too. (Of a
+    /// socket that is for IPv6 alone no hook can tell.)
     #[inline(always)]
-    pub(crate) fn v4(&self) -> Option<V4Addr> {
-        const PREFIX: [u32; 3] = [0, 0, Be32::new(0xffff).raw()];
-        if !MAPPED {
-            // SAFETY: the call is valid, and of an IPv4 socket.
-            return Some(V4Addr(Be32::from_raw(unsafe { (&raw const (*self.call).user_ip4).read_volatile() })));
-        }
-        let prefixed = [self.word(0), self.word(1), self.word(2)] == PREFIX;
-        prefixed.then(|| V4Addr(Be32::from_raw(self.word(3))))
+    pub(crate) fn is_for_all(&self) -> bool {
+        IS_V6 && self.words() == [0; 4]
     }
 
-    /// The address that a call to bind claims: `::` claims 0.0.0.0 too, since a dual-stack socket takes
-    /// both. (Of a socket that is for IPv6 alone no hook can tell.)
+    /// The call's IPv6 address, in network order.
     #[inline(always)]
-    pub(crate) fn claimed_v4(&self) -> Option<V4Addr> {
-        let any = MAPPED && [self.word(0), self.word(1), self.word(2), self.word(3)] == [0; 4];
-        if any { Some(V4Addr::default()) } else { self.v4() }
-    }
-
-    /// A word of the call's IPv6 address, in network order.
-    #[inline(always)]
-    fn word(&self, i: usize) -> u32 {
+    fn words(&self) -> [u32; 4] {
         // SAFETY: the call is valid, and of an IPv6 socket. The words are read one by one, which is
         // what the verifier knows how to translate.
-        unsafe { (&raw const (*self.call).user_ip6[i]).read_volatile() }
-    }
-
-    /// Changes the address of the call.
-    #[inline(always)]
-    pub(crate) fn set_v4(&self, address: V4Addr) {
-        // SAFETY: the call is valid, and of a socket of this family; the v4-mapped prefix is there.
-        unsafe {
-            if MAPPED {
-                (&raw mut (*self.call).user_ip6[3]).write_volatile(address.0.raw());
-            } else {
-                (&raw mut (*self.call).user_ip4).write_volatile(address.0.raw());
-            }
-        }
+        let word = |i: usize| unsafe { (&raw const (*self.call).user_ip6[i]).read_volatile() };
+        [word(0), word(1), word(2), word(3)]
     }
 
     /// The port of the call, in host order.
@@ -447,13 +533,13 @@ impl<const MAPPED: bool> Sock<MAPPED> {
         Transport::from_protocol(unsafe { (&raw const (*self.call).protocol).read_volatile() } as u8)
     }
 
-    /// Whether the socket is bound to a loopback address.
+    /// Whether the socket is bound to a loopback address of this family.
     #[inline(always)]
-    pub(crate) fn is_bound_to_loopback(&self) -> bool {
+    pub(crate) fn is_bound_to_loopback<F: Called>(&self) -> bool {
         // SAFETY: the call is valid, and a socket that is there is readable for the run of the hook.
         unsafe {
             let socket = (*self.call).__bindgen_anon_1.sk;
-            !socket.is_null() && V4Addr(Be32::from_raw((*socket).src_ip4)).is_loopback()
+            !socket.is_null() && F::bound(&*socket).is_loopback()
         }
     }
 

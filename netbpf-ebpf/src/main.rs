@@ -17,11 +17,10 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
 use netbpf_common::abi::{COLLECT_KEYS, Event, FlowKey};
-use netbpf_common::path::{self, Env, Packet as _, V4, Verdict};
-use netbpf_common::wire::V4Addr;
+use netbpf_common::path::{self, Packet as _, V4, V6, Verdict, World as _};
 
 use crate::ctx::{Bare, Skb, redirect, redirect_neighbour, redirect_peer};
-use crate::maps::Maps;
+use crate::maps::{Maps, Tables};
 
 /// TC ingress of each endpoint's host-side device: all that a container sends.
 #[classifier]
@@ -62,18 +61,35 @@ pub(crate) fn host(ctx: TcContext) -> i32 {
 /// Run by the agent with BPF_PROG_TEST_RUN on an array of keys of O entries; returns how many
 /// flows it has ended.
 #[classifier]
-pub(crate) fn collect(ctx: TcContext) -> i32 {
-    let skb = Skb::new(&ctx);
+pub(crate) fn collect_v4(ctx: TcContext) -> i32 {
+    collect::<V4>(&ctx)
+}
+
+/// The same for IPv6.
+#[classifier]
+pub(crate) fn collect_v6(ctx: TcContext) -> i32 {
+    collect::<V6>(&ctx)
+}
+
+#[inline(always)]
+fn collect<F: Tables>(ctx: &TcContext) -> i32 {
+    let skb = Skb::new(ctx);
     let maps = Maps::new(ctx.as_ptr());
     let mut collected = 0_u64;
     for i in 0..COLLECT_KEYS as u32 {
-        let Some(key) = skb.read::<FlowKey<V4Addr>>(i * size_of::<FlowKey<V4Addr>>() as u32) else { break };
-        if path::collect::collect::<V4, _>(&maps, &key) {
+        let Some(key) = skb.read::<FlowKey<F::Addr>>(i * size_of::<FlowKey<F::Addr>>() as u32) else { break };
+        if path::collect::collect::<F, _>(&maps, &key) {
             collected += 1;
         }
-        collected = Env::<V4>::forget(&maps, collected);
+        collected = maps.forget(collected);
     }
     collected as i32
+}
+
+/// Run once by the agent with BPF_PROG_TEST_RUN: whether this kernel knows BPF_F_IPV6.
+#[classifier]
+pub(crate) fn probe_ipv6_checksum(ctx: TcContext) -> i32 {
+    i32::from(ctx::knows_ipv6_flag(&ctx))
 }
 
 /// The verdict table. TC_ACT_UNSPEC is TCX_NEXT: programs and filters of others see what we pass.
@@ -81,11 +97,11 @@ pub(crate) fn collect(ctx: TcContext) -> i32 {
 fn enact(ctx: &TcContext, skb: &mut Skb, maps: &Maps, verdict: Verdict, hook: &'static str) -> i32 {
     match verdict {
         Verdict::Pass => {
-            Env::<V4>::count(maps, Event::Passed);
+            maps.count(Event::Passed);
             TC_ACT_UNSPEC
         }
         Verdict::Drop(reason) => {
-            Env::<V4>::count_drop(maps, reason);
+            maps.count_drop(reason);
             debug!(ctx, "{}: {} on device {}", hook, reason.name(), skb.ifindex());
             TC_ACT_SHOT
         }

@@ -1,12 +1,13 @@
 //! The socket hooks: connect, sendmsg, recvmsg, getpeername and bind of the host's processes, for
-//! IPv4 sockets and for IPv6 sockets that use v4-mapped addresses (RFC 4291 section 2.5.5.2).
+//! IPv4 sockets and for IPv6 sockets, which may use v4-mapped addresses (RFC 4291 section 2.5.5.2).
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use netbpf_common::path::{V4, socket};
+use netbpf_common::abi::Transport;
+use netbpf_common::path::{V4, V6, socket};
 
-use crate::ctx::{Sock, Sock4, Sock6};
-use crate::maps::Maps;
+use crate::ctx::{Called, Sock, Sock4, Sock6};
+use crate::maps::{Maps, Tables};
 
 /// Let the call go on.
 const ALLOW: i32 = 1;
@@ -65,45 +66,64 @@ pub(crate) fn bind6(ctx: SockAddrContext) -> i32 {
 
 /// Leads a socket of the host that wants a published port to the port's virtual address.
 #[inline(always)]
-fn lead<const MAPPED: bool>(sock: Sock<MAPPED>) -> i32 {
+fn lead<const IS_V6: bool>(sock: Sock<IS_V6>) -> i32 {
     let maps = sock.maps();
-    // A socket bound to loopback cannot leave it: connect() would fail, so it goes its own way.
-    if !sock.is_of(&maps) || sock.is_bound_to_loopback() {
-        return ALLOW;
-    }
-    if let (Some(address), Some(transport)) = (sock.v4(), sock.transport())
-        && let Some(led) = socket::lead::<V4, Maps>(&maps, address, transport, sock.port())
-    {
-        sock.set_v4(led);
+    if sock.is_of(&maps) {
+        lead_in::<V4, IS_V6>(&maps, &sock);
+        if IS_V6 {
+            lead_in::<V6, IS_V6>(&maps, &sock);
+        }
     }
     ALLOW
+}
+
+#[inline(always)]
+fn lead_in<F: Called + Tables, const IS_V6: bool>(maps: &Maps, sock: &Sock<IS_V6>) {
+    // A socket bound to loopback cannot leave it: connect() would fail, so it goes its own way.
+    if let (Some(address), Some(transport)) = (F::address(sock), sock.transport())
+        && !sock.is_bound_to_loopback::<F>()
+        && let Some(led) = socket::lead::<F, Maps>(maps, address, transport, sock.port())
+    {
+        F::set_address(sock, led);
+    }
 }
 
 /// Tells a socket the address it asked for instead of the virtual one.
 #[inline(always)]
-fn restore<const MAPPED: bool>(sock: Sock<MAPPED>) -> i32 {
+fn restore<const IS_V6: bool>(sock: Sock<IS_V6>) -> i32 {
     let maps = sock.maps();
-    if !sock.is_of(&maps) {
-        return ALLOW;
-    }
-    if let Some(original) = sock.v4().and_then(|address| socket::original::<V4, Maps>(&maps, address)) {
-        sock.set_v4(original);
+    if sock.is_of(&maps) {
+        restore_in::<V4, IS_V6>(&maps, &sock);
+        if IS_V6 {
+            restore_in::<V6, IS_V6>(&maps, &sock);
+        }
     }
     ALLOW
 }
 
+#[inline(always)]
+fn restore_in<F: Called + Tables, const IS_V6: bool>(maps: &Maps, sock: &Sock<IS_V6>) {
+    if let Some(original) = F::address(sock).and_then(|address| socket::original::<F, Maps>(maps, address)) {
+        F::set_address(sock, original);
+    }
+}
+
 /// Keeps the host's processes from binding what is published.
 #[inline(always)]
-fn hold<const MAPPED: bool>(sock: Sock<MAPPED>) -> i32 {
+fn hold<const IS_V6: bool>(sock: Sock<IS_V6>) -> i32 {
     let maps = sock.maps();
-    if !sock.is_of(&maps) {
-        return ALLOW;
+    if sock.is_of(&maps)
+        && let Some(transport) = sock.transport()
+        && (is_held::<V4, IS_V6>(&maps, &sock, transport) || IS_V6 && is_held::<V6, IS_V6>(&maps, &sock, transport))
+    {
+        sock.fail_address_in_use();
+        return REFUSE;
     }
-    match (sock.claimed_v4(), sock.transport()) {
-        (Some(address), Some(transport)) if socket::is_held::<V4, Maps>(&maps, address, transport, sock.port()) => {
-            sock.fail_address_in_use();
-            REFUSE
-        }
-        _ => ALLOW,
-    }
+    ALLOW
+}
+
+#[inline(always)]
+fn is_held<F: Called + Tables, const IS_V6: bool>(maps: &Maps, sock: &Sock<IS_V6>, transport: Transport) -> bool {
+    let claimed = if sock.is_for_all() { Some(F::Addr::default()) } else { F::address(sock) };
+    claimed.is_some_and(|address| socket::is_held::<F, Maps>(maps, address, transport, sock.port()))
 }

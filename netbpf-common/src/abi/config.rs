@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::wire::{Mac, V4Addr};
+use crate::wire::{Mac, V4Addr, V6Addr};
 
 /// Which timeout a flow is under: an index into [`Config::timeouts`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +67,8 @@ pub struct Config {
     pub route_ifindex: u32,
     /// First address of the /24 of virtual addresses; the last byte is the virtual index.
     pub virtual_v4: V4Addr,
+    /// First address of the /120 of virtual IPv6 addresses; the last byte is the virtual index.
+    pub virtual_v6: V6Addr,
     /// MAC address of the gateway: of netbpf0 and of every host-side veth.
     pub gateway_mac: Mac,
     /// First port that masquerading gives out, in host order.
@@ -93,4 +95,6 @@ pub struct ConfigFlags;
 impl ConfigFlags {
     /// Some network has endpoint-independent mappings: whoever sends to a NAT port without a flow may mean one.
     pub const MAPPINGS: u32 = 1 << 0;
+    /// Some network is reached by its containers' addresses: whatever comes may be for one.
+    pub const REACHABLE: u32 = 1 << 1;
 }

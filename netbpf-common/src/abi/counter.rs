@@ -46,8 +46,8 @@ named! {
         SpoofedNeighbour = 4 "spoofed-neighbour",
         /// Neither IPv4 nor ARP, or an IP protocol that cannot be translated.
         UnsupportedProtocol = 5 "unsupported-protocol",
-        /// A container sent IP options: source routing would lead past the checks made here, and none
-        /// is translated.
+        /// A container sent IPv4 options, of which none is translated, or an IPv6 routing header: source routing would lead past
+        /// the checks made here.
         IpOption = 6 "ip-option",
         /// A fragment whose first was not seen and that could not be held until it comes, or whose first belongs to no flow.
         Fragment = 7 "fragment",
@@ -97,6 +97,8 @@ named! {
         BroadcastRate = 29 "broadcast-rate",
         /// A container sent to a MAC address that is neither the gateway's nor that of who has the IP address.
         ForeignMac = 30 "foreign-mac",
+        /// More or longer IPv6 extension headers than are looked through, or one behind a fragment header.
+        ExtensionHeaders = 31 "extension-headers",
     }
 }
 
@@ -113,8 +115,8 @@ named! {
         FlowCollected = 35 "flow-collected",
         /// Flows that were decided again because what they rest on had changed.
         FlowRedecided = 36 "flow-redecided",
-        /// ARP requests answered.
-        ArpAnswered = 37 "arp-answered",
+        /// ARP requests and neighbour solicitations answered.
+        NeighbourAnswered = 37 "neighbour-answered",
         /// ICMP errors made.
         IcmpMade = 38 "icmp-made",
         /// TCP resets made.

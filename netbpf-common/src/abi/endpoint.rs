@@ -41,6 +41,10 @@ pub struct Subnet<A> {
     pub mask: A,
     /// The gateway's address, which is the host's on netbpf0.
     pub gateway: A,
+    /// First address of the subnet that this one is seen as outside, for [`GatewayMode::Prefix`].
+    pub external: A,
+    /// A [`GatewayMode`].
+    pub mode: u32,
 }
 
 impl<A: Address> Subnet<A> {
@@ -48,6 +52,33 @@ impl<A: Address> Subnet<A> {
     #[inline(always)]
     pub fn contains(&self, address: A) -> bool {
         self.mask != A::default() && address.and(self.mask) == self.address
+    }
+}
+
+/// How containers of a subnet reach the world, and the world them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum GatewayMode {
+    /// Not at all.
+    Closed = 0,
+    /// Under the uplink's address; the world reaches published ports.
+    Masquerade = 1,
+    /// Under their own addresses, by which the world reaches them.
+    Routed = 2,
+    /// Under the addresses that theirs are translated to one to one (RFC 6296), by which the world reaches them.
+    Prefix = 3,
+}
+
+impl GatewayMode {
+    /// From the number in a subnet.
+    #[inline(always)]
+    pub const fn from_u32(mode: u32) -> Self {
+        match mode {
+            1 => Self::Masquerade,
+            2 => Self::Routed,
+            3 => Self::Prefix,
+            _ => Self::Closed,
+        }
     }
 }
 
@@ -66,21 +97,17 @@ pub struct Network {
     pub flags: u32,
     /// MTU of the containers' devices, in bytes.
     pub mtu: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 
 /// Bits of [`Network::flags`].
 pub struct NetworkFlags;
 
 impl NetworkFlags {
-    /// Containers reach the world under the uplink's address.
-    pub const MASQUERADE: u32 = 1 << 0;
     /// A container's port has the same NAT port towards everybody, and everybody can send to it (RFC 4787 REQ-1, REQ-8:
     /// endpoint-independent mapping and filtering, "full cone").
-    pub const FULL_CONE: u32 = 1 << 1;
+    pub const FULL_CONE: u32 = 1 << 0;
     /// The MSS that TCP SYNs to the world announce is held down to what the way out takes.
-    pub const CLAMP_MSS: u32 = 1 << 2;
+    pub const CLAMP_MSS: u32 = 1 << 1;
 }
 
 /// A device to the world.

@@ -13,7 +13,9 @@ mod publish;
 
 pub use config::{Config, ConfigFlags, RING_SHARES, TIMEOUTS, Timeout};
 pub use counter::{COUNTERS, DropReason, Event, NO_COUNTER};
-pub use endpoint::{ENDPOINT_SLOTS, Endpoint, NETWORKS, Network, NetworkFlags, Subnet, Uplink, UplinkFlags};
+pub use endpoint::{
+    ENDPOINT_SLOTS, Endpoint, GatewayMode, NETWORKS, Network, NetworkFlags, Subnet, Uplink, UplinkFlags,
+};
 pub use flow::{COLLECT_KEYS, Flow, FlowKey, Life, NextHop, RingSlot, Scope, Sent, Stamp, TargetKind, Word};
 pub use fragment::{FRAGMENT_SECONDS, Fragment, FragmentKey, HELD_FRAGMENTS, HELD_LEN, HeldFrame, HeldKey};
 pub use publish::{
@@ -22,7 +24,7 @@ pub use publish::{
 };
 
 /// Raised by every change of a layout below. An agent finds it in [`Config`] of a pinned instance.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps, as pinned under the instance's bpffs directory.
 pub mod map {
@@ -32,34 +34,17 @@ pub mod map {
     pub const ENDPOINTS: &str = "ENDPOINTS";
     /// Array of [`Network`](super::Network) by number.
     pub const NETWORKS: &str = "NETWORKS";
-    /// Hash: IPv4 address of an endpoint to its slot (u32).
-    pub const ADDRESSES_V4: &str = "ADDRESSES_V4";
-    /// Hash: IPv4 address of the host to its virtual index (u32, 0 for none).
-    pub const LOCALS_V4: &str = "LOCALS_V4";
-    /// Array: virtual index to the IPv4 address of the host it stands for.
-    pub const VIRTUALS_V4: &str = "VIRTUALS_V4";
     /// Hash: ifindex (u32) to [`Uplink`](super::Uplink).
     pub const UPLINKS: &str = "UPLINKS";
     /// Array of u32: generations of publish rules and epochs, see [`generation`](super::generation).
     pub const GENERATIONS: &str = "GENERATIONS";
     /// Array of [`Rule`](super::Rule) by rule number; 0 is unused.
     pub const RULES: &str = "RULES";
-    /// Array of [`PublishedPort`](super::PublishedPort) by transport and port.
-    pub const PORTS: &str = "PORTS";
-    /// Hash: [`PublishKey`](super::PublishKey) to rule number (u32).
-    pub const PUBLISHED_V4: &str = "PUBLISHED_V4";
     /// Bitmap of ports outside the NAT range that a flow has kept; written by BPF.
     pub const KEPT_PORTS: &str = "KEPT_PORTS";
-    /// Hash: [`FlowKey`](super::FlowKey) to [`Flow`](super::Flow), two entries per flow.
-    pub const FLOWS_V4: &str = "FLOWS_V4";
-    /// Per-CPU array of [`RingSlot`](super::RingSlot): half-open flows, oldest first within each share.
-    pub const RING_V4: &str = "RING_V4";
-    /// Per-CPU array of u64: counter of flows made, from which the flow ids come, then by share the position in the ring.
+    /// Per-CPU array of u64: counter of flows made, from which the flow ids come, then by family and share the position in
+    /// the ring.
     pub const RING_HEAD: &str = "RING_HEAD";
-    /// LRU hash: [`FragmentKey`](super::FragmentKey) to [`Fragment`](super::Fragment).
-    pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
-    /// LRU hash: [`HeldKey`](super::HeldKey) to [`HeldFrame`](super::HeldFrame).
-    pub const HELD_V4: &str = "HELD_V4";
     /// Array of u64 by slot of an endpoint: confirmed flows that are counted for it.
     pub const CONFIRMED: &str = "CONFIRMED";
     /// Array of u32 by slot of an endpoint: the slot of another of its network, all of them in a ring.
@@ -69,30 +54,92 @@ pub mod map {
     /// Per-CPU array with one element: an array of [`COUNTERS`](super::COUNTERS) u64 by [`DropReason`](super::DropReason) and [`Event`](super::Event).
     pub const COUNTERS: &str = "COUNTERS";
 
-    /// Every map that is pinned: the state that outlives an agent.
-    pub const ALL: [&str; 21] = [
+    /// Names of the maps that each address family has of its own.
+    #[derive(Clone, Copy, Debug)]
+    pub struct OfFamily {
+        /// Hash: address of an endpoint to its slot (u32).
+        pub addresses: &'static str,
+        /// Hash: address of the host to its virtual index (u32, 0 for none).
+        pub locals: &'static str,
+        /// Array: virtual index to the address of the host it stands for.
+        pub virtuals: &'static str,
+        /// Array of [`PublishedPort`](super::PublishedPort) by transport and port.
+        pub ports: &'static str,
+        /// Hash: [`PublishKey`](super::PublishKey) to rule number (u32).
+        pub published: &'static str,
+        /// Hash: [`FlowKey`](super::FlowKey) to [`Flow`](super::Flow), two entries per flow.
+        pub flows: &'static str,
+        /// Per-CPU array of [`RingSlot`](super::RingSlot): half-open flows, oldest first within each share.
+        pub ring: &'static str,
+        /// LRU hash: [`FragmentKey`](super::FragmentKey) to [`Fragment`](super::Fragment).
+        pub fragments: &'static str,
+        /// LRU hash: [`HeldKey`](super::HeldKey) to [`HeldFrame`](super::HeldFrame).
+        pub held: &'static str,
+    }
+
+    /// Those of IPv4.
+    pub const V4: OfFamily = OfFamily {
+        addresses: "ADDRESSES_V4",
+        locals: "LOCALS_V4",
+        virtuals: "VIRTUALS_V4",
+        ports: "PORTS_V4",
+        published: "PUBLISHED_V4",
+        flows: "FLOWS_V4",
+        ring: "RING_V4",
+        fragments: "FRAGMENTS_V4",
+        held: "HELD_V4",
+    };
+
+    /// Those of IPv6.
+    pub const V6: OfFamily = OfFamily {
+        addresses: "ADDRESSES_V6",
+        locals: "LOCALS_V6",
+        virtuals: "VIRTUALS_V6",
+        ports: "PORTS_V6",
+        published: "PUBLISHED_V6",
+        flows: "FLOWS_V6",
+        ring: "RING_V6",
+        fragments: "FRAGMENTS_V6",
+        held: "HELD_V6",
+    };
+
+    impl OfFamily {
+        /// All of them.
+        pub const fn all(&self) -> [&'static str; 9] {
+            [
+                self.addresses,
+                self.locals,
+                self.virtuals,
+                self.ports,
+                self.published,
+                self.flows,
+                self.ring,
+                self.fragments,
+                self.held,
+            ]
+        }
+    }
+
+    /// Those that both families share.
+    const SHARED: [&str; 12] = [
         CONFIG,
         ENDPOINTS,
         NETWORKS,
-        ADDRESSES_V4,
-        LOCALS_V4,
-        VIRTUALS_V4,
         UPLINKS,
         GENERATIONS,
         RULES,
-        PORTS,
-        PUBLISHED_V4,
         KEPT_PORTS,
-        FLOWS_V4,
-        RING_V4,
         RING_HEAD,
-        FRAGMENTS_V4,
-        HELD_V4,
         CONFIRMED,
         MEMBERS,
         BROADCASTS,
         COUNTERS,
     ];
+
+    /// Every map that is pinned: the state that outlives an agent.
+    pub fn all() -> impl Iterator<Item = &'static str> {
+        SHARED.into_iter().chain(V4.all()).chain(V6.all())
+    }
 }
 
 /// Names of the programs in the object.
@@ -105,11 +152,13 @@ pub mod program {
     pub const UPLINK_BARE: &str = "uplink_bare";
     /// TC egress of netbpf0: all that the host sends to containers.
     pub const HOST: &str = "host";
-    /// Run by the agent with BPF_PROG_TEST_RUN: takes flow keys, deletes what has expired.
-    pub const COLLECT: &str = "collect";
+    /// Run by the agent with BPF_PROG_TEST_RUN: takes keys of IPv4 flows, deletes what has expired.
+    pub const COLLECT_V4: &str = "collect_v4";
+    /// The same for IPv6.
+    pub const COLLECT_V6: &str = "collect_v6";
     /// cgroup/connect4.
     pub const CONNECT4: &str = "connect4";
-    /// cgroup/connect6, for v4-mapped addresses.
+    /// cgroup/connect6.
     pub const CONNECT6: &str = "connect6";
     /// cgroup/sendmsg4.
     pub const SENDMSG4: &str = "sendmsg4";
@@ -141,10 +190,10 @@ mod tests {
     use crate::wire::{V4Addr, V6Addr};
 
     #[test]
-    fn the_layouts_are_those_of_abi_version_2() {
-        assert_eq!(size_of::<Config>(), 168);
+    fn the_layouts_are_those_of_abi_version_3() {
+        assert_eq!(size_of::<Config>(), 184);
         assert_eq!(size_of::<Endpoint>(), 40);
-        assert_eq!(size_of::<Network>(), 72);
+        assert_eq!(size_of::<Network>(), 96);
         assert_eq!(size_of::<Uplink>(), 24);
         assert_eq!(size_of::<Rule>(), 12);
         assert_eq!(size_of::<PublishedPort>(), 8);

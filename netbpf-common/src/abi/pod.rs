@@ -22,7 +22,7 @@ macro_rules! pod {
 pod!(FlowKey, 2, 8);
 pod!(FragmentKey, 2, 8);
 pod!(HeldKey, 2, 8 + 4);
-pod!(Subnet, 3, 0);
+pod!(Subnet, 4, 4);
 pod!(PublishKey, 1, 4);
 pod!(RingSlot, 2, 8 + 8);
 pod!(

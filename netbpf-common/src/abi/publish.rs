@@ -8,16 +8,16 @@ pub const RULES: u32 = 1 << 17;
 /// Ports of one transport.
 pub const PORTS: u32 = 1 << 16;
 
-/// Places in the `PORTS` array: one per transport and port.
+/// Places in a `PORTS` array: one per transport and port.
 pub const PORT_TABLE: u32 = 3 * PORTS;
 
 /// 64-bit words in `KEPT_PORTS`.
 pub const KEPT_WORDS: u32 = PORT_TABLE / 64;
 
-/// Places in `VIRTUALS_V4`: the addresses of a /24.
+/// Places in a `VIRTUALS` array: the addresses of a /24 or /120.
 pub const VIRTUALS: u32 = 256;
 
-/// Virtual index of 127.0.0.1, which stands for all of 127.0.0.0/8.
+/// Virtual index of the loopback address: of ::1, and of 127.0.0.1, which stands for all of 127.0.0.0/8.
 pub const LOOPBACK_INDEX: u32 = 1;
 
 /// Places in `GENERATIONS`: the epochs, then one per rule.
@@ -73,7 +73,7 @@ impl Transport {
         }
     }
 
-    /// Index of the port (host order) in the `PORTS` array and in the `KEPT_PORTS` bitmap.
+    /// Index of the port (host order) in the `PORTS` arrays and in the `KEPT_PORTS` bitmap.
     #[inline(always)]
     pub const fn port_index(self, port: u16) -> u32 {
         self as u32 * PORTS + port as u32
@@ -86,7 +86,7 @@ impl Transport {
 pub struct PublishedPort {
     /// Rule for every address of the host; 0 for none.
     pub wildcard: u32,
-    /// Number of publishes of this port on single addresses: is a look into `PUBLISHED_V4` worth it?
+    /// Number of publishes of this port on single addresses: is a look into `PUBLISHED` worth it?
     pub specific: u32,
 }
 

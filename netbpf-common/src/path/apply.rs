@@ -3,7 +3,7 @@
 use super::{Family, Packet, Parsed};
 use crate::abi::{Flow, FlowKey};
 use crate::wire::checksum::{Delta, Sum};
-use crate::wire::{Address, Be16, Ethernet, IcmpV4, Kind, Mac, Ports};
+use crate::wire::{Address, Be16, Ethernet, Icmp, Kind, Mac, Ports};
 
 /// New addresses and ports of a packet, and what that does to its checksums.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,8 +91,8 @@ pub fn apply<F: Family, P: Packet>(
             let l4 = parsed.l4_at();
             write_ports(packet, l4, parsed.l4.kind, Ports { sport: t.sport, dport: t.dport })?;
             let announced = if rewrite.mss == 0 { Delta::NONE } else { clamp(packet, parsed, rewrite.mss)? };
-            match parsed.l4.checksum() {
-                Some(checksum) => packet.update_checksum(l4, checksum, t.addresses, t.ports.and(announced)),
+            match parsed.checksum() {
+                Some(checksum) => packet.update_checksum::<F>(l4, checksum, t.addresses, t.ports.and(announced)),
                 None => Some(()),
             }
         }
@@ -107,9 +107,9 @@ pub(super) fn write_ports<P: Packet>(packet: &mut P, l4: u32, kind: Kind, ports:
     match kind {
         Kind::Tcp | Kind::Udp => packet.write(l4, ports),
         Kind::EchoRequest | Kind::EchoReply => {
-            packet.write(l4 + IcmpV4::ID_AT, Be16::from_raw(ports.sport.raw() | ports.dport.raw()))
+            packet.write(l4 + Icmp::ID_AT, Be16::from_raw(ports.sport.raw() | ports.dport.raw()))
         }
-        Kind::Sctp | Kind::Error | Kind::Icmp | Kind::Fragment | Kind::Other => Some(()),
+        Kind::Sctp | Kind::Error | Kind::Icmp | Kind::Link | Kind::Fragment | Kind::Other => Some(()),
     }
 }
 

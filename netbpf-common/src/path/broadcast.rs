@@ -19,7 +19,7 @@ pub(super) fn broadcast<F: Family, E: Env<F>, P: Packet>(
     slot: u32,
 ) -> Result<u64, Refusal> {
     // Who is in which group nobody needs to know: every member gets everything.
-    if !is_for_many(parsed.ip.dst, subnet) || parsed.ip.proto == protocol::IGMP {
+    if !is_for_many::<F>(parsed.ip.dst, subnet) || parsed.ip.proto == protocol::IGMP {
         return Err(DropReason::Multicast.into());
     }
     if !env.may_multiply(slot) {
@@ -31,8 +31,8 @@ pub(super) fn broadcast<F: Family, E: Env<F>, P: Packet>(
 
 /// Whether an address is that of a group, or of everybody in the subnet (RFC 919).
 #[inline(always)]
-pub(super) fn is_for_many<A: Address>(dst: A, subnet: &Subnet<A>) -> bool {
-    dst.is_group() || subnet.contains(dst) && dst.or(subnet.mask) == A::ONES
+pub(super) fn is_for_many<F: Family>(dst: F::Addr, subnet: &Subnet<F::Addr>) -> bool {
+    dst.is_group() || F::HAS_BROADCAST && subnet.contains(dst) && dst.or(subnet.mask) == F::Addr::ONES
 }
 
 /// Sends the copies. A number that says nothing, since that is what BPF functions return.

@@ -88,7 +88,8 @@ pub(super) fn carry_direct<F: Family, E: Env<F>, P: Packet>(
     network: u32,
 ) -> u64 {
     let slot = env.slot_of(parsed.ip.dst);
-    let Some(endpoint) = env.endpoint(slot).filter(|endpoint| slot != 0 && endpoint.generation != 0) else {
+    let is_whose = |endpoint: &&Endpoint| slot != 0 && endpoint.generation != 0 && F::is_own(endpoint, parsed.ip.dst);
+    let Some(endpoint) = env.endpoint(slot).filter(is_whose) else {
         return Refusal::Drop(DropReason::NoEndpoint).code();
     };
     if network != ANY_NETWORK && network != u32::from(endpoint.network) {

@@ -3,20 +3,22 @@
 use super::broadcast::{broadcast, is_for_many};
 use super::decide::{carry, carry_direct, check_destination, fits, is_addressed, survives_hop, verdict};
 use super::family::IcmpError;
-use super::follow::{self, follow, opens, way_out};
+use super::follow::{self, follow, leaves_as, opens, way_out};
 use super::make::{Leg, NewFlow, make};
 use super::refusal::{Refusal, checked, code};
 use super::refuse::{Teller, refuse};
 use super::{
-    Env, Family, Packet, Parsed, RouteQuery, Scratch, V4, Verdict, errors, fragments, mapping, neighbour, parse,
+    Env, Family, Packet, Parsed, RouteQuery, Scratch, V4, V6, Verdict, errors, fragments, mapping, neighbour, parse,
     publish,
 };
-use crate::abi::{DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, NetworkFlags, Scope, Transport, generation};
-use crate::wire::{Be16, Ethernet, Kind, protocol};
+use crate::abi::{
+    DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, GatewayMode, NetworkFlags, Scope, Transport, generation,
+};
+use crate::wire::{Address as _, Be16, Ethernet, Kind, protocol};
 
 /// TC ingress of an endpoint's host-side device.
 #[inline(always)]
-pub fn egress<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
+pub fn egress<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdict {
     let slot = slot_of_device(packet.ifindex());
     let Some(endpoint) = env.endpoint(slot).filter(|e| e.generation != 0 && e.ifindex == packet.ifindex()) else {
         return Verdict::Drop(DropReason::UnknownDevice);
@@ -32,7 +34,8 @@ pub fn egress<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
     }
     match ethernet.ethertype {
         Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet, endpoint),
-        Ethernet::ARP => match Refusal::or(neighbour::answer(packet, env, &ethernet, endpoint)) {
+        Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet, endpoint),
+        Ethernet::ARP => match Refusal::or(neighbour::answer_request(packet, env, &ethernet, endpoint)) {
             Ok(code) => verdict::<V4, E>(env, code),
             Err(refusal) => Verdict::Drop(refusal.reason()),
         },
@@ -65,10 +68,13 @@ fn route<F: Family, P: Packet, E: Env<F>>(
     parsed: &mut Parsed<F>,
     endpoint: &Endpoint,
 ) -> Result<u64, Refusal> {
-    if parsed.ip.src != F::address_of(endpoint) {
+    if parsed.l4.kind == Kind::Link {
+        return Refusal::or(F::answer_link(packet, env, parsed, endpoint));
+    }
+    if !F::is_own(endpoint, parsed.ip.src) {
         return Err(DropReason::SpoofedAddress.into());
     }
-    if parsed.ip.header_len > F::HEADER_LEN {
+    if F::has_options(&parsed.ip) {
         return Err(DropReason::IpOption.into());
     }
     // A rewrite carries damage along (RFC 1624), and a container that may leave checksums to the device
@@ -150,7 +156,7 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
     match choose(env, parsed, key, endpoint, flow, mapping) {
         Ok(new) => {
             scratch.new = new;
-            let is_mapped = new.forward.leaves() && mapping::has_mappings(key.proto) && is_cone(env, endpoint);
+            let is_mapped = new.forward.leaves() && mapping::has_mappings(key.proto) && is_cone::<F, E>(env, endpoint);
             if is_mapped { code::MAPPED } else { code::GOOD }
         }
         Err(refusal) => refusal.code(),
@@ -159,7 +165,9 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
 
 #[inline(always)]
 fn is_cone<F: Family, E: Env<F>>(env: &E, endpoint: &Endpoint) -> bool {
-    env.network(endpoint.network).is_some_and(|network| network.flags & NetworkFlags::FULL_CONE != 0)
+    env.network(endpoint.network).is_some_and(|network| {
+        network.flags & NetworkFlags::FULL_CONE != 0 && F::subnet_of(network).mode == GatewayMode::Masquerade as u32
+    })
 }
 
 #[inline(always)]
@@ -190,7 +198,16 @@ fn choose<F: Family, E: Env<F>>(
             // Who has come after the sender may not be who the connection began with.
             return Err(Refusal::Reset);
         }
-        return Ok(NewFlow::plain(key, Leg::endpoint(target, neighbour), back));
+        let plain = NewFlow::plain(key, Leg::endpoint(target, neighbour), back);
+        if F::is_own(neighbour, key.dst) {
+            return Ok(plain);
+        }
+        // By the address that it has outside: both are to see each other under those (RFC 6296 section 4.1).
+        let src = key.src.moved(subnet.mask, subnet.external);
+        return Ok(NewFlow { src, dst: F::address_of(neighbour), ..plain });
+    }
+    if key.src.stays_on_link() || key.dst.stays_on_link() {
+        return Err(DropReason::Martian.into());
     }
     if env.is_local(key.dst) {
         let rule = Transport::from_protocol(key.proto)
@@ -219,21 +236,21 @@ fn choose<F: Family, E: Env<F>>(
             ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), back)
         });
     }
-    if is_for_many(key.dst, subnet) {
+    if is_for_many::<F>(key.dst, subnet) {
         return Err(DropReason::Multicast.into());
     }
     if subnet.contains(key.dst) {
         return Err(Refusal::Icmp(IcmpError::HostUnreachable));
     }
-    if network.flags & NetworkFlags::MASQUERADE == 0 {
-        return Err(DropReason::NoMasquerade.into());
-    }
-    if matches!(key.proto, protocol::DCCP | protocol::UDP_LITE) {
+    let is_masqueraded = subnet.mode == GatewayMode::Masquerade as u32;
+    if is_masqueraded && matches!(key.proto, protocol::DCCP | protocol::UDP_LITE) {
         // Their checksums cover the addresses.
         return Err(DropReason::UnsupportedProtocol.into());
     }
-    let query = RouteQuery { src: F::Addr::default(), dst: key.dst, proto: key.proto, tos: parsed.ip.tos };
-    let src = way_out(env, &query, flow)?;
+    let src = if is_masqueraded { F::Addr::default() } else { key.src };
+    let query = RouteQuery { src, dst: key.dst, proto: key.proto, tos: parsed.ip.tos };
+    let uplink = way_out(env, &query, flow)?;
+    let src = leaves_as::<F>(subnet, key.src, uplink)?;
     Ok(NewFlow { src, ..NewFlow::plain(key, Leg::world(flow.uplink), back) })
 }
 

@@ -122,18 +122,10 @@ impl<F: Family> Default for Scratch<F> {
     }
 }
 
-/// The world of one instance, for one address family.
-pub trait Env<F: Family> {
-    /// A flow entry that was found.
-    type Entry: FlowEntry<F::Addr>;
-    /// The room of [`Scratch`].
-    type Scratch: DerefMut<Target = Scratch<F>>;
-    /// The room of [`Parsed`].
-    type Parsed: DerefMut<Target = Parsed<F>>;
+/// The world of one instance, as far as both address families share it.
+pub trait World {
     /// The room of one frame.
     type Room: DerefMut<Target = HeldFrame>;
-    /// A frame that is held.
-    type Held: Deref<Target = HeldFrame>;
 
     /// Time in jiffies; stands still while the machine sleeps.
     fn now(&self) -> u64;
@@ -157,6 +149,45 @@ pub trait Env<F: Family> {
     fn endpoint(&self, slot: u32) -> Option<&Endpoint>;
     /// Network by number.
     fn network(&self, number: u16) -> Option<&Network>;
+    /// Device to the world.
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink>;
+
+    /// Generation of a rule or epoch.
+    fn generation(&self, slot: u32) -> u32;
+    /// Publish rule by number.
+    fn rule(&self, number: u32) -> Option<&Rule>;
+    /// Whether a flow has kept this port outside the NAT range.
+    fn is_kept(&self, port_index: u32) -> bool;
+    /// Remembers that a flow has kept this port outside the NAT range.
+    fn keep(&self, port_index: u32);
+
+    /// A number no flow has had.
+    fn next_flow_id(&self) -> u64;
+    /// One confirmed flow more or less is counted for an endpoint, by slot.
+    fn count_confirmed(&self, payer: u32, change: i64);
+    /// Confirmed flows that are counted for an endpoint, by slot.
+    fn confirmed(&self, payer: u32) -> u64;
+
+    /// Room for one frame, with whatever the last user left there.
+    fn room(&self) -> Option<Self::Room>;
+    /// Slot of the next endpoint of the same network, all of them in a ring; 0 for none.
+    fn next_member(&self, slot: u32) -> u32;
+    /// Whether one more packet of an endpoint, by slot, may become several at this time; slot 0 stands for whoever is
+    /// outside, and an answer to what may be forged.
+    fn may_multiply(&self, slot: u32) -> bool;
+}
+
+/// The world of one instance, for one address family.
+pub trait Env<F: Family>: World {
+    /// A flow entry that was found.
+    type Entry: FlowEntry<F::Addr>;
+    /// The room of [`Scratch`].
+    type Scratch: DerefMut<Target = Scratch<F>>;
+    /// The room of [`Parsed`].
+    type Parsed: DerefMut<Target = Parsed<F>>;
+    /// A frame that is held.
+    type Held: Deref<Target = HeldFrame>;
+
     /// Slot of the endpoint that has the address; 0 for none.
     fn slot_of(&self, address: F::Addr) -> u32;
     /// Whether the address is one of the host's.
@@ -169,21 +200,11 @@ pub trait Env<F: Family> {
     fn behind_virtual(&self, address: F::Addr) -> Option<F::Addr>;
     /// The virtual address that stands for an address of the host with this index.
     fn virtual_address(&self, index: u32) -> F::Addr;
-    /// Device to the world.
-    fn uplink(&self, ifindex: u32) -> Option<&Uplink>;
 
-    /// Generation of a rule or epoch.
-    fn generation(&self, slot: u32) -> u32;
-    /// Publish rule by number.
-    fn rule(&self, number: u32) -> Option<&Rule>;
     /// What a port is published as, by [`Transport::port_index`](crate::abi::Transport::port_index).
     fn published(&self, port_index: u32) -> PublishedPort;
     /// Rule of a publish on one address; 0 for none.
     fn published_on(&self, key: &PublishKey<F::Addr>) -> u32;
-    /// Whether a flow has kept this port outside the NAT range.
-    fn is_kept(&self, port_index: u32) -> bool;
-    /// Remembers that a flow has kept this port outside the NAT range.
-    fn keep(&self, port_index: u32);
 
     /// Finds a flow entry.
     fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Self::Entry>;
@@ -196,14 +217,8 @@ pub trait Env<F: Family> {
     fn scratch(&self) -> Option<Self::Scratch>;
     /// Room for the headers of the packet, for which the BPF stack has none to spare either.
     fn parsed(&self) -> Option<Self::Parsed>;
-    /// A number no flow has had.
-    fn next_flow_id(&self) -> u64;
     /// Puts a new flow into the share of an endpoint in this CPU's ring and takes out the one whose place it takes.
     fn exchange_ring(&self, payer: u32, slot: &RingSlot<F::Addr>) -> RingSlot<F::Addr>;
-    /// One confirmed flow more or less is counted for an endpoint, by slot.
-    fn count_confirmed(&self, payer: u32, change: i64);
-    /// Confirmed flows that are counted for an endpoint, by slot.
-    fn confirmed(&self, payer: u32) -> u64;
 
     /// Remembers a first fragment.
     fn remember(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment);
@@ -211,20 +226,12 @@ pub trait Env<F: Family> {
     fn recall(&self, key: &FragmentKey<F::Addr>) -> Option<Fragment>;
     /// A place among the fragments that are held for the first one of a packet; each is given once.
     fn take_place(&self, key: &FragmentKey<F::Addr>) -> Option<u64>;
-    /// Room for one frame, with whatever the last user left there.
-    fn room(&self) -> Option<Self::Room>;
     /// Holds a frame; whether there was memory for it.
     fn hold(&self, key: &HeldKey<F::Addr>, frame: &HeldFrame) -> bool;
     /// A frame that is held.
     fn held(&self, key: &HeldKey<F::Addr>) -> Option<Self::Held>;
     /// Holds a frame no longer.
     fn let_go(&self, key: &HeldKey<F::Addr>);
-
-    /// Slot of the next endpoint of the same network, all of them in a ring; 0 for none.
-    fn next_member(&self, slot: u32) -> u32;
-    /// Whether one more packet of an endpoint, by slot, may become several at this time; slot 0 stands for whoever is
-    /// outside, and an answer to what may be forged.
-    fn may_multiply(&self, slot: u32) -> bool;
 
     /// Which socket of the host would receive a packet with this key.
     fn host_socket(&self, key: &FlowKey<F::Addr>) -> HostSocket;

@@ -9,10 +9,9 @@ use super::uplink::is_nat_port;
 use super::{Decision, Env, Family, HostSocket, Ip, Packet, Parsed, Part, Translation};
 use crate::abi::{DropReason, Event, FlowKey, Scope, Transport};
 use crate::wire::checksum::{Delta, Sum};
-use crate::wire::{Address, Be16, Checksum, Ethernet, IcmpV4, Kind, L4, Mac, Ports, Tcp};
+use crate::wire::{Address, Be16, Checksum, Ethernet, Icmp, Kind, L4, Mac, Ports, Tcp};
 
-/// The packet that an error quotes. Neither it nor the error has IP options: a packet with options is never
-/// translated. So all offsets are known, which the verifier asks for where a packet is written.
+/// The packet that an error quotes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quote<F: Family> {
     ip: Ip<F::Addr>,
@@ -26,26 +25,26 @@ impl<F: Family> Default for Quote<F> {
 }
 
 impl<F: Family> Quote<F> {
-    /// Offset of the error's ICMP header in the frame.
-    const ICMP_AT: u32 = Ethernet::LEN + F::HEADER_LEN;
     /// Offset of the quoted packet's IP header.
-    const IP_AT: u32 = Self::ICMP_AT + IcmpV4::LEN;
-    /// Offset of the quoted packet's transport header.
-    const L4_AT: u32 = Self::IP_AT + F::HEADER_LEN;
+    #[inline(always)]
+    fn at(parsed: &Parsed<F>) -> u32 {
+        parsed.l4_at() + Icmp::LEN
+    }
 
     #[inline(always)]
     fn read<P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Option<Self> {
-        // What lies behind the error is padding. RFC 792 asks for eight bytes behind the header.
-        if Self::L4_AT + IcmpV4::LEN > Ethernet::LEN + parsed.ip.total_len {
+        let at = Self::at(parsed);
+        packet.reach(at + F::HEADER_LEN + Tcp::LEN);
+        let ip = F::read(packet, at).ok()?;
+        // What lies behind the error is padding. RFC 792 asks for eight bytes behind the header. Ports are in the first
+        // fragment alone.
+        if ip.part == Part::Later
+            || F::has_options(&ip)
+            || ip.payload_at(at) + Icmp::LEN > Ethernet::LEN + parsed.ip.total_len
+        {
             return None;
         }
-        packet.reach(Self::L4_AT + Tcp::LEN);
-        let ip = F::read(packet, Self::IP_AT).ok()?;
-        // Ports are in the first fragment alone.
-        if ip.part == Part::Later || ip.header_len != F::HEADER_LEN {
-            return None;
-        }
-        let l4 = quoted_transport::<F, P>(packet, ip.proto, Self::L4_AT)?;
+        let l4 = quoted_transport::<F, P>(packet, ip.proto, ip.payload_at(at))?;
         Some(Self { ip, l4 })
     }
 
@@ -140,27 +139,34 @@ fn apply<F: Family, P: Packet>(
     F::rewrite(packet, Ethernet::LEN, src, t.dst, outer, rewrite.hop)?;
 
     let end = Ethernet::LEN + parsed.ip.total_len;
-    let inside = quoted(packet, quote, t, end)?;
-    let checksum = Checksum { at: IcmpV4::CHECKSUM_AT, pseudo_header: F::ICMP_HAS_PSEUDO_HEADER, optional: false };
-    packet.update_checksum(Quote::<F>::ICMP_AT, checksum, outer, inside)
+    let at = Quote::at(parsed);
+    let inside = quoted(packet, quote, t, at, end)?;
+    let checksum = Checksum { at: Icmp::CHECKSUM_AT, pseudo_header: F::ICMP_HAS_PSEUDO_HEADER, optional: false };
+    packet.update_checksum::<F>(parsed.l4_at(), checksum, outer, inside)
 }
 
-/// Gives the quoted packet the addresses and ports that it was sent with; what that does to the sum of the error, which
+/// Gives the quoted packet at `at` the addresses and ports that it was sent with; what that does to the sum of the error, which
 /// ends at `end`. Its own checksums follow: that of the IP header makes up for the addresses.
 #[inline(always)]
-fn quoted<F: Family, P: Packet>(packet: &mut P, quote: &Quote<F>, t: &Translation<F::Addr>, end: u32) -> Option<Delta> {
+fn quoted<F: Family, P: Packet>(
+    packet: &mut P,
+    quote: &Quote<F>,
+    t: &Translation<F::Addr>,
+    at: u32,
+    end: u32,
+) -> Option<Delta> {
     let Ports { sport, dport } = quote.l4.ports;
     // It went the other way: what answers leave with as their source it has as its destination.
     let sent = FlowKey::new(Scope::Uplink, quote.ip.proto, t.dst, t.dport, t.src, t.sport);
     let seen = FlowKey::new(Scope::Uplink, quote.ip.proto, quote.ip.src, sport, quote.ip.dst, dport);
     let (addresses, ports) = deltas(&seen, &sent);
-    F::rewrite(packet, Quote::<F>::IP_AT, sent.src, sent.dst, addresses, false)?;
-    let l4 = Quote::<F>::L4_AT;
+    F::rewrite(packet, at, sent.src, sent.dst, addresses, false)?;
+    let l4 = quote.ip.payload_at(at);
     write_ports(packet, l4, quote.l4.kind, Ports { sport: sent.sport, dport: sent.dport })?;
 
     let header = if F::HEADER_HAS_CHECKSUM { Delta::NONE } else { addresses };
     let change = header.and(ports);
-    let Some(checksum) = quote.l4.checksum() else { return Some(change) };
+    let Some(checksum) = quote.l4.checksum(F::ICMP_HAS_PSEUDO_HEADER) else { return Some(change) };
     // Of TCP the checksum may be cut off (RFC 792: eight bytes are quoted); behind the error lies padding.
     if l4 + checksum.at + size_of::<Be16>() as u32 > end {
         return Some(change);

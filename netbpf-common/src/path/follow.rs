@@ -2,9 +2,12 @@
 
 use super::refusal::{Refusal, checked, code};
 use super::{Env, Family, FlowEntry, Parsed, RouteQuery, Translation, publish, table};
-use crate::abi::{DropReason, Event, Flow, FlowKey, Life, Stamp, TargetKind, Transport, UplinkFlags, Word, generation};
+use crate::abi::{
+    DropReason, Event, Flow, FlowKey, GatewayMode, Life, Stamp, Subnet, TargetKind, Transport, Uplink, UplinkFlags,
+    Word, generation,
+};
 use crate::flow::{Direction, advance, reopens, tcp};
-use crate::wire::{Be16, Kind, L4, tcp_flags};
+use crate::wire::{Address as _, Be16, Kind, L4, tcp_flags};
 
 /// Whether a packet may open a flow to who may have come after its sender: of TCP only a SYN, since a container that
 /// came later has no use for the middle of a connection.
@@ -177,7 +180,7 @@ fn is_still_so<F: Family, E: Env<F>>(
     if is_target_fresh(env, flow) {
         Ok(true)
     } else if flow.target_kind == TargetKind::World as u8 {
-        renew_route(env, entry, parsed, flow)
+        renew_route(env, entry, parsed, key, flow)
     } else {
         Ok(false)
     }
@@ -222,38 +225,58 @@ fn renew_route<F: Family, E: Env<F>>(
     env: &E,
     entry: &E::Entry,
     parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
     flow: &mut Flow<F::Addr>,
 ) -> Result<bool, Refusal> {
     let epoch = env.generation(generation::ROUTE_EPOCH);
     let translation = Translation::of(flow);
     let query = RouteQuery { src: translation.src, dst: translation.dst, proto: parsed.ip.proto, tos: parsed.ip.tos };
-    let source = way_out(env, &query, flow)?;
-    // A masqueraded flow lives and dies with the address it was given; a reply of a published port
-    // leaves with the address it was sent to, by whatever device.
-    if flow.is_reply == 0 && source != translation.src {
-        return Ok(false);
+    let uplink = way_out(env, &query, flow)?;
+    // A flow that a container has opened lives and dies with the address it was given; a reply of a published port leaves
+    // with the address it was sent to, by whatever device.
+    if flow.is_reply == 0 {
+        let network = env.endpoint(flow.payer).and_then(|endpoint| env.network(endpoint.network));
+        let subnet = F::subnet_of(network.ok_or(DropReason::UnknownDevice)?);
+        if leaves_as::<F>(subnet, key.src, uplink)? != translation.src {
+            return Ok(false);
+        }
     }
     entry.reroute(flow, epoch);
     Ok(true)
 }
 
-/// Looks the way to an address up and writes it into the flow; the address that masqueraded packets
-/// leave with there. Never out of a device that would not understand the replies.
+/// Looks the way to an address up and writes it into the flow; the device there. Never one that would not understand the
+/// replies.
 #[inline(always)]
-pub(super) fn way_out<F: Family, E: Env<F>>(
-    env: &E,
+pub(super) fn way_out<'a, F: Family, E: Env<F>>(
+    env: &'a E,
     query: &RouteQuery<F::Addr>,
     flow: &mut Flow<F::Addr>,
-) -> Result<F::Addr, DropReason> {
+) -> Result<&'a Uplink, DropReason> {
     let route = env.route(query)?;
     let uplink = env.uplink(route.ifindex).ok_or(DropReason::NoUplink)?;
-    let source = F::uplink_address(uplink);
-    if uplink.flags & UplinkFlags::ATTACHED == 0 || source == F::Addr::default() {
+    if uplink.flags & UplinkFlags::ATTACHED == 0 {
         return Err(DropReason::NoUplink);
     }
     flow.uplink = route.ifindex;
     flow.next_hop = route.next_hop;
     flow.mtu = route.mtu;
     flow.routed = env.now() as u32;
-    Ok(source)
+    Ok(uplink)
+}
+
+/// The address that a container of this subnet has outside, by this device.
+#[inline(always)]
+pub(super) fn leaves_as<F: Family>(
+    subnet: &Subnet<F::Addr>,
+    address: F::Addr,
+    uplink: &Uplink,
+) -> Result<F::Addr, DropReason> {
+    match GatewayMode::from_u32(subnet.mode) {
+        GatewayMode::Closed => Err(DropReason::NoMasquerade),
+        GatewayMode::Masquerade if F::uplink_address(uplink) == F::Addr::default() => Err(DropReason::NoUplink),
+        GatewayMode::Masquerade => Ok(F::uplink_address(uplink)),
+        GatewayMode::Routed => Ok(address),
+        GatewayMode::Prefix => Ok(address.moved(subnet.mask, subnet.external)),
+    }
 }

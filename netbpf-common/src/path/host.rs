@@ -6,19 +6,22 @@ use super::follow::{answers, follow, opens};
 use super::make::{Leg, NewFlow, make};
 use super::refusal::{Refusal, checked, code};
 use super::refuse::{Teller, refuse};
-use super::{Env, Family, Packet, Parsed, V4, Verdict, errors, fragments, parse, publish};
+use super::{Env, Family, Packet, Parsed, V4, V6, Verdict, errors, fragments, parse, publish};
 use crate::abi::{DropReason, FlowKey, Scope, Transport};
 use crate::wire::{Address, Be16, Ethernet, Kind};
 
 /// TC egress of netbpf0.
 #[inline(always)]
-pub fn host<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
+pub fn host<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdict {
     if packet.ingress_ifindex() != 0 {
         return Verdict::Drop(DropReason::Forwarded);
     }
     match packet.read::<Ethernet>(0) {
-        Some(ethernet) if ethernet.ethertype == Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
-        Some(_) => Verdict::Drop(DropReason::UnsupportedProtocol),
+        Some(ethernet) => match ethernet.ethertype {
+            Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
+            Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet),
+            _ => Verdict::Drop(DropReason::UnsupportedProtocol),
+        },
         None => Verdict::Drop(DropReason::Malformed),
     }
 }

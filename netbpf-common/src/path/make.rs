@@ -3,7 +3,9 @@
 use super::apply::deltas;
 use super::refusal::{Refusal, code};
 use super::{Env, Family, HostSocket, InsertError, Parsed, Scratch, table};
-use crate::abi::{DropReason, Endpoint, Flow, FlowKey, Scope, Sent, Stamp, TargetKind, Transport, Word, generation};
+use crate::abi::{
+    ConfigFlags, DropReason, Endpoint, Flow, FlowKey, Scope, Sent, Stamp, TargetKind, Transport, Word, generation,
+};
 use crate::flow::{ATTEMPTS, PortRange};
 use crate::wire::{Be16, Kind};
 
@@ -145,7 +147,9 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     flow.source_generation = new.forward.generation;
     new.back.write(env, flow);
     let mut reply = FlowKey::new(scope, key.proto, new.dst, new.dport, new.src, new.sport);
-    reserve(env, &mut reply, flow, parsed.l4.has_free_ports())?;
+    // A container that leaves with an address of its own shares the ports of that with nobody.
+    let is_shared = !new.forward.leaves() || env.config().flags & ConfigFlags::REACHABLE == 0 || env.is_local(new.src);
+    reserve(env, &mut reply, flow, is_shared && parsed.l4.has_free_ports(), is_shared)?;
 
     flow.other = reply;
     flow.key = *key;
@@ -175,13 +179,15 @@ pub(super) fn begin<F: Family, E: Env<F>>(env: &E, flow: &mut Flow<F::Addr>, ali
 }
 
 /// Inserts the R entry of the flow whose original key is `flow.other`, under the key `reply` or, if its port is taken and
-/// another will do, the next that is free: inserting it is the allocation.
+/// another will do, the next that is free: inserting it is the allocation. `is_shared`: the host and others have ports of
+/// the same address.
 #[inline(always)]
 pub(super) fn reserve<F: Family, E: Env<F>>(
     env: &E,
     reply: &mut FlowKey<F::Addr>,
     flow: &mut Flow<F::Addr>,
     has_choice: bool,
+    is_shared: bool,
 ) -> Result<(), DropReason> {
     let config = env.config();
     let range = PortRange::new(config.nat_first, config.nat_last);
@@ -193,7 +199,7 @@ pub(super) fn reserve<F: Family, E: Env<F>>(
             }
             reply.dport = Be16::new(range.candidate(seed, attempt - 1));
         }
-        if reply.scope == Scope::Uplink as u16 && !may_use(env, reply, &range) {
+        if is_shared && reply.scope == Scope::Uplink as u16 && !may_use(env, reply, &range) {
             continue;
         }
         (flow.address_delta, flow.port_delta) = deltas(reply, &flow.other);

@@ -78,7 +78,7 @@ fn find_or_make<F: Family, E: Env<F>>(
     mapping.target = slot;
     mapping.target_generation = generation;
     let mut reply = outer::<F>(key.proto, new.src, key.sport);
-    match reserve(env, &mut reply, mapping, true) {
+    match reserve(env, &mut reply, mapping, true, true) {
         Ok(()) => {}
         // When all ports are mapped, a port that others use towards other machines still serves.
         Err(DropReason::NoPort) => return Ok(()),

@@ -35,8 +35,8 @@ mod verdict;
 
 pub use apply::{Rewrite, Translation, apply};
 pub use egress::egress;
-pub use env::{Env, FlowEntry, HostSocket, InsertError, Route, RouteQuery, Scratch};
-pub use family::{Family, Ip, Part, V4};
+pub use env::{Env, FlowEntry, HostSocket, InsertError, Route, RouteQuery, Scratch, World};
+pub use family::{Family, Ip, Part, V4, V6};
 pub use host::host;
 pub use packet::Packet;
 pub use parse::{Parsed, parse};

@@ -2,6 +2,7 @@
 
 use bytemuck::Pod;
 
+use super::Family;
 use crate::abi::HeldFrame;
 use crate::wire::{Checksum, checksum::Delta};
 
@@ -44,7 +45,8 @@ pub trait Packet {
 
     /// Lets the transport checksum of the header at `l4` follow a change of addresses and ports
     /// (RFC 1624). A frame whose checksum is left to the device takes the first part alone.
-    fn update_checksum(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta) -> Option<()>;
+    fn update_checksum<F: Family>(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta)
+    -> Option<()>;
 
     /// Sends a copy of the frame, as it is now, out of a device.
     fn send_copy(&mut self, ifindex: u32) -> Option<()>;

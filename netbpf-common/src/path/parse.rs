@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use super::{Family, Ip, Packet, Part, verdict::Outcome};
 use crate::abi::{DropReason, FlowKey, Scope};
-use crate::wire::{Be16, Ethernet, IcmpV4, Kind, L4, Ports, Tcp, Udp, protocol, tcp_flags};
+use crate::wire::{Be16, Checksum, Ethernet, Icmp, Kind, L4, Ports, Tcp, Udp, protocol, tcp_flags};
 
 /// An IP packet as the paths see it.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,12 @@ impl<F: Family> Parsed<F> {
         self.ip.payload_len().saturating_sub(u32::from(self.l4.header_len))
     }
 
+    /// The checksum that follows a change of addresses or ports.
+    #[inline(always)]
+    pub fn checksum(&self) -> Option<Checksum> {
+        self.l4.checksum(F::ICMP_HAS_PSEUDO_HEADER)
+    }
+
     /// Length of the largest IP packet this becomes on a wire: of one segment if it is GSO.
     #[inline(always)]
     pub fn segment_len(&self, gso_size: u32) -> u32 {
@@ -53,7 +59,7 @@ impl<F: Family> Default for Parsed<F> {
 /// Reads the headers behind an Ethernet header. Ports of a fragment that is not the first are not read, since it has
 /// none: they are still to be asked for (see `fragments`).
 #[inline(always)]
-pub fn parse<F: Family, P: Packet>(packet: &P, ethernet: Ethernet, parsed: &mut Parsed<F>) -> Outcome<()> {
+pub fn parse<F: Family, P: Packet>(packet: &mut P, ethernet: Ethernet, parsed: &mut Parsed<F>) -> Outcome<()> {
     parsed.ethernet = ethernet;
     match DropReason::from_u32(read(packet, parsed)) {
         Some(reason) => Err(reason),
@@ -63,7 +69,7 @@ pub fn parse<F: Family, P: Packet>(packet: &P, ethernet: Ethernet, parsed: &mut 
 
 /// The body of [`parse`], with a stack frame of its own. A number that is no reason: it could be read.
 #[inline(never)]
-fn read<F: Family, P: Packet>(packet: &P, parsed: &mut Parsed<F>) -> u32 {
+fn read<F: Family, P: Packet>(packet: &mut P, parsed: &mut Parsed<F>) -> u32 {
     match headers(packet, parsed) {
         Ok(()) => u32::MAX,
         Err(reason) => reason as u32,
@@ -71,9 +77,9 @@ fn read<F: Family, P: Packet>(packet: &P, parsed: &mut Parsed<F>) -> u32 {
 }
 
 #[inline(always)]
-fn headers<F: Family, P: Packet>(packet: &P, parsed: &mut Parsed<F>) -> Outcome<()> {
+fn headers<F: Family, P: Packet>(packet: &mut P, parsed: &mut Parsed<F>) -> Outcome<()> {
     let ip = F::parse(packet, Ethernet::LEN)?;
-    let at = Ethernet::LEN + ip.header_len;
+    let at = ip.payload_at(Ethernet::LEN);
     let mut l4 = match ip.part {
         Part::Later => L4::new(Kind::Fragment, Ports::default()),
         part => {
@@ -119,8 +125,8 @@ fn transport<F: Family, P: Packet>(packet: &P, proto: u8, at: u32, payload: u32)
             })
         }
         proto if proto == F::ICMP => {
-            need(IcmpV4::LEN)?;
-            let icmp: IcmpV4 = packet.read(at)?;
+            need(Icmp::LEN)?;
+            let icmp: Icmp = packet.read(at)?;
             Some(with_ports(F::icmp_kind(icmp.kind), icmp.id))
         }
         protocol::SCTP => {
@@ -141,7 +147,7 @@ fn transport<F: Family, P: Packet>(packet: &P, proto: u8, at: u32, payload: u32)
 #[inline(always)]
 pub(super) fn quoted_transport<F: Family, P: Packet>(packet: &P, proto: u8, at: u32) -> Option<L4> {
     if proto == F::ICMP {
-        let icmp: IcmpV4 = packet.read(at)?;
+        let icmp: Icmp = packet.read(at)?;
         return Some(with_ports(F::icmp_kind(icmp.kind), icmp.id));
     }
     quoted(packet, proto, at)

@@ -1,9 +1,11 @@
 //! What the sender of a refused packet is told.
 
+use super::family::IcmpError;
 use super::refusal::Refusal;
 use super::{Env, Family, Packet, Parsed, Part, Verdict};
 use crate::abi::Event;
-use crate::wire::{Ethernet, Kind, Mac, tcp_flags};
+use crate::wire::checksum::pseudo_header;
+use crate::wire::{Address as _, Be16, Ethernet, Icmp, Kind, Mac, QUOTED_PAYLOAD, Tcp, protocol, tcp_flags};
 
 /// Who is told, and in whose name.
 pub(super) struct Teller<A> {
@@ -28,7 +30,9 @@ pub(super) fn refuse<F: Family, E: Env<F>, P: Packet>(
     let answerable = match refusal {
         Refusal::Drop(_) => false,
         // No error about an error, nor about a fragment that is not the first (RFC 1122 section 3.2.2).
-        Refusal::Icmp(_) => !matches!(parsed.l4.kind, Kind::Error | Kind::Icmp) && parsed.ip.part != Part::Later,
+        Refusal::Icmp(_) => {
+            !matches!(parsed.l4.kind, Kind::Error | Kind::Icmp | Kind::Link) && parsed.ip.part != Part::Later
+        }
         // No reset about a reset (RFC 9293 section 3.5.2).
         Refusal::Reset => parsed.l4.tcp_flags & tcp_flags::RST == 0,
     };
@@ -52,13 +56,64 @@ fn answer<F: Family, E: Env<F>, P: Packet>(
     let made = match *refusal {
         Refusal::Icmp(error) => {
             env.count(Event::IcmpMade);
-            F::icmp_error(packet, &parsed.ip, teller.gateway, error)
+            icmp_error(packet, parsed, teller.gateway, error)
         }
         _ => {
             env.count(Event::ResetMade);
-            F::reset(packet, &parsed.ip)
+            reset(packet, parsed)
         }
     };
     let ethernet = Ethernet { dst: teller.to, src: teller.from, ethertype: parsed.ethernet.ethertype };
     made.and_then(|()| packet.write(0, ethernet)).is_some()
+}
+
+/// Makes of the packet an ICMP error about it, from `gateway` to its sender. Ethernet addresses are left to the caller.
+#[inline(always)]
+fn icmp_error<F: Family, P: Packet>(
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    gateway: F::Addr,
+    error: IcmpError,
+) -> Option<()> {
+    /// With the longest IPv4 header, and most of the longest IPv6 headers.
+    const LONGEST_QUOTE: u32 = 96 + QUOTED_PAYLOAD;
+
+    let (ip, added) = (&parsed.ip, F::HEADER_LEN + Icmp::LEN);
+    let quoted = ip.total_len.min(ip.header_len + QUOTED_PAYLOAD).min(LONGEST_QUOTE) & !3;
+    packet.resize(Ethernet::LEN + quoted)?;
+    packet.insert_header(added)?;
+
+    let (kind, code) = F::icmp_error(error);
+    let mtu = if let IcmpError::TooBig(mtu) = error { mtu.max(F::LEAST_MTU) } else { 0 };
+    let mut icmp = Icmp { kind, code, sequence: Be16::new(mtu), ..Icmp::default() };
+    let length = (Icmp::LEN + quoted) as u16;
+    let mut sum = icmp.sum();
+    if F::ICMP_HAS_PSEUDO_HEADER {
+        sum = sum.add(pseudo_header(F::ICMP, length)).add(gateway.sum()).add(ip.src.sum());
+    }
+    for word in 0..LONGEST_QUOTE / 4 {
+        if word * 4 >= quoted {
+            break;
+        }
+        sum = sum.add32(packet.read(Ethernet::LEN + added + word * 4)?);
+    }
+    icmp.checksum = sum.checksum();
+    packet.write(Ethernet::LEN, F::header(F::ICMP, length, gateway, ip.src))?;
+    packet.write(Ethernet::LEN + F::HEADER_LEN, icmp)
+}
+
+/// Makes of the TCP segment a reset in the name of its destination. Ethernet addresses are left to the caller.
+#[inline(always)]
+fn reset<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Option<()> {
+    const LEN: u16 = Tcp::LEN as u16;
+
+    let ip = &parsed.ip;
+    let segment: Tcp = packet.read(parsed.l4_at())?;
+    let mut reset = segment.reset(parsed.payload_len());
+    let pseudo = pseudo_header(protocol::TCP, LEN).add(ip.src.sum()).add(ip.dst.sum());
+    reset.checksum = reset.sum().add(pseudo).checksum();
+
+    packet.resize(Ethernet::LEN + F::HEADER_LEN + Tcp::LEN)?;
+    packet.write(Ethernet::LEN, F::header(protocol::TCP, LEN, ip.dst, ip.src))?;
+    packet.write(Ethernet::LEN + F::HEADER_LEN, reset)
 }

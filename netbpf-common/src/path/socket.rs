@@ -10,7 +10,7 @@ use crate::abi::{LOOPBACK_INDEX, Transport};
 use crate::wire::Address;
 
 /// Where a socket that wants `address` and `port` is led; nothing: it goes its own way. The
-/// unspecified address means 127.0.0.1, as connect() has it; what is published there alone is not on the
+/// unspecified address means the loopback address, as connect() has it; what is published on 127.0.0.1 alone is not on the
 /// rest of 127.0.0.0/8.
 #[inline(always)]
 pub fn lead<F: Family, E: Env<F>>(env: &E, address: F::Addr, transport: Transport, port: u16) -> Option<F::Addr> {

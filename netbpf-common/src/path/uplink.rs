@@ -2,27 +2,29 @@
 
 use super::apply::deltas;
 use super::decide::{carry, is_for_host_too, survives_hop, verdict};
-use super::follow::{follow, opens};
+use super::follow::{answers, follow, opens};
 use super::make::{Leg, NewFlow, make};
 use super::refusal::{Refusal, checked, code, split};
 use super::refuse::{Teller, refuse};
 use super::{
-    Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, Translation, V4, Verdict, apply, errors, fragments,
+    Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, Translation, V4, V6, Verdict, apply, errors, fragments,
     mapping, parse, publish,
 };
-use crate::abi::{ConfigFlags, DropReason, FlowKey, Scope, Transport};
+use crate::abi::{ConfigFlags, DropReason, FlowKey, GatewayMode, Scope, Transport};
 use crate::flow::PortRange;
 use crate::wire::{Address, Be16, Ethernet, Kind};
 
 /// TC ingress of an uplink. What is not ours passes on untouched: tagged frames and frames for
 /// another MAC too, and malformed ones, which the host's stack judges.
 #[inline(always)]
-pub fn uplink<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
+pub fn uplink<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdict {
     if packet.has_vlan_tag() || !packet.is_for_us() {
         return Verdict::Pass;
     }
-    match packet.read::<Ethernet>(0) {
-        Some(ethernet) if ethernet.ethertype == Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
+    let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Pass };
+    match ethernet.ethertype {
+        Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
+        Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet),
         _ => Verdict::Pass,
     }
 }
@@ -40,7 +42,7 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
         return Verdict::Drop(DropReason::Martian);
     }
     // The host's stack knows what to do with options; source routing is not for containers.
-    if parsed.ip.dst.is_loopback() || parsed.ip.header_len > F::HEADER_LEN {
+    if parsed.ip.dst.is_loopback() || F::has_options(&parsed.ip) {
         return Verdict::Pass;
     }
     let code = env.forget(Refusal::either(route(packet, env, &mut parsed)));
@@ -53,7 +55,7 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
         }
         // Its sender may be anybody: no more than some of these a second.
         Err(refusal @ Refusal::Icmp(_)) if P::HAS_ETHERNET && env.may_multiply(0) => {
-            let (gateway, ethernet) = (parsed.ip.dst, parsed.ethernet);
+            let (gateway, ethernet) = (asked(env, packet.ifindex(), parsed.ip.dst), parsed.ethernet);
             let back = Verdict::Device { ifindex: packet.ifindex() };
             refuse(env, packet, &parsed, refusal, &Teller { gateway, to: ethernet.src, from: ethernet.dst }, back)
         }
@@ -64,16 +66,16 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
 /// A first fragment without a whole transport header. No stack makes one, and it would hide from who looks at ports (RFC
 /// 1858 section 3).
 #[inline(always)]
-fn tiny<F: Family, P: Packet, E: Env<F>>(packet: &P, env: &E) -> Verdict {
+fn tiny<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E) -> Verdict {
     match F::read(packet, Ethernet::LEN) {
-        Ok(ip) if env.is_local(ip.dst) => Verdict::Drop(DropReason::TinyFragment),
+        Ok(ip) if env.is_local(ip.dst) || is_reachable(env, ip.dst) => Verdict::Drop(DropReason::TinyFragment),
         _ => Verdict::Pass,
     }
 }
 
 #[inline(always)]
 fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut Parsed<F>) -> Result<u64, Refusal> {
-    if parsed.ip.part != Part::Whole && !env.is_local(parsed.ip.dst) {
+    if parsed.ip.part != Part::Whole && !env.is_local(parsed.ip.dst) && !is_reachable(env, parsed.ip.dst) {
         return Ok(code::PASS);
     }
     let Some(held) = fragments::look(env, parsed, Scope::Uplink)? else {
@@ -131,8 +133,11 @@ fn share<F: Family, P: Packet, E: Env<F>>(
 /// host pays for this and no more. `Some(true)`: it may open a flow.
 #[inline(always)]
 fn concerns_us<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Option<bool> {
+    if is_reachable(env, parsed.ip.dst) {
+        return (!matches!(parsed.l4.kind, Kind::Icmp | Kind::Link)).then_some(true);
+    }
     match parsed.l4.kind {
-        Kind::Icmp | Kind::EchoRequest => None,
+        Kind::Icmp | Kind::Link | Kind::EchoRequest => None,
         Kind::Error => (env.is_local(parsed.ip.dst) && is_stranger(env, parsed.ip.src)).then_some(false),
         Kind::EchoReply | Kind::Other | Kind::Fragment => Some(false),
         Kind::Tcp | Kind::Udp | Kind::Sctp => {
@@ -154,6 +159,21 @@ pub(super) fn is_nat_port<F: Family, E: Env<F>>(env: &E, index: u32, port: u16) 
     PortRange::new(config.nat_first, config.nat_last).contains(port) || env.is_kept(index)
 }
 
+/// Whether an address is one by which a container is reached from outside, other than the host's.
+#[inline(always)]
+fn is_reachable<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
+    env.config().flags & ConfigFlags::REACHABLE != 0 && env.slot_of(address) != 0
+}
+
+/// In whose name somebody outside is told that his packet cannot go on: of the address he asked, if that is the host's.
+#[inline(always)]
+fn asked<F: Family, E: Env<F>>(env: &E, ifindex: u32, address: F::Addr) -> F::Addr {
+    if env.config().flags & ConfigFlags::REACHABLE == 0 || env.is_local(address) {
+        return address;
+    }
+    env.uplink(ifindex).map(F::uplink_address).unwrap_or_default()
+}
+
 /// Whether an address can be somebody's outside: the host's stack drops the others as martians.
 #[inline(always)]
 fn is_stranger<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
@@ -164,10 +184,13 @@ fn is_stranger<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
 /// is the host's own affair.
 #[inline(never)]
 fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> bool {
-    let Some(transport) = Transport::from_protocol(key.proto) else { return false };
-    if !is_stranger(env, key.src) || !env.is_local(key.dst) || !opens(&parsed.l4) {
+    if !is_stranger(env, key.src) || !opens(&parsed.l4) {
         return false;
     }
+    if is_reachable(env, key.dst) {
+        return plan_direct(env, parsed, key);
+    }
+    let Some(transport) = Transport::from_protocol(key.proto).filter(|_| env.is_local(key.dst)) else { return false };
     // A UDP socket of the host that has the port was given it by the kernel, which asks no hook then: what
     // comes is its answer. Of TCP a listener would not be there, and answers are for connected sockets.
     let socket = env.host_socket(key);
@@ -191,5 +214,26 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
         owner: rule.stamp,
         ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::UNKNOWN_WORLD)
     };
+    true
+}
+
+/// The same for a container that is reached by an address of its own.
+#[inline(always)]
+fn plan_direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> bool {
+    let slot = env.slot_of(key.dst);
+    let Some(endpoint) = env.endpoint(slot) else { return false };
+    let Some(subnet) = env.network(endpoint.network).map(F::subnet_of) else { return false };
+    let own = F::address_of(endpoint);
+    let outside = match GatewayMode::from_u32(subnet.mode) {
+        GatewayMode::Routed => own,
+        GatewayMode::Prefix => own.moved(subnet.mask, subnet.external),
+        GatewayMode::Closed | GatewayMode::Masquerade => return false,
+    };
+    let is_open = !answers(&parsed.l4) && !matches!(parsed.l4.kind, Kind::Error | Kind::Fragment);
+    if key.dst != outside || !is_open {
+        return false;
+    }
+    let Some(mut scratch) = env.scratch() else { return false };
+    scratch.new = NewFlow { dst: own, ..NewFlow::plain(key, Leg::endpoint(slot, endpoint), Leg::UNKNOWN_WORLD) };
     true
 }

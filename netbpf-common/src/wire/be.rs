@@ -93,6 +93,13 @@ impl Mac {
         [a[0], a[1], b[0], b[1], c[0], c[1]]
     }
 
+    /// Partial one's complement sum of its words, see [`Sum`](super::checksum::Sum).
+    #[inline(always)]
+    pub const fn sum(self) -> super::checksum::Sum {
+        let [a, b, c] = self.0;
+        super::checksum::Sum::ZERO.add16(Be16(a)).add16(Be16(b)).add16(Be16(c))
+    }
+
     /// The group bit: broadcast or multicast (IEEE 802 I/G bit).
     #[inline(always)]
     pub const fn is_group(self) -> bool {

@@ -23,6 +23,8 @@ impl Ethernet {
     pub const IPV4: Be16 = Be16::new(0x0800);
     /// EtherType of ARP (RFC 826).
     pub const ARP: Be16 = Be16::new(0x0806);
+    /// EtherType of IPv6 (RFC 2464).
+    pub const IPV6: Be16 = Be16::new(0x86dd);
     /// EtherType of an 802.1Q tag.
     pub const VLAN: Be16 = Be16::new(0x8100);
     /// EtherType of an 802.1ad service tag.

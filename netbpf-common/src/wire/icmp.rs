@@ -1,4 +1,4 @@
-//! ICMP (RFC 792): echo, and the errors that the gateway makes.
+//! ICMP of both families (RFC 792, RFC 4443): echo, and the errors that the gateway makes.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -8,29 +8,47 @@ use super::{Be16, checksum::Sum};
 /// its checksum, which `bpf_skb_change_tail` refuses to cut off; RFC 792 asks for 8.
 pub const QUOTED_PAYLOAD: u32 = 28;
 
-/// The header of an ICMPv4 message: 8 bytes.
+/// The header of an ICMP message: 8 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct IcmpV4 {
+pub struct Icmp {
     /// Type.
     pub kind: u8,
     /// Code.
     pub code: u8,
-    /// Checksum.
+    /// Checksum; for IPv6 with a pseudo header.
     pub checksum: Be16,
     /// Identifier of an echo; unused in errors.
     pub id: Be16,
-    /// Sequence number of an echo; next-hop MTU of "fragmentation needed" (RFC 1191 section 4).
+    /// Sequence number of an echo; next-hop MTU of "fragmentation needed" (RFC 1191 section 4), and the low half of that of
+    /// "packet too big" (RFC 4443 section 3.2).
     pub sequence: Be16,
 }
 
-impl IcmpV4 {
+impl Icmp {
     /// Length in bytes.
     pub const LEN: u32 = 8;
     /// Offset of the checksum, in bytes.
     pub const CHECKSUM_AT: u32 = 2;
     /// Offset of the identifier, in bytes.
     pub const ID_AT: u32 = 4;
+
+    /// Sum of the header, checksum field included.
+    #[inline(always)]
+    pub fn sum(&self) -> Sum {
+        Sum::ZERO
+            .add16(Be16::new(u16::from(self.kind) << 8 | u16::from(self.code)))
+            .add16(self.checksum)
+            .add16(self.id)
+            .add16(self.sequence)
+    }
+}
+
+/// Types and codes of ICMP for IPv4 (IANA).
+#[derive(Debug)]
+pub enum IcmpV4 {}
+
+impl IcmpV4 {
     /// Echo reply.
     pub const ECHO_REPLY: u8 = 0;
     /// Destination unreachable.
@@ -51,14 +69,41 @@ impl IcmpV4 {
     pub const PROHIBITED: u8 = 13;
     /// Code of [`Self::UNREACHABLE`]: fragmentation needed.
     pub const FRAGMENTATION_NEEDED: u8 = 4;
+}
 
-    /// Sum of the header, checksum field included.
-    #[inline(always)]
-    pub fn sum(&self) -> Sum {
-        Sum::ZERO
-            .add16(Be16::new(u16::from(self.kind) << 8 | u16::from(self.code)))
-            .add16(self.checksum)
-            .add16(self.id)
-            .add16(self.sequence)
-    }
+/// Types and codes of ICMP for IPv6 (IANA).
+#[derive(Debug)]
+pub enum IcmpV6 {}
+
+impl IcmpV6 {
+    /// Destination unreachable.
+    pub const UNREACHABLE: u8 = 1;
+    /// Packet too big.
+    pub const TOO_BIG: u8 = 2;
+    /// Time exceeded.
+    pub const TIME_EXCEEDED: u8 = 3;
+    /// Parameter problem.
+    pub const PARAMETER_PROBLEM: u8 = 4;
+    /// Echo request.
+    pub const ECHO_REQUEST: u8 = 128;
+    /// Echo reply.
+    pub const ECHO_REPLY: u8 = 129;
+    /// Multicast listener query (RFC 2710, RFC 3810).
+    pub const LISTENER_QUERY: u8 = 130;
+    /// Multicast listener done (RFC 2710).
+    pub const LISTENER_DONE: u8 = 132;
+    /// Router solicitation (RFC 4861).
+    pub const ROUTER_SOLICITATION: u8 = 133;
+    /// Neighbour solicitation (RFC 4861).
+    pub const NEIGHBOUR_SOLICITATION: u8 = 135;
+    /// Neighbour advertisement (RFC 4861).
+    pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+    /// Redirect (RFC 4861).
+    pub const REDIRECT: u8 = 137;
+    /// Multicast listener report, version 2 (RFC 3810).
+    pub const LISTENER_REPORT: u8 = 143;
+    /// Code of [`Self::UNREACHABLE`]: communication administratively prohibited.
+    pub const PROHIBITED: u8 = 1;
+    /// Code of [`Self::UNREACHABLE`]: address unreachable.
+    pub const ADDRESS_UNREACHABLE: u8 = 3;
 }

@@ -33,6 +33,8 @@ pub struct Ipv4 {
 impl Ipv4 {
     /// Length in bytes, without options.
     pub const LEN: u32 = 20;
+    /// Every link takes packets of this length, in bytes (section 3.2).
+    pub const LEAST_MTU: u16 = 68;
 
     /// The fragment offset, in words of eight bytes.
     const OFFSET: u16 = 0x1fff;

@@ -62,6 +62,8 @@ pub enum Kind {
     Error,
     /// Any other ICMP message: a redirect, a router discovery, ...
     Icmp,
+    /// An ICMPv6 message for the link alone: neighbour discovery (RFC 4861), multicast listeners (RFC 3810).
+    Link,
     /// A fragment that is not the first; the ports are those of the first.
     Fragment,
     /// A protocol without ports, translated by address alone.
@@ -112,14 +114,16 @@ impl L4 {
         matches!(self.kind, Kind::Tcp | Kind::Udp | Kind::EchoRequest | Kind::EchoReply)
     }
 
-    /// The checksum that follows a change of addresses or ports.
+    /// The checksum that follows a change of addresses or ports; that of ICMP covers a pseudo header in one family alone.
     #[inline(always)]
-    pub fn checksum(&self) -> Option<Checksum> {
+    pub fn checksum(&self, icmp_has_pseudo_header: bool) -> Option<Checksum> {
         match self.kind {
             Kind::Tcp => Some(Checksum { at: 16, pseudo_header: true, optional: false }),
             Kind::Udp => Some(Checksum { at: 6, pseudo_header: true, optional: true }),
-            Kind::EchoRequest | Kind::EchoReply => Some(Checksum { at: 2, pseudo_header: false, optional: false }),
-            Kind::Sctp | Kind::Error | Kind::Icmp | Kind::Fragment | Kind::Other => None,
+            Kind::EchoRequest | Kind::EchoReply => {
+                Some(Checksum { at: 2, pseudo_header: icmp_has_pseudo_header, optional: false })
+            }
+            Kind::Sctp | Kind::Error | Kind::Icmp | Kind::Link | Kind::Fragment | Kind::Other => None,
         }
     }
 }

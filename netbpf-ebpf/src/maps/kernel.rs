@@ -2,15 +2,16 @@
 
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
-    bpf_fib_lookup as FibLookup, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as SockTuple,
+    bpf_fib_lookup as FibLookup, bpf_sock_tuple,
 };
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use netbpf_common::abi::{DropReason, FlowKey, NextHop};
-use netbpf_common::path::{HostSocket, Route, RouteQuery};
-use netbpf_common::wire::{Be32, V4Addr, protocol};
+use netbpf_common::path::{HostSocket, Route, RouteQuery, V4};
+use netbpf_common::wire::{Address as _, Be32, protocol};
 
-const AF_INET: u8 = 2;
+use super::tables::Tables;
+
 const TCP_ESTABLISHED: u32 = 1;
 const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
@@ -28,11 +29,9 @@ impl FibResult {
 
 /// The socket of the host that a packet with this key is for.
 #[inline(always)]
-pub(super) fn host_socket(ctx: *mut c_void, key: &FlowKey<V4Addr>) -> HostSocket {
-    let mut tuple =
-        SockTuple { saddr: key.src.0.raw(), daddr: key.dst.0.raw(), sport: key.sport.raw(), dport: key.dport.raw() };
-    // The IPv4 part of a `bpf_sock_tuple` alone: the size says which part is meant.
-    let (tuple, len) = ((&raw mut tuple).cast::<bpf_sock_tuple>(), size_of::<SockTuple>() as u32);
+pub(super) fn host_socket<F: Tables>(ctx: *mut c_void, key: &FlowKey<F::Addr>) -> HostSocket {
+    let (mut tuple, len) = F::sock_tuple(key);
+    let tuple = &raw mut tuple;
     match key.proto {
         protocol::TCP => match tcp_socket_state(ctx, tuple, len) {
             0 => HostSocket::None,
@@ -84,28 +83,28 @@ fn udp_socket_state(ctx: *mut c_void, tuple: *mut bpf_sock_tuple, len: u32) -> u
 
 /// The way to an address, as the routing table has it for what the device `input` receives.
 #[inline(always)]
-pub(super) fn route(
+pub(super) fn route<F: Tables>(
     ctx: *mut c_void,
     fib: &mut FibLookup,
     input: u32,
-    query: &RouteQuery<V4Addr>,
+    query: &RouteQuery<F::Addr>,
 ) -> Result<Route, DropReason> {
     // Any length makes the kernel report the MTU of the route; the size of the packet is held
     // against it by the path, which knows segments.
-    let result = look_up(ctx, fib, input, query, 1);
+    let result = look_up::<F>(ctx, fib, input, query, 1);
     if result != FibResult::SUCCESS && result != FibResult::NO_NEIGH {
         return Err(if result > FibResult::SUCCESS { DropReason::NoRoute } else { DropReason::Internal });
     }
     // SAFETY: four words, whichever family the gateway has.
     let words = unsafe { fib.__bindgen_anon_4.ipv6_dst };
-    let address = if fib.family == AF_INET {
+    let address = if fib.family == V4::AF {
         [Be32::from_raw(words[0]), Be32::ZERO, Be32::ZERO, Be32::ZERO]
     } else {
         words.map(Be32::from_raw)
     };
     let (ifindex, next_hop) = (fib.ifindex, NextHop { family: u32::from(fib.family), address });
     // While the neighbour is unknown the kernel says no MTU, unless a packet is too long for it.
-    let told = result == FibResult::SUCCESS || look_up(ctx, fib, input, query, u16::MAX) == FibResult::FRAG_NEEDED;
+    let told = result == FibResult::SUCCESS || look_up::<F>(ctx, fib, input, query, u16::MAX) == FibResult::FRAG_NEEDED;
     // SAFETY: the kernel has written the MTU where the length was.
     let mtu = if told { unsafe { fib.__bindgen_anon_1.mtu_result } } else { 0 };
     Ok(Route { ifindex, next_hop, mtu })
@@ -113,17 +112,16 @@ pub(super) fn route(
 
 /// Asks the routing table about a packet of this length.
 #[inline(always)]
-fn look_up(ctx: *mut c_void, fib: &mut FibLookup, input: u32, query: &RouteQuery<V4Addr>, len: u16) -> i64 {
+fn look_up<F: Tables>(ctx: *mut c_void, fib: &mut FibLookup, input: u32, query: &RouteQuery<F::Addr>, len: u16) -> i64 {
     fib.sport = 0;
     fib.dport = 0;
-    fib.family = AF_INET;
+    fib.family = F::AF;
     fib.l4_protocol = query.proto;
     fib.ifindex = input;
     fib.__bindgen_anon_1.tot_len = len;
-    fib.__bindgen_anon_2.flowinfo = 0;
-    fib.__bindgen_anon_2.tos = query.tos;
-    fib.__bindgen_anon_3.ipv4_src = query.src.0.raw();
-    fib.__bindgen_anon_4.ipv4_dst = query.dst.0.raw();
+    F::set_class(fib, query.tos);
+    fib.__bindgen_anon_3.ipv6_src = query.src.words().map(Be32::raw);
+    fib.__bindgen_anon_4.ipv6_dst = query.dst.words().map(Be32::raw);
     // SAFETY: the context is the hook's, and the struct has the size that is named.
     unsafe { bpf_fib_lookup(ctx, fib, size_of::<FibLookup>() as i32, 0) }
 }

@@ -11,29 +11,27 @@ use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibLookup};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use netbpf_common::abi::{
     COUNTERS as COUNTER_SLOTS, Config, DropReason, ENDPOINT_SLOTS, Endpoint, Event, Flow, FlowKey, Fragment,
     FragmentKey, GENERATIONS as GENERATION_SLOTS, HeldFrame, HeldKey, KEPT_WORDS, NETWORKS as NETWORK_SLOTS,
-    NO_COUNTER, Network, PORT_TABLE, PublishKey, PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot, Rule,
-    Uplink, VIRTUALS,
+    NO_COUNTER, Network, PublishKey, PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot, Rule, Uplink,
 };
-use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
-use netbpf_common::wire::{Address as _, Be32, V4Addr};
+use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, World};
+use netbpf_common::wire::{Address as _, Be32, V4Addr, V6Addr};
 
 mod atomic;
 mod entry;
 mod kernel;
+mod tables;
 
 use atomic::{add, compare_and_swap, or};
 use entry::Entry;
+pub(crate) use tables::Tables;
 
 /// The virtual index in a virtual address.
 const LAST_BYTE: u32 = 0xff;
 const EEXIST: i32 = 17;
-
-/// Sizes that are settings are raised by the loader.
-const DEFAULT_ENTRIES: u32 = 1;
 
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
@@ -42,39 +40,17 @@ static ENDPOINTS: Array<Endpoint> = Array::with_max_entries(ENDPOINT_SLOTS, 0);
 #[map]
 static NETWORKS: Array<Network> = Array::with_max_entries(NETWORK_SLOTS, 0);
 #[map]
-static ADDRESSES_V4: HashMap<V4Addr, u32> = HashMap::with_max_entries(ENDPOINT_SLOTS, 0);
-#[map]
-static LOCALS_V4: HashMap<V4Addr, u32> = HashMap::with_max_entries(4096, 0);
-#[map]
-static VIRTUALS_V4: Array<V4Addr> = Array::with_max_entries(VIRTUALS, 0);
-#[map]
 static UPLINKS: HashMap<u32, Uplink> = HashMap::with_max_entries(4096, 0);
 #[map]
 static GENERATIONS: Array<u32> = Array::with_max_entries(GENERATION_SLOTS, 0);
 #[map]
 static RULES: Array<Rule> = Array::with_max_entries(RULE_SLOTS, 0);
 #[map]
-static PORTS: Array<PublishedPort> = Array::with_max_entries(PORT_TABLE, 0);
-#[map]
-static PUBLISHED_V4: HashMap<PublishKey<V4Addr>, u32> = HashMap::with_max_entries(RULE_SLOTS, 1);
-#[map]
 static KEPT_PORTS: Array<u64> = Array::with_max_entries(KEPT_WORDS, 0);
-#[map]
-static FLOWS_V4: HashMap<FlowKey<V4Addr>, Flow<V4Addr>> = HashMap::with_max_entries(DEFAULT_ENTRIES, 0);
-#[map]
-static RING_V4: PerCpuArray<RingSlot<V4Addr>> = PerCpuArray::with_max_entries(DEFAULT_ENTRIES, 0);
-#[map]
-static SCRATCH_V4: PerCpuArray<Scratch<V4>> = PerCpuArray::with_max_entries(1, 0);
-#[map]
-static PARSED_V4: PerCpuArray<Parsed<V4>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static FIB: PerCpuArray<FibLookup> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-static RING_HEAD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1 + RING_SHARES, 0);
-#[map]
-static FRAGMENTS_V4: LruHashMap<FragmentKey<V4Addr>, Fragment> = LruHashMap::with_max_entries(DEFAULT_ENTRIES, 0);
-#[map]
-static HELD_V4: LruHashMap<HeldKey<V4Addr>, HeldFrame> = LruHashMap::with_max_entries(DEFAULT_ENTRIES, 0);
+static RING_HEAD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1 + 2 * RING_SHARES, 0);
 #[map]
 static ROOM: PerCpuArray<HeldFrame> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -94,6 +70,7 @@ static NO_CONFIG: Config = Config {
     host_ifindex: 0,
     route_ifindex: 0,
     virtual_v4: V4Addr(Be32::ZERO),
+    virtual_v6: V6Addr([Be32::ZERO; 4]),
     gateway_mac: netbpf_common::wire::Mac::new([0; 6]),
     nat_first: 0,
     nat_last: 0,
@@ -131,12 +108,8 @@ impl Maps {
     }
 }
 
-impl Env<V4> for Maps {
-    type Entry = Entry<V4Addr>;
-    type Scratch = &'static mut Scratch<V4>;
-    type Parsed = &'static mut Parsed<V4>;
+impl World for Maps {
     type Room = &'static mut HeldFrame;
-    type Held = &'static HeldFrame;
 
     #[inline(always)]
     fn now(&self) -> u64 {
@@ -187,41 +160,6 @@ impl Env<V4> for Maps {
     }
 
     #[inline(always)]
-    fn slot_of(&self, address: V4Addr) -> u32 {
-        // SAFETY: a u32 is read whole.
-        unsafe { ADDRESSES_V4.get(address) }.copied().unwrap_or(0)
-    }
-
-    #[inline(always)]
-    fn is_local(&self, address: V4Addr) -> bool {
-        LOCALS_V4.get_ptr(address).is_some()
-    }
-
-    #[inline(always)]
-    fn virtual_index(&self, address: V4Addr) -> u32 {
-        // SAFETY: a u32 is read whole.
-        unsafe { LOCALS_V4.get(address) }.copied().unwrap_or(0)
-    }
-
-    #[inline(always)]
-    fn is_virtual(&self, address: V4Addr) -> bool {
-        address.low() & !LAST_BYTE == self.config.virtual_v4.low()
-    }
-
-    #[inline(always)]
-    fn behind_virtual(&self, address: V4Addr) -> Option<V4Addr> {
-        if !self.is_virtual(address) {
-            return None;
-        }
-        VIRTUALS_V4.get(address.low() & LAST_BYTE).copied().filter(|meant| *meant != V4Addr::default())
-    }
-
-    #[inline(always)]
-    fn virtual_address(&self, index: u32) -> V4Addr {
-        V4Addr(Be32::new(self.config.virtual_v4.low() | index))
-    }
-
-    #[inline(always)]
     fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
         // SAFETY: written whole by the agent; a torn one shows an old address for an instant.
         unsafe { UPLINKS.get(ifindex) }
@@ -238,17 +176,6 @@ impl Env<V4> for Maps {
     }
 
     #[inline(always)]
-    fn published(&self, port_index: u32) -> PublishedPort {
-        PORTS.get(port_index).copied().unwrap_or_default()
-    }
-
-    #[inline(always)]
-    fn published_on(&self, key: &PublishKey<V4Addr>) -> u32 {
-        // SAFETY: a u32 is read whole.
-        unsafe { PUBLISHED_V4.get(key) }.copied().unwrap_or(0)
-    }
-
-    #[inline(always)]
     fn is_kept(&self, port_index: u32) -> bool {
         KEPT_PORTS.get(port_index / 64).is_some_and(|word| word & 1 << (port_index % 64) != 0)
     }
@@ -262,39 +189,6 @@ impl Env<V4> for Maps {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey<V4Addr>) -> Option<Entry<V4Addr>> {
-        let flow = NonNull::new(FLOWS_V4.get_ptr_mut(key)?)?;
-        // SAFETY: it does.
-        Some(unsafe { Entry::new(flow) })
-    }
-
-    #[inline(always)]
-    fn insert(&self, key: &FlowKey<V4Addr>, flow: &Flow<V4Addr>) -> Result<(), InsertError> {
-        FLOWS_V4
-            .insert(key, flow, u64::from(BPF_NOEXIST))
-            .map_err(|error| if error == -EEXIST { InsertError::Exists } else { InsertError::Full })
-    }
-
-    #[inline(always)]
-    fn remove(&self, key: &FlowKey<V4Addr>) {
-        // Absent already: the aim is reached.
-        let _ = FLOWS_V4.remove(key);
-    }
-
-    #[inline(always)]
-    fn scratch(&self) -> Option<Self::Scratch> {
-        // SAFETY: this CPU's own, and TC programs run with softirqs off: none interrupts another. All
-        // zero is a valid value of every field.
-        SCRATCH_V4.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
-    }
-
-    #[inline(always)]
-    fn parsed(&self) -> Option<Self::Parsed> {
-        // SAFETY: as for `scratch`.
-        PARSED_V4.get_ptr_mut(0).map(|parsed| unsafe { &mut *parsed })
-    }
-
-    #[inline(always)]
     fn next_flow_id(&self) -> u64 {
         const CPU_BITS: u32 = 12;
         let Some(head) = RING_HEAD.get_ptr_mut(0) else { return 0 };
@@ -302,25 +196,6 @@ impl Env<V4> for Maps {
         unsafe {
             *head += 1;
             *head << CPU_BITS | u64::from(bpf_get_smp_processor_id())
-        }
-    }
-
-    #[inline(always)]
-    fn exchange_ring(&self, payer: u32, slot: &RingSlot<V4Addr>) -> RingSlot<V4Addr> {
-        let share = payer & self.config.share_mask;
-        let Some(head) = RING_HEAD.get_ptr_mut(1 + share) else { return RingSlot::default() };
-        // SAFETY: this CPU's own counter.
-        let turn = unsafe {
-            *head += 1;
-            *head as u32
-        };
-        let position = share * (self.config.ring_mask + 1) + (turn & self.config.ring_mask);
-        let Some(place) = RING_V4.get_ptr_mut(position) else { return RingSlot::default() };
-        // SAFETY: this CPU's own ring.
-        unsafe {
-            let before = *place;
-            *place = *slot;
-            before
         }
     }
 
@@ -339,49 +214,9 @@ impl Env<V4> for Maps {
     }
 
     #[inline(always)]
-    fn remember(&self, key: &FragmentKey<V4Addr>, fragment: &Fragment) {
-        // When it is full the oldest go; when the kernel has no memory the later fragments are dropped by name.
-        let _ = FRAGMENTS_V4.insert(key, fragment, 0);
-    }
-
-    #[inline(always)]
-    fn recall(&self, key: &FragmentKey<V4Addr>) -> Option<Fragment> {
-        // SAFETY: copied at once; of a reused entry the next fragment's ports, whose flow it is not.
-        unsafe { FRAGMENTS_V4.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn take_place(&self, key: &FragmentKey<V4Addr>) -> Option<u64> {
-        let fragment = FRAGMENTS_V4.get_ptr_mut(key)?;
-        // SAFETY: points into the map.
-        let held = unsafe { &raw mut (*fragment).held };
-        // SAFETY: as above. Of two CPUs one has it; the other's fragment is lost, as on a wire.
-        let place = unsafe { held.read_volatile() };
-        // SAFETY: as above.
-        unsafe { compare_and_swap(held, place, place + 1) }.then_some(place)
-    }
-
-    #[inline(always)]
     fn room(&self) -> Option<Self::Room> {
         // SAFETY: as for `scratch`.
         ROOM.get_ptr_mut(0).map(|room| unsafe { &mut *room })
-    }
-
-    #[inline(always)]
-    fn hold(&self, key: &HeldKey<V4Addr>, frame: &HeldFrame) -> bool {
-        HELD_V4.insert(key, frame, 0).is_ok()
-    }
-
-    #[inline(always)]
-    fn held(&self, key: &HeldKey<V4Addr>) -> Option<&'static HeldFrame> {
-        // SAFETY: points into the map. Of a reused entry another packet's fragment, which is received again as what it is.
-        HELD_V4.get_ptr(key).map(|held| unsafe { &*held })
-    }
-
-    #[inline(always)]
-    fn let_go(&self, key: &HeldKey<V4Addr>) {
-        // Absent already: the aim is reached.
-        let _ = HELD_V4.remove(key);
     }
 
     #[inline(always)]
@@ -397,7 +232,7 @@ impl Env<V4> for Maps {
         let Some(place) = BROADCASTS.get_ptr_mut(slot) else { return false };
         let second = u64::from(self.config.hz) * UNIT;
         let cost = second / u64::from(self.config.broadcast_rate).max(1);
-        let now = Env::<V4>::now(self) * UNIT;
+        let now = self.now() * UNIT;
         // SAFETY: points to an aligned u64 in the map.
         let full = unsafe { place.read_volatile() }.max(now);
         if full + cost > now + second {
@@ -407,17 +242,162 @@ impl Env<V4> for Maps {
         unsafe { place.write_volatile(full + cost) };
         true
     }
+}
+
+impl<F: Tables> Env<F> for Maps {
+    type Entry = Entry<F::Addr>;
+    type Scratch = &'static mut Scratch<F>;
+    type Parsed = &'static mut Parsed<F>;
+    type Held = &'static HeldFrame;
 
     #[inline(always)]
-    fn host_socket(&self, key: &FlowKey<V4Addr>) -> HostSocket {
-        kernel::host_socket(self.ctx, key)
+    fn slot_of(&self, address: F::Addr) -> u32 {
+        // SAFETY: a u32 is read whole.
+        unsafe { F::addresses().get(address) }.copied().unwrap_or(0)
     }
 
     #[inline(always)]
-    fn route(&self, query: &RouteQuery<V4Addr>) -> Result<Route, DropReason> {
+    fn is_local(&self, address: F::Addr) -> bool {
+        F::locals().get_ptr(address).is_some()
+    }
+
+    #[inline(always)]
+    fn virtual_index(&self, address: F::Addr) -> u32 {
+        // SAFETY: a u32 is read whole.
+        unsafe { F::locals().get(address) }.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn is_virtual(&self, address: F::Addr) -> bool {
+        address.with_last_byte(0) == F::virtual_base(self.config)
+    }
+
+    #[inline(always)]
+    fn behind_virtual(&self, address: F::Addr) -> Option<F::Addr> {
+        if !Env::<F>::is_virtual(self, address) {
+            return None;
+        }
+        F::virtuals().get(address.low() & LAST_BYTE).copied().filter(|meant| *meant != F::Addr::default())
+    }
+
+    #[inline(always)]
+    fn virtual_address(&self, index: u32) -> F::Addr {
+        F::virtual_base(self.config).with_last_byte(index as u8)
+    }
+
+    #[inline(always)]
+    fn published(&self, port_index: u32) -> PublishedPort {
+        F::ports().get(port_index).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn published_on(&self, key: &PublishKey<F::Addr>) -> u32 {
+        // SAFETY: a u32 is read whole.
+        unsafe { F::published().get(key) }.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Entry<F::Addr>> {
+        let flow = NonNull::new(F::flows().get_ptr_mut(key)?)?;
+        // SAFETY: it does.
+        Some(unsafe { Entry::new(flow) })
+    }
+
+    #[inline(always)]
+    fn insert(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Result<(), InsertError> {
+        F::flows()
+            .insert(key, flow, u64::from(BPF_NOEXIST))
+            .map_err(|error| if error == -EEXIST { InsertError::Exists } else { InsertError::Full })
+    }
+
+    #[inline(always)]
+    fn remove(&self, key: &FlowKey<F::Addr>) {
+        // Absent already: the aim is reached.
+        let _ = F::flows().remove(key);
+    }
+
+    #[inline(always)]
+    fn scratch(&self) -> Option<Self::Scratch> {
+        // SAFETY: this CPU's own, and TC programs run with softirqs off: none interrupts another. All
+        // zero is a valid value of every field.
+        F::scratch().get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+    }
+
+    #[inline(always)]
+    fn parsed(&self) -> Option<Self::Parsed> {
+        // SAFETY: as for `scratch`.
+        F::parsed().get_ptr_mut(0).map(|parsed| unsafe { &mut *parsed })
+    }
+
+    #[inline(always)]
+    fn exchange_ring(&self, payer: u32, slot: &RingSlot<F::Addr>) -> RingSlot<F::Addr> {
+        let share = payer & self.config.share_mask;
+        let Some(head) = RING_HEAD.get_ptr_mut(1 + F::FIRST_SHARE + share) else { return RingSlot::default() };
+        // SAFETY: this CPU's own counter.
+        let turn = unsafe {
+            *head += 1;
+            *head as u32
+        };
+        let position = share * (self.config.ring_mask + 1) + (turn & self.config.ring_mask);
+        let Some(place) = F::ring().get_ptr_mut(position) else { return RingSlot::default() };
+        // SAFETY: this CPU's own ring.
+        unsafe {
+            let before = *place;
+            *place = *slot;
+            before
+        }
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
+        // When it is full the oldest go; when the kernel has no memory the later fragments are dropped by name.
+        let _ = F::fragments().insert(key, fragment, 0);
+    }
+
+    #[inline(always)]
+    fn recall(&self, key: &FragmentKey<F::Addr>) -> Option<Fragment> {
+        // SAFETY: copied at once; of a reused entry the next fragment's ports, whose flow it is not.
+        unsafe { F::fragments().get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn take_place(&self, key: &FragmentKey<F::Addr>) -> Option<u64> {
+        let fragment = F::fragments().get_ptr_mut(key)?;
+        // SAFETY: points into the map.
+        let held = unsafe { &raw mut (*fragment).held };
+        // SAFETY: as above. Of two CPUs one has it; the other's fragment is lost, as on a wire.
+        let place = unsafe { held.read_volatile() };
+        // SAFETY: as above.
+        unsafe { compare_and_swap(held, place, place + 1) }.then_some(place)
+    }
+
+    #[inline(always)]
+    fn hold(&self, key: &HeldKey<F::Addr>, frame: &HeldFrame) -> bool {
+        F::held().insert(key, frame, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn held(&self, key: &HeldKey<F::Addr>) -> Option<&'static HeldFrame> {
+        // SAFETY: points into the map. Of a reused entry another packet's fragment, which is received again as what it is.
+        F::held().get_ptr(key).map(|held| unsafe { &*held })
+    }
+
+    #[inline(always)]
+    fn let_go(&self, key: &HeldKey<F::Addr>) {
+        // Absent already: the aim is reached.
+        let _ = F::held().remove(key);
+    }
+
+    #[inline(always)]
+    fn host_socket(&self, key: &FlowKey<F::Addr>) -> HostSocket {
+        kernel::host_socket::<F>(self.ctx, key)
+    }
+
+    #[inline(always)]
+    fn route(&self, query: &RouteQuery<F::Addr>) -> Result<Route, DropReason> {
         // SAFETY: a struct of integers in this CPU's own room, see `scratch`.
         let fib = unsafe { &mut *FIB.get_ptr_mut(0).ok_or(DropReason::Internal)? };
-        kernel::route(self.ctx, fib, self.config.route_ifindex, query)
+        kernel::route::<F>(self.ctx, fib, self.config.route_ifindex, query)
     }
 }
 
