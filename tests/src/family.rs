@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use netbpf_common::path::{Env, Family, V4};
+use netbpf_common::path::{Env, Family, V4, V6};
 
 use crate::memory::{Memory, Tables};
 use crate::packet::Mac;
@@ -19,6 +19,11 @@ macro_rules! for_both {
                 fn v4() {
                     super::$name::<netbpf_common::path::V4>();
                 }
+
+                #[test]
+                fn v6() {
+                    super::$name::<netbpf_common::path::V6>();
+                }
             }
         )+
     };
@@ -33,7 +38,10 @@ macro_rules! in_family {
                 type $family = netbpf_common::path::V4;
                 $what
             }
-            std::net::IpAddr::V6(_) => unreachable!("the paths have no IPv6 yet"),
+            std::net::IpAddr::V6(_) => {
+                type $family = netbpf_common::path::V6;
+                $what
+            }
         }
     };
 }
@@ -42,17 +50,23 @@ macro_rules! in_family {
 #[macro_export]
 macro_rules! in_each_family {
     ($family:ident => $what:expr) => {
-        [{
-            type $family = netbpf_common::path::V4;
-            $what
-        }]
+        [
+            {
+                type $family = netbpf_common::path::V4;
+                $what
+            },
+            {
+                type $family = netbpf_common::path::V6;
+                $what
+            },
+        ]
     };
 }
 
 /// Tables of both families.
-pub trait Dual: Env<V4> {}
+pub trait Dual: Env<V4> + Env<V6> {}
 
-impl<E: Env<V4>> Dual for E {}
+impl<E: Env<V4> + Env<V6>> Dual for E {}
 
 /// A family, and what has which address in it.
 pub trait TestFamily: Family<Addr: Into<IpAddr>> {
@@ -172,6 +186,61 @@ impl TestFamily for V4 {
     fn tables_mut(memory: &mut Memory) -> &mut Tables<Self> {
         &mut memory.v4
     }
+}
+
+impl TestFamily for V6 {
+    const LOOPBACK: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    const UNSPECIFIED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    const HOST: IpAddr = v6([0xfd00, 0x18, 0, 0, 0, 0, 0, 1]);
+    const ALSO_HOST: IpAddr = v6([0xfd00, 0x18, 0, 0, 0, 0, 0, 7]);
+    const OUTSIDE: IpAddr = v6([0xfd00, 0x18, 0, 0, 0, 0, 0, 2]);
+    const FAR: IpAddr = v6([0xfd00, 0x200, 0, 0, 0, 0, 3, 4]);
+    const BEHIND_FOREIGN: IpAddr = v6([0xfd00, 0x77, 0, 0, 0, 0, 0, 2]);
+    const BLACKHOLE: IpAddr = v6([0xfd00, 0x66, 0, 0, 0, 0, 0, 2]);
+    const CLIENTS: IpAddr = v6([0xfd00, 0x100, 0, 0, 0, 0, 0, 0]);
+    const VIRTUAL: IpAddr = v6([0xfd00, 0xffff, 0, 0, 0, 0, 0, 0]);
+    const BEYOND_VIRTUAL: IpAddr = v6([0xfd00, 0xffff, 0, 0, 0, 0, 0, 0x101]);
+    const NETWORKS: [Prefix; 2] = [
+        Prefix {
+            address: v6([0xfd00, 0x30, 0, 0, 0, 0, 0, 0]),
+            mask: v6([0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0]),
+        },
+        Prefix {
+            address: v6([0xfd00, 0x31, 0, 0, 0, 0, 0, 0]),
+            mask: v6([0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0]),
+        },
+    ];
+    const GATEWAY: IpAddr = v6([0xfd00, 0x30, 0, 0, 0, 0, 0, 1]);
+    const NOBODY: IpAddr = v6([0xfd00, 0x30, 0, 0, 0, 0, 0, 0x99]);
+    const GROUP: IpAddr = v6([0xff02, 0, 0, 0, 0, 0, 0, 0xfb]);
+    const GROUP_MAC: Mac = [0x33, 0x33, 0, 0, 0, 0xfb];
+    const LENGTH_AT: usize = 18;
+
+    fn addr(address: IpAddr) -> Self::Addr {
+        match address {
+            IpAddr::V6(address) => address.into(),
+            IpAddr::V4(_) => panic!("{address} among IPv6 addresses"),
+        }
+    }
+
+    /// Of those that are given to machines (RFC 4291 section 2.4), and of those that are not: local ones.
+    fn anywhere(number: u128) -> IpAddr {
+        let first = if number & 1 == 0 { 0x2000_u128 << 112 } else { 0xfd00_u128 << 112 };
+        Ipv6Addr::from_bits(first | number >> 4).into()
+    }
+
+    fn tables(memory: &Memory) -> &Tables<Self> {
+        &memory.v6
+    }
+
+    fn tables_mut(memory: &mut Memory) -> &mut Tables<Self> {
+        &mut memory.v6
+    }
+}
+
+const fn v6(segments: [u16; 8]) -> IpAddr {
+    let [a, b, c, d, e, f, g, h] = segments;
+    IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h))
 }
 
 const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {

@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 use netbpf_common::abi::HeldFrame;
-use netbpf_common::path::Packet;
+use netbpf_common::path::{Family, Packet};
 use netbpf_common::wire::{Be16, Checksum, checksum::Delta};
 
 /// A frame in memory.
@@ -91,7 +91,13 @@ impl Packet for Frame {
 
     /// As `bpf_l4_csum_replace` does it (net/core/filter.c), with BPF_F_MARK_MANGLED_0 where zero means
     /// "none".
-    fn update_checksum(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta) -> Option<()> {
+    fn update_checksum<F: Family>(
+        &mut self,
+        l4: u32,
+        checksum: Checksum,
+        addresses: Delta,
+        ports: Delta,
+    ) -> Option<()> {
         let mut sum: Be16 = self.read(l4 + checksum.at)?;
         if checksum.optional && sum == Be16::ZERO {
             return Some(());

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use etherparse::checksum::Sum16BitWords;
-use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeader, Ipv6Header};
+use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6Header, Ipv6RawExtHeaderSlice};
 
 use crate::packet::{icmp, pseudo_header};
 use crate::world::ETHERNET;
@@ -61,11 +61,10 @@ impl Headers {
         })
     }
 
-    /// Of extension headers the fragment's alone is read; another one is a protocol of its own.
-    fn read_v6((ip, rest): (Ipv6Header, &[u8])) -> Option<Self> {
+    fn read_v6((ip, mut rest): (Ipv6Header, &[u8])) -> Option<Self> {
         let start = ETHERNET + Ipv6Header::LEN;
         let end = start + usize::from(ip.payload_length);
-        let whole = Self {
+        let mut headers = Self {
             source: ip.source_addr().into(),
             destination: ip.destination_addr().into(),
             protocol: ip.next_header,
@@ -75,18 +74,28 @@ impl Headers {
             offset: 0,
             is_sound: true,
         };
-        if ip.next_header != IpNumber::IPV6_FRAGMENTATION_HEADER {
-            return Some(whole);
+        // Behind the header of a later fragment lies the middle of something.
+        while headers.offset == 0 {
+            let len = match headers.protocol {
+                IpNumber::IPV6_FRAGMENTATION_HEADER => {
+                    let fragment = Ipv6FragmentHeaderSlice::from_slice(rest).ok()?;
+                    headers.protocol = fragment.next_header();
+                    headers.is_fragment = fragment.is_fragmenting_payload();
+                    headers.offset = usize::from(fragment.fragment_offset().byte_offset());
+                    fragment.slice().len()
+                }
+                IpNumber::IPV6_HEADER_HOP_BY_HOP | IpNumber::IPV6_ROUTE_HEADER | IpNumber::IPV6_DESTINATION_OPTIONS => {
+                    let extension = Ipv6RawExtHeaderSlice::from_slice(rest).ok()?;
+                    headers.protocol = extension.next_header();
+                    extension.slice().len()
+                }
+                _ => break,
+            };
+            rest = &rest[len..];
+            headers.transport.start += len;
         }
-        let (fragment, _) = Ipv6FragmentHeader::from_slice(rest).ok()?;
-        let start = start + Ipv6FragmentHeader::LEN;
-        Some(Self {
-            protocol: fragment.next_header,
-            transport: start..end.max(start),
-            is_fragment: fragment.is_fragmenting_payload(),
-            offset: usize::from(fragment.fragment_offset.byte_offset()),
-            ..whole
-        })
+        headers.transport.end = end.max(headers.transport.start);
+        Some(headers)
     }
 
     /// What a checksum begins with that covers so many bytes, and where it lies; nothing of what has none here.

@@ -23,7 +23,7 @@ pub mod ping;
 pub mod place;
 #[cfg(feature = "system")]
 pub mod server;
-#[cfg(feature = "system")]
+#[cfg(feature = "model")]
 pub mod shared;
 #[cfg(feature = "system")]
 pub mod sight;

@@ -10,7 +10,9 @@ use netbpf_common::abi::{
     Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, PublishKey,
     PublishedPort, RingSlot, Rule, Scope, Sent, Stamp, Uplink, Word, generation,
 };
-use netbpf_common::path::{Env, Family, FlowEntry, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
+use netbpf_common::path::{
+    Env, Family, FlowEntry, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4, V6, World,
+};
 use netbpf_common::wire::Address as _;
 
 use crate::family::{TestFamily, nth};
@@ -120,6 +122,7 @@ pub struct Memory {
     flow_id: Cell<u64>,
     seed: Cell<u32>,
     pub(crate) v4: Tables<V4>,
+    pub(crate) v6: Tables<V6>,
 }
 
 impl Memory {
@@ -150,6 +153,7 @@ impl Memory {
             flow_id: Cell::new(0),
             seed: Cell::new(0x1234_5678),
             v4: Tables::new(ring, shares),
+            v6: Tables::new(ring, shares),
         }
     }
 
@@ -276,12 +280,8 @@ impl<F: Family> FlowEntry<F::Addr> for Entry<F> {
     }
 }
 
-impl<'a, F: TestFamily> Env<F> for &'a Memory {
-    type Entry = Entry<F>;
-    type Scratch = RefMut<'a, Scratch<F>>;
-    type Parsed = RefMut<'a, Parsed<F>>;
+impl<'a> World for &'a Memory {
     type Room = RefMut<'a, HeldFrame>;
-    type Held = Box<HeldFrame>;
 
     fn now(&self) -> u64 {
         self.now.get()
@@ -317,6 +317,68 @@ impl<'a, F: TestFamily> Env<F> for &'a Memory {
         self.networks.get(&u32::from(number))
     }
 
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
+        self.uplinks.get(&ifindex)
+    }
+
+    fn generation(&self, slot: u32) -> u32 {
+        self.generations.get(&slot).copied().unwrap_or(0)
+    }
+
+    fn rule(&self, number: u32) -> Option<&Rule> {
+        self.rules.get(&number)
+    }
+
+    fn is_kept(&self, port_index: u32) -> bool {
+        self.kept.borrow().contains(&port_index)
+    }
+
+    fn keep(&self, port_index: u32) {
+        self.kept.borrow_mut().insert(port_index);
+    }
+
+    fn next_flow_id(&self) -> u64 {
+        self.flow_id.set(self.flow_id.get() + 1);
+        self.flow_id.get()
+    }
+
+    fn count_confirmed(&self, payer: u32, change: i64) {
+        *self.confirmed.borrow_mut().entry(payer).or_default() += change;
+    }
+
+    fn confirmed(&self, payer: u32) -> u64 {
+        let count = self.confirmed.borrow().get(&payer).copied().unwrap_or(0);
+        u64::try_from(count).expect("never less than none")
+    }
+
+    fn room(&self) -> Option<RefMut<'a, HeldFrame>> {
+        let memory: &'a Memory = self;
+        Some(memory.room.borrow_mut())
+    }
+
+    fn next_member(&self, slot: u32) -> u32 {
+        self.members.get(&slot).copied().unwrap_or(0)
+    }
+
+    /// So many in each second of the clock.
+    fn may_multiply(&self, slot: u32) -> bool {
+        let second = self.now.get() / u64::from(world::HZ);
+        let mut broadcasts = self.broadcasts.borrow_mut();
+        let (last, count) = broadcasts.entry(slot).or_default();
+        if *last != second {
+            (*last, *count) = (second, 0);
+        }
+        *count += 1;
+        *count <= self.config.broadcast_rate
+    }
+}
+
+impl<'a, F: TestFamily> Env<F> for &'a Memory {
+    type Entry = Entry<F>;
+    type Scratch = RefMut<'a, Scratch<F>>;
+    type Parsed = RefMut<'a, Parsed<F>>;
+    type Held = Box<HeldFrame>;
+
     fn slot_of(&self, address: F::Addr) -> u32 {
         self.of::<F>().addresses.get(&address).copied().unwrap_or(0)
     }
@@ -342,32 +404,12 @@ impl<'a, F: TestFamily> Env<F> for &'a Memory {
         F::addr(nth(F::VIRTUAL, index as u8))
     }
 
-    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
-        self.uplinks.get(&ifindex)
-    }
-
-    fn generation(&self, slot: u32) -> u32 {
-        self.generations.get(&slot).copied().unwrap_or(0)
-    }
-
-    fn rule(&self, number: u32) -> Option<&Rule> {
-        self.rules.get(&number)
-    }
-
     fn published(&self, port_index: u32) -> PublishedPort {
         self.of::<F>().ports.get(&port_index).copied().unwrap_or_default()
     }
 
     fn published_on(&self, key: &PublishKey<F::Addr>) -> u32 {
         self.of::<F>().published.get(key).copied().unwrap_or(0)
-    }
-
-    fn is_kept(&self, port_index: u32) -> bool {
-        self.kept.borrow().contains(&port_index)
-    }
-
-    fn keep(&self, port_index: u32) {
-        self.kept.borrow_mut().insert(port_index);
     }
 
     fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Entry<F>> {
@@ -400,25 +442,11 @@ impl<'a, F: TestFamily> Env<F> for &'a Memory {
         Some(memory.of::<F>().parsed.borrow_mut())
     }
 
-    fn next_flow_id(&self) -> u64 {
-        self.flow_id.set(self.flow_id.get() + 1);
-        self.flow_id.get()
-    }
-
     fn exchange_ring(&self, payer: u32, slot: &RingSlot<F::Addr>) -> RingSlot<F::Addr> {
         let mut rings = self.of::<F>().rings.borrow_mut();
         let ring = &mut rings[(payer & self.config.share_mask) as usize];
         ring.push_back(*slot);
         ring.pop_front().expect("one more than before")
-    }
-
-    fn count_confirmed(&self, payer: u32, change: i64) {
-        *self.confirmed.borrow_mut().entry(payer).or_default() += change;
-    }
-
-    fn confirmed(&self, payer: u32) -> u64 {
-        let count = self.confirmed.borrow().get(&payer).copied().unwrap_or(0);
-        u64::try_from(count).expect("never less than none")
     }
 
     fn remember(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
@@ -436,11 +464,6 @@ impl<'a, F: TestFamily> Env<F> for &'a Memory {
         Some(*held - 1)
     }
 
-    fn room(&self) -> Option<RefMut<'a, HeldFrame>> {
-        let memory: &'a Memory = self;
-        Some(memory.room.borrow_mut())
-    }
-
     fn hold(&self, key: &HeldKey<F::Addr>, frame: &HeldFrame) -> bool {
         self.of::<F>().held.borrow_mut().insert(*key, *frame);
         true
@@ -452,22 +475,6 @@ impl<'a, F: TestFamily> Env<F> for &'a Memory {
 
     fn let_go(&self, key: &HeldKey<F::Addr>) {
         self.of::<F>().held.borrow_mut().remove(key);
-    }
-
-    fn next_member(&self, slot: u32) -> u32 {
-        self.members.get(&slot).copied().unwrap_or(0)
-    }
-
-    /// So many in each second of the clock.
-    fn may_multiply(&self, slot: u32) -> bool {
-        let second = self.now.get() / u64::from(world::HZ);
-        let mut broadcasts = self.broadcasts.borrow_mut();
-        let (last, count) = broadcasts.entry(slot).or_default();
-        if *last != second {
-            (*last, *count) = (second, 0);
-        }
-        *count += 1;
-        *count <= self.config.broadcast_rate
     }
 
     fn host_socket(&self, key: &FlowKey<F::Addr>) -> HostSocket {

@@ -17,7 +17,7 @@ use crate::world::GATEWAY_MAC;
 /// # Panics
 /// When that is not so, or a flow is not whole.
 pub fn survives(memory: &Memory, hook: Hook, mut frame: Frame) -> Arrival {
-    let answers = || [Event::ResetMade, Event::IcmpMade, Event::ArpAnswered].map(|event| memory.events(event));
+    let answers = || [Event::ResetMade, Event::IcmpMade, Event::NeighbourAnswered].map(|event| memory.events(event));
     let before = answers();
     let mut bytes = frame.bytes.clone();
     let verdict = travel(memory, hook, &mut frame);
@@ -38,6 +38,9 @@ pub fn survives(memory: &Memory, hook: Hook, mut frame: Frame) -> Arrival {
         }
         _ if after[2] != before[2] => {
             assert!(SlicedPacket::from_ethernet(&frame.bytes).is_ok(), "{:x?}", frame.bytes);
+            // ARP has no checksum.
+            let is_ip = Headers::read(&frame.bytes).is_some();
+            assert!(!is_ip || is_transport_sound(&frame.bytes), "{:x?}", frame.bytes);
         }
         _ if after != before => {
             assert!(SlicedPacket::from_ethernet(&frame.bytes).is_ok(), "{:x?}", frame.bytes);

@@ -4,10 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netbpf_common::abi::{
-    ABI_VERSION, Config, DropReason, ENDPOINT_SLOTS, Endpoint, LOOPBACK_INDEX, Network, NetworkFlags, NextHop, Rule,
+    ABI_VERSION, Config, DropReason, ENDPOINT_SLOTS, Endpoint, GatewayMode, LOOPBACK_INDEX, Network, NextHop, Rule,
     Subnet, Timeout, Transport, Uplink, UplinkFlags,
 };
-use netbpf_common::path::V4;
+use netbpf_common::path::{V4, V6};
 use netbpf_common::wire::{Address as _, Mac, V4Addr, V6Addr};
 
 use crate::family::{TestFamily, nth};
@@ -214,7 +214,13 @@ pub struct Prefix {
 impl Prefix {
     fn subnet<F: TestFamily>(self) -> Subnet<F::Addr> {
         let Self { address, mask } = self;
-        Subnet { address: F::addr(address), mask: F::addr(mask), gateway: F::addr(nth(address, 1)) }
+        Subnet {
+            address: F::addr(address),
+            mask: F::addr(mask),
+            gateway: F::addr(nth(address, 1)),
+            mode: GatewayMode::Masquerade as u32,
+            ..Subnet::default()
+        }
     }
 }
 
@@ -223,7 +229,7 @@ pub fn networks() -> [(u32, Network); 2] {
     [0, 1].map(|place| {
         let network = Network {
             v4: V4::NETWORKS[place].subnet::<V4>(),
-            flags: NetworkFlags::MASQUERADE,
+            v6: V6::NETWORKS[place].subnet::<V6>(),
             mtu: u32::from(MTU),
             ..Network::default()
         };
@@ -233,7 +239,7 @@ pub fn networks() -> [(u32, Network); 2] {
 
 /// The uplink's entry.
 pub fn uplink() -> Uplink {
-    Uplink { v4: V4::addr(V4::HOST), flags: UplinkFlags::ATTACHED, ..Uplink::default() }
+    Uplink { v4: V4::addr(V4::HOST), v6: V6::addr(V6::HOST), flags: UplinkFlags::ATTACHED }
 }
 
 /// The uplink's entry when it has another address of a family.
@@ -262,7 +268,7 @@ pub const fn way(to: IpAddr) -> Result<(u32, IpAddr), DropReason> {
             [0xfd00, 0x66, ..] => return Err(DropReason::NoRoute),
             [0xfd00, 0x77, ..] => (FOREIGN, to),
             [0xfd00, 0x30 | 0x31, ..] => (HOST_DEVICE, to),
-            _ => (UPLINK, IpAddr::V6(Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 2))),
+            _ => (UPLINK, V6::OUTSIDE),
         },
     })
 }
@@ -285,6 +291,7 @@ pub fn config(ring: u32) -> Config {
         host_ifindex: HOST_DEVICE,
         route_ifindex: ROUTE_DEVICE,
         virtual_v4: V4::addr(V4::VIRTUAL),
+        virtual_v6: V6::addr(V6::VIRTUAL),
         gateway_mac: Mac::new(GATEWAY_MAC),
         nat_first: NAT_FIRST,
         nat_last: NAT_LAST,

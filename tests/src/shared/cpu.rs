@@ -9,7 +9,7 @@ use netbpf_common::abi::{
     Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, PublishKey,
     PublishedPort, RingSlot, Rule, Uplink,
 };
-use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch};
+use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, World};
 use shuttle::rand::{Rng as _, thread_rng};
 use shuttle::thread::{JoinHandle, spawn};
 
@@ -68,12 +68,8 @@ impl Drop for Cpu {
     }
 }
 
-impl<'a, F: Pooled> Env<F> for &'a Cpu {
-    type Entry = Entry<'a, F>;
-    type Scratch = RefMut<'a, Scratch<F>>;
-    type Parsed = RefMut<'a, Parsed<F>>;
+impl<'a> World for &'a Cpu {
     type Room = RefMut<'a, HeldFrame>;
-    type Held = Box<HeldFrame>;
 
     fn now(&self) -> u64 {
         self.shared.now.load(Ordering::SeqCst)
@@ -88,7 +84,7 @@ impl<'a, F: Pooled> Env<F> for &'a Cpu {
     }
 
     fn count_drop(&self, reason: DropReason) {
-        Env::<F>::count_drop(&&self.own, reason);
+        World::count_drop(&&self.own, reason);
     }
 
     fn count(&self, event: Event) {
@@ -103,6 +99,65 @@ impl<'a, F: Pooled> Env<F> for &'a Cpu {
     fn network(&self, number: u16) -> Option<&Network> {
         self.own.networks.get(&u32::from(number))
     }
+
+    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
+        self.own.uplinks.get(&ifindex)
+    }
+
+    fn generation(&self, slot: u32) -> u32 {
+        match self.shared.generations.get(&slot) {
+            Some(generation) => self.look(slot, |_| generation.load(Ordering::SeqCst)),
+            None => 0,
+        }
+    }
+
+    fn rule(&self, number: u32) -> Option<&Rule> {
+        self.look(number, |shared| shared.rules.get(&number).map(|rule| rule.get()))
+    }
+
+    fn is_kept(&self, port_index: u32) -> bool {
+        self.look(port_index, |shared| held(&shared.kept).contains(&port_index))
+    }
+
+    fn keep(&self, port_index: u32) {
+        self.look(port_index, |shared| held(&shared.kept).insert(port_index));
+    }
+
+    fn next_flow_id(&self) -> u64 {
+        const CPU_BITS: u32 = 12;
+        World::next_flow_id(&&self.own) << CPU_BITS | self.number
+    }
+
+    /// Changed at once, and looked at when all is over: only sums matter.
+    fn count_confirmed(&self, payer: u32, change: i64) {
+        *held(&self.shared.confirmed).entry(payer).or_default() += change;
+    }
+
+    fn confirmed(&self, payer: u32) -> u64 {
+        let count = held(&self.shared.confirmed).get(&payer).copied().unwrap_or(0);
+        // One CPU may have counted an end before another has counted the beginning.
+        u64::try_from(count).unwrap_or(0)
+    }
+
+    fn room(&self) -> Option<RefMut<'a, HeldFrame>> {
+        let cpu: &'a Cpu = self;
+        World::room(&&cpu.own)
+    }
+
+    fn next_member(&self, slot: u32) -> u32 {
+        World::next_member(&&self.own, slot)
+    }
+
+    fn may_multiply(&self, slot: u32) -> bool {
+        World::may_multiply(&&self.own, slot)
+    }
+}
+
+impl<'a, F: Pooled> Env<F> for &'a Cpu {
+    type Entry = Entry<'a, F>;
+    type Scratch = RefMut<'a, Scratch<F>>;
+    type Parsed = RefMut<'a, Parsed<F>>;
+    type Held = Box<HeldFrame>;
 
     fn slot_of(&self, address: F::Addr) -> u32 {
         Env::<F>::slot_of(&&self.own, address)
@@ -128,21 +183,6 @@ impl<'a, F: Pooled> Env<F> for &'a Cpu {
         Env::<F>::virtual_address(&&self.own, index)
     }
 
-    fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
-        self.own.uplinks.get(&ifindex)
-    }
-
-    fn generation(&self, slot: u32) -> u32 {
-        match self.shared.generations.get(&slot) {
-            Some(generation) => self.look(slot, |_| generation.load(Ordering::SeqCst)),
-            None => 0,
-        }
-    }
-
-    fn rule(&self, number: u32) -> Option<&Rule> {
-        self.look(number, |shared| shared.rules.get(&number).map(|rule| rule.get()))
-    }
-
     fn published(&self, port_index: u32) -> PublishedPort {
         match self.shared.ports.get(&port_index) {
             Some(port) => self.look(port_index, |_| *port.get()),
@@ -152,14 +192,6 @@ impl<'a, F: Pooled> Env<F> for &'a Cpu {
 
     fn published_on(&self, key: &PublishKey<F::Addr>) -> u32 {
         Env::<F>::published_on(&&self.own, key)
-    }
-
-    fn is_kept(&self, port_index: u32) -> bool {
-        self.look(port_index, |shared| held(&shared.kept).contains(&port_index))
-    }
-
-    fn keep(&self, port_index: u32) {
-        self.look(port_index, |shared| held(&shared.kept).insert(port_index));
     }
 
     fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Entry<'a, F>> {
@@ -221,11 +253,6 @@ impl<'a, F: Pooled> Env<F> for &'a Cpu {
         Env::<F>::scratch(&&cpu.own)
     }
 
-    fn next_flow_id(&self) -> u64 {
-        const CPU_BITS: u32 = 12;
-        Env::<F>::next_flow_id(&&self.own) << CPU_BITS | self.number
-    }
-
     fn parsed(&self) -> Option<RefMut<'a, Parsed<F>>> {
         let cpu: &'a Cpu = self;
         Env::<F>::parsed(&&cpu.own)
@@ -233,17 +260,6 @@ impl<'a, F: Pooled> Env<F> for &'a Cpu {
 
     fn exchange_ring(&self, payer: u32, slot: &RingSlot<F::Addr>) -> RingSlot<F::Addr> {
         Env::<F>::exchange_ring(&&self.own, payer, slot)
-    }
-
-    /// Changed at once, and looked at when all is over: only sums matter.
-    fn count_confirmed(&self, payer: u32, change: i64) {
-        *held(&self.shared.confirmed).entry(payer).or_default() += change;
-    }
-
-    fn confirmed(&self, payer: u32) -> u64 {
-        let count = held(&self.shared.confirmed).get(&payer).copied().unwrap_or(0);
-        // One CPU may have counted an end before another has counted the beginning.
-        u64::try_from(count).unwrap_or(0)
     }
 
     fn remember(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
@@ -258,11 +274,6 @@ impl<'a, F: Pooled> Env<F> for &'a Cpu {
         Env::<F>::take_place(&&self.own, key)
     }
 
-    fn room(&self) -> Option<RefMut<'a, HeldFrame>> {
-        let cpu: &'a Cpu = self;
-        Env::<F>::room(&&cpu.own)
-    }
-
     fn hold(&self, key: &HeldKey<F::Addr>, frame: &HeldFrame) -> bool {
         Env::<F>::hold(&&self.own, key, frame)
     }
@@ -273,14 +284,6 @@ impl<'a, F: Pooled> Env<F> for &'a Cpu {
 
     fn let_go(&self, key: &HeldKey<F::Addr>) {
         Env::<F>::let_go(&&self.own, key);
-    }
-
-    fn next_member(&self, slot: u32) -> u32 {
-        Env::<F>::next_member(&&self.own, slot)
-    }
-
-    fn may_multiply(&self, slot: u32) -> bool {
-        Env::<F>::may_multiply(&&self.own, slot)
     }
 
     fn host_socket(&self, key: &FlowKey<F::Addr>) -> HostSocket {

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use netbpf_common::abi::{
     Config, Endpoint, Event, Flow, FlowKey, Life, PublishedPort, Rule, Scope, TargetKind, Word, generation,
 };
-use netbpf_common::path::V4;
+use netbpf_common::path::{V4, V6};
 
 pub use self::cpu::Cpu;
 pub use self::entry::Entry;
@@ -134,11 +134,12 @@ pub struct Shared {
     pub endpoints: HashMap<u32, Versions<Endpoint>>,
     /// Rules by number.
     pub rules: HashMap<u32, Versions<Rule>>,
-    /// Publishes by port index.
+    /// Publishes by port index, the same in both families.
     pub ports: HashMap<u32, Versions<PublishedPort>>,
     generations: HashMap<u32, AtomicU32>,
     kept: Mutex<HashSet<u32>>,
     v4: Pool<V4>,
+    v6: Pool<V6>,
     buckets: Vec<shuttle::sync::Mutex<()>>,
     /// The clock, in jiffies.
     pub now: AtomicU64,
@@ -162,6 +163,12 @@ impl Pooled for V4 {
     }
 }
 
+impl Pooled for V6 {
+    fn pool(shared: &Shared) -> &Pool<Self> {
+        &shared.v6
+    }
+}
+
 impl Shared {
     /// The world of [`crate::world`] with rings of `ring` slots on every CPU and room for `entries` entries.
     pub fn new(conditions: Conditions, ring: u32, entries: usize) -> Self {
@@ -181,6 +188,7 @@ impl Shared {
             generations,
             kept: Mutex::default(),
             v4: Pool::new(entries, conditions.reuse),
+            v6: Pool::new(entries, conditions.reuse),
             buckets: (0..BUCKETS).map(|_| shuttle::sync::Mutex::new(())).collect(),
             now: AtomicU64::new(world.now.get()),
             racing: AtomicBool::new(false),
