@@ -223,10 +223,10 @@ impl TestFamily for V6 {
         }
     }
 
-    /// Of those that are given to machines (RFC 4291 section 2.4), and of those that are not: local ones.
+    /// Global ones (RFC 4291 section 2.5.4), and local ones (RFC 4193).
     fn anywhere(number: u128) -> IpAddr {
-        let first = if number & 1 == 0 { 0x2000_u128 << 112 } else { 0xfd00_u128 << 112 };
-        Ipv6Addr::from_bits(first | number >> 4).into()
+        let (first, bits) = if number & 1 == 0 { (0x2000_u128, 125) } else { (0xfd00, 112) };
+        Ipv6Addr::from_bits(first << 112 | number & ((1 << bits) - 1)).into()
     }
 
     fn tables(memory: &Memory) -> &Tables<Self> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use etherparse::checksum::Sum16BitWords;
-use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6Header, Ipv6RawExtHeaderSlice};
+use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6Header, Ipv6RawExtHeaderSlice};
 
 use crate::packet::{icmp, pseudo_header};
 use crate::world::ETHERNET;
@@ -78,11 +78,13 @@ impl Headers {
         while headers.offset == 0 {
             let len = match headers.protocol {
                 IpNumber::IPV6_FRAGMENTATION_HEADER => {
-                    let fragment = Ipv6FragmentHeaderSlice::from_slice(rest).ok()?;
-                    headers.protocol = fragment.next_header();
-                    headers.is_fragment = fragment.is_fragmenting_payload();
-                    headers.offset = usize::from(fragment.fragment_offset().byte_offset());
-                    fragment.slice().len()
+                    // RFC 8200 section 4.5: etherparse 0.19 looks for offset and flag at other places.
+                    let [next, _, high, low, ..] = *rest.first_chunk::<8>()?;
+                    let word = u16::from_be_bytes([high, low]);
+                    headers.protocol = IpNumber(next);
+                    headers.is_fragment = word & !6 != 0;
+                    headers.offset = usize::from(word & !7);
+                    8
                 }
                 IpNumber::IPV6_HEADER_HOP_BY_HOP | IpNumber::IPV6_ROUTE_HEADER | IpNumber::IPV6_DESTINATION_OPTIONS => {
                     let extension = Ipv6RawExtHeaderSlice::from_slice(rest).ok()?;

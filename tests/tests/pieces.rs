@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use etherparse::IpHeaders;
+use etherparse::{IpHeaders, Ipv6Header};
 use netbpf_common::abi::{DropReason, Event, FRAGMENT_SECONDS, HELD_FRAGMENTS, HELD_LEN, NetworkFlags};
 use netbpf_common::path::Verdict;
 use netbpf_tests::family::TestFamily;
@@ -11,7 +11,7 @@ use netbpf_tests::for_both;
 use netbpf_tests::headers::{Headers, is_transport_sound};
 use netbpf_tests::journey::{Arrival, Speech, answer, frame_on, link_on, travel};
 use netbpf_tests::memory::Memory;
-use netbpf_tests::packet::fragmented;
+use netbpf_tests::packet::{fragmented, with_payload};
 use netbpf_tests::talk::{Talk, at, egress, peer};
 use netbpf_tests::world::{C1, C2, Container, ETHERNET, MTU};
 use proptest::prelude::*;
@@ -61,21 +61,15 @@ fn together(arrived: &[Arrival]) -> Vec<u8> {
         assert_eq!(ends, (first.source, first.destination), "addresses of another packet");
         payload.extend(&frame[part.transport.clone()]);
     }
-    let (mut headers, _) = IpHeaders::from_slice(&frame[ETHERNET..]).expect("headers");
+    let mut headers = match Ipv6Header::from_slice(&frame[ETHERNET..]) {
+        Ok((header, _)) => IpHeaders::Ipv6(header, Default::default()),
+        Err(_) => IpHeaders::from_slice(&frame[ETHERNET..]).expect("a header").0,
+    };
     match &mut headers {
         IpHeaders::Ipv4(header, _) => header.more_fragments = false,
-        IpHeaders::Ipv6(header, extensions) => {
-            header.next_header = extensions.fragment.take().expect("of a fragment").next_header;
-        }
+        IpHeaders::Ipv6(header, _) => header.next_header = first.protocol,
     }
-    headers.set_payload_len(payload.len()).expect("it was cut up");
-    if let IpHeaders::Ipv4(header, _) = &mut headers {
-        header.header_checksum = header.calc_header_checksum();
-    }
-    let mut whole = frame[..ETHERNET].to_vec();
-    headers.write(&mut whole).expect("a Vec takes all");
-    whole.extend(payload);
-    whole
+    with_payload(frame, headers, &payload)
 }
 
 /// What a frame with a datagram carries.

@@ -1,7 +1,7 @@
 //! Any bytes as a frame: the parser takes what another library (etherparse) takes, reads the same there,
 //! and nothing beyond the packet's end.
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{Ipv6ExtensionSlice, NetSlice, SlicedPacket, TransportSlice};
 use netbpf_common::abi::DropReason;
 use netbpf_common::path::{self, Packet as _, Parsed, Part};
 use netbpf_common::wire::{Ethernet, Kind, Ports, Tcp};
@@ -82,7 +82,11 @@ fn is_ip<F: TestFamily>(bytes: &[u8]) -> bool {
     let Ok(packet) = SlicedPacket::from_ethernet(bytes) else { return false };
     let is_family = match &packet.net {
         Some(NetSlice::Ipv4(_)) => F::HOST.is_ipv4(),
-        Some(NetSlice::Ipv6(_)) => F::HOST.is_ipv6(),
+        // The other library looks for what a fragment header says at other places.
+        Some(NetSlice::Ipv6(ip)) => {
+            let mut extensions = ip.extensions().clone().into_iter();
+            F::HOST.is_ipv6() && !extensions.any(|extension| matches!(extension, Ipv6ExtensionSlice::Fragment(_)))
+        }
         _ => false,
     };
     let Some(headers) = Headers::read(bytes).filter(|_| is_family && packet.link_exts.is_empty()) else { return false };
