@@ -2,8 +2,8 @@
 //! decided without a race.
 
 use super::follow::is_withdrawn;
-use super::{Env, Family, FlowEntry, table};
-use crate::abi::{Event, Flow, FlowKey, TargetKind};
+use super::{Env, Family, FlowEntry, Scratch, table};
+use crate::abi::{Event, FlowKey, TargetKind};
 use crate::flow::is_expired;
 
 /// Ends the flow whose O entry has this key, if it has expired or cannot be used any more; whether
@@ -11,15 +11,16 @@ use crate::flow::is_expired;
 #[inline(always)]
 pub fn collect<F: Family, E: Env<F>>(env: &E, original: &FlowKey<F::Addr>) -> bool {
     let Some(entry) = env.flow(original) else { return false };
-    let (mut flow, mut reply) = (Flow::default(), Flow::default());
-    entry.read_into(&mut flow);
+    let Some(mut scratch) = env.scratch() else { return false };
+    let Scratch { flow, mapping: reply, .. } = &mut *scratch;
+    entry.read_into(flow);
     let word = entry.word();
-    if flow.is_reply != 0 || !table::is_believable(&entry, &flow, original) || !word.same_flow(flow.word) {
+    if flow.is_reply != 0 || !table::is_believable(&entry, flow, original) || !word.same_flow(flow.word) {
         return false;
     }
     let has_reply = env.flow(&flow.other).is_some_and(|entry| {
-        entry.read_into(&mut reply);
-        table::is_believable(&entry, &reply, &flow.other) && reply.word.same_flow(word)
+        entry.read_into(reply);
+        table::is_believable(&entry, reply, &flow.other) && reply.word.same_flow(word)
     });
     let last = if has_reply { reply.seen.max(flow.seen) } else { flow.seen };
     let gone = |target_kind: u8, slot: u32, generation: u32| {
@@ -27,7 +28,7 @@ pub fn collect<F: Family, E: Env<F>>(env: &E, original: &FlowKey<F::Addr>) -> bo
     };
     let useless = gone(flow.target_kind, flow.target, flow.target_generation)
         || !has_reply
-        || is_withdrawn(env, original, &flow)
+        || is_withdrawn(env, original, flow)
         || gone(reply.target_kind, reply.target, reply.target_generation);
     if !useless && !is_expired(env.config(), original.proto, word, last, env.now()) {
         return false;

@@ -2,9 +2,9 @@
 
 use super::family::IcmpError;
 use super::refusal::{Refusal, code, split};
-use super::{Decision, Env, Family, FlowEntry, Packet, Parsed, Rewrite, Translation, Verdict, apply, errors};
-use crate::abi::{DropReason, Endpoint, Flow, FlowKey, NetworkFlags, Scope, TargetKind};
-use crate::wire::{Address, Kind, Mac, Tcp};
+use super::{Decision, Env, Family, FlowEntry, Packet, Parsed, Rewrite, Translation, V4, V6, Verdict, apply, errors};
+use crate::abi::{DropReason, Endpoint, Flow, FlowKey, NetworkFlags, NextHop, Scope, TargetKind};
+use crate::wire::{Address, Be16, Kind, Mac, Tcp};
 
 /// Decides on a packet by the flow in [`Env::scratch`], and changes it accordingly. A [`code`].
 #[inline(always)]
@@ -22,9 +22,11 @@ pub(super) fn carry<F: Family, E: Env<F>, P: Packet>(
     Refusal::or(env.forget(carried))
 }
 
-/// The verdict that a [`code`] stands for, on a packet of the flow in [`Env::scratch`].
+/// The verdict that a [`code`] stands for, on a packet with this EtherType. The one place where a path ends: the verifier
+/// follows the payload of a verdict even where it has none.
 #[inline(always)]
-pub(super) fn verdict<F: Family, E: Env<F>>(env: &E, code: u64) -> Verdict {
+pub(super) fn verdict<E: Env<V4> + Env<V6>>(env: &E, code: u64, ethertype: Be16) -> Verdict {
+    let code = env.forget(code);
     let (which, ifindex) = split(code);
     match which {
         code::PASS => Verdict::Pass,
@@ -32,12 +34,21 @@ pub(super) fn verdict<F: Family, E: Env<F>>(env: &E, code: u64) -> Verdict {
         code::PEER => Verdict::Peer { ifindex },
         code::DEVICE => Verdict::Device { ifindex },
         code::INGRESS => Verdict::Ingress { ifindex },
-        code::NEIGHBOUR => match env.scratch() {
-            Some(scratch) => Verdict::Neighbour { ifindex, next_hop: scratch.flow.next_hop },
-            None => Verdict::Drop(DropReason::Internal),
-        },
-        _ => Verdict::Drop(DropReason::Internal),
+        code::NEIGHBOUR => {
+            let is_v6 = ethertype == V6::ETHERTYPE;
+            match if is_v6 { next_hop::<V6, E>(env) } else { next_hop::<V4, E>(env) } {
+                Some(next_hop) => Verdict::Neighbour { ifindex, next_hop },
+                None => Verdict::Drop(DropReason::Internal),
+            }
+        }
+        _ => Verdict::Drop(Refusal::from_code(code).map_or(DropReason::Internal, Refusal::reason)),
     }
+}
+
+/// Where the flow in [`Env::scratch`] leads.
+#[inline(always)]
+fn next_hop<F: Family, E: Env<F>>(env: &E) -> Option<NextHop> {
+    env.scratch().map(|scratch| scratch.flow.next_hop)
 }
 
 /// The body of [`carry`], with a stack frame of its own. A [`code`].

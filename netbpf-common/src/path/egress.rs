@@ -14,7 +14,7 @@ use super::{
 use crate::abi::{
     DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, GatewayMode, NetworkFlags, Scope, Transport, generation,
 };
-use crate::wire::{Address as _, Be16, Ethernet, Kind, protocol};
+use crate::wire::{Address as _, Ethernet, Kind, protocol};
 
 /// TC ingress of an endpoint's host-side device.
 #[inline(always)]
@@ -32,29 +32,28 @@ pub fn egress<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdi
     if ethernet.src != endpoint.mac {
         return Verdict::Drop(DropReason::SpoofedMac);
     }
-    match ethernet.ethertype {
+    let code = match ethernet.ethertype {
         Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet, endpoint),
         Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet, endpoint),
-        Ethernet::ARP => match Refusal::or(neighbour::answer_request(packet, env, &ethernet, endpoint)) {
-            Ok(code) => verdict::<V4, E>(env, code),
-            Err(refusal) => Verdict::Drop(refusal.reason()),
-        },
-        _ => Verdict::Drop(DropReason::UnsupportedProtocol),
-    }
+        Ethernet::ARP => neighbour::answer_request(packet, env, &ethernet, endpoint),
+        _ => Refusal::Drop(DropReason::UnsupportedProtocol).code(),
+    };
+    verdict(env, code, ethernet.ethertype)
 }
 
+/// An IP packet of either family. A [`code`].
 #[inline(always)]
-fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet, endpoint: &Endpoint) -> Verdict {
-    let Some(mut parsed) = env.parsed() else { return Verdict::Drop(DropReason::Internal) };
+fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet, endpoint: &Endpoint) -> u64 {
+    let Some(mut parsed) = env.parsed() else { return Refusal::Drop(DropReason::Internal).code() };
     if let Err(reason) = parse::<F, P>(packet, ethernet, &mut parsed) {
-        return Verdict::Drop(reason);
+        return Refusal::Drop(reason).code();
     }
     let code = env.forget(Refusal::either(route(packet, env, &mut parsed, endpoint)));
     match Refusal::or(code) {
-        Ok(code) => verdict(env, code),
+        Ok(code) => code,
         Err(refusal) => {
             let gateway = env.network(endpoint.network).map(|n| F::subnet_of(n).gateway).unwrap_or_default();
-            let back = Verdict::Peer { ifindex: endpoint.ifindex };
+            let back = code::PEER | u64::from(endpoint.ifindex);
             let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac };
             refuse(env, packet, &parsed, refusal, &teller, back)
         }
@@ -97,15 +96,16 @@ fn route<F: Family, P: Packet, E: Env<F>>(
         }
         return Refusal::or(fragments::hold(env, packet, parsed, Scope::Container));
     }
-    let key = errors::key_of(env, packet, parsed, Scope::Container).ok_or(DropReason::IcmpError)?;
+    errors::find_key(env, packet, parsed, Scope::Container).ok_or(DropReason::IcmpError)?;
+    let (parsed, key) = (&*parsed, &parsed.key);
     if key.src != parsed.ip.src {
         // An error about what others were sent, of which a container knows nothing.
         return Err(DropReason::IcmpError.into());
     }
-    if !follow(env, parsed, &key, endpoint.generation)? {
-        open(env, packet, parsed, &key, endpoint).map_err(Refusal::prompt)?;
+    if !follow(env, parsed, key, endpoint.generation)? {
+        open(env, packet, parsed, key, endpoint).map_err(Refusal::prompt)?;
     }
-    carry(env, packet, parsed, &key)
+    carry(env, packet, parsed, key)
 }
 
 /// Makes the flow that a packet opens.
@@ -152,10 +152,9 @@ fn takes_the_way<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &P, parsed: &
 #[inline(never)]
 fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>, endpoint: &Endpoint) -> u64 {
     let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
-    let Scratch { flow, mapping, .. } = &mut *scratch;
-    match choose(env, parsed, key, endpoint, flow, mapping) {
-        Ok(new) => {
-            scratch.new = new;
+    let Scratch { flow, mapping, new, .. } = &mut *scratch;
+    match choose(env, parsed, key, endpoint, flow, mapping, new) {
+        Ok(()) => {
             let is_mapped = new.forward.leaves() && mapping::has_mappings(key.proto) && is_cone::<F, E>(env, endpoint);
             if is_mapped { code::MAPPED } else { code::GOOD }
         }
@@ -178,7 +177,8 @@ fn choose<F: Family, E: Env<F>>(
     endpoint: &Endpoint,
     flow: &mut Flow<F::Addr>,
     mapping: &mut Flow<F::Addr>,
-) -> Result<NewFlow<F>, Refusal> {
+    new: &mut NewFlow<F>,
+) -> Result<(), Refusal> {
     let slot = slot_of_device(endpoint.ifindex);
     check_destination(key.dst)?;
     if follow::answers(&parsed.l4) {
@@ -198,13 +198,13 @@ fn choose<F: Family, E: Env<F>>(
             // Who has come after the sender may not be who the connection began with.
             return Err(Refusal::Reset);
         }
-        let plain = NewFlow::plain(key, Leg::endpoint(target, neighbour), back);
-        if F::is_own(neighbour, key.dst) {
-            return Ok(plain);
+        new.set(key, Leg::endpoint(target, neighbour), back);
+        if !F::is_own(neighbour, key.dst) {
+            // By the address that it has outside: both are to see each other under those (RFC 6296 section 4.1).
+            new.src = key.src.moved(subnet.mask, subnet.external);
+            new.dst = F::address_of(neighbour);
         }
-        // By the address that it has outside: both are to see each other under those (RFC 6296 section 4.1).
-        let src = key.src.moved(subnet.mask, subnet.external);
-        return Ok(NewFlow { src, dst: F::address_of(neighbour), ..plain });
+        return Ok(());
     }
     if key.src.stays_on_link() || key.dst.stays_on_link() {
         return Err(DropReason::Martian.into());
@@ -213,28 +213,28 @@ fn choose<F: Family, E: Env<F>>(
         let rule = Transport::from_protocol(key.proto)
             .and_then(|transport| publish::find(env, key.dst, transport, key.dport.get()));
         let Some(rule) = rule else {
-            if opens(&parsed.l4)
-                && let Some(mapped) = mapping::find(env, key, mapping)
-            {
+            if opens(&parsed.l4) && mapping::find(env, key, mapping, new).is_some() {
                 // A container that reaches itself must not see its own address as the sender.
-                let src = if mapped.forward.slot() == slot { subnet.gateway } else { key.src };
-                return Ok(NewFlow { src, back, ..mapped });
+                if new.forward.slot() == slot {
+                    new.src = subnet.gateway;
+                }
+                new.back = back;
+                return Ok(());
             }
-            let owner = follow::epoch(env, generation::PUBLISH_EPOCH);
-            return Ok(NewFlow { owner, ..NewFlow::plain(key, Leg::HOST, back) });
+            new.set(key, Leg::HOST, back);
+            new.owner = follow::epoch(env, generation::PUBLISH_EPOCH);
+            return Ok(());
         };
         if !opens(&parsed.l4) {
             return Err(Refusal::Reset);
         }
+        new.set(key, Leg::endpoint(rule.slot, rule.endpoint), back);
+        new.publish(&rule);
         // A container that reaches itself must not see its own address as the sender.
-        let src = if rule.slot == slot { subnet.gateway } else { key.src };
-        return Ok(NewFlow {
-            src,
-            dst: F::address_of(rule.endpoint),
-            dport: Be16::new(rule.port),
-            owner: rule.stamp,
-            ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), back)
-        });
+        if rule.slot == slot {
+            new.src = subnet.gateway;
+        }
+        return Ok(());
     }
     if is_for_many::<F>(key.dst, subnet) {
         return Err(DropReason::Multicast.into());
@@ -251,7 +251,9 @@ fn choose<F: Family, E: Env<F>>(
     let query = RouteQuery { src, dst: key.dst, proto: key.proto, tos: parsed.ip.tos };
     let uplink = way_out(env, &query, flow)?;
     let src = leaves_as::<F>(subnet, key.src, uplink)?;
-    Ok(NewFlow { src, ..NewFlow::plain(key, Leg::world(flow.uplink), back) })
+    new.set(key, Leg::world(flow.uplink), back);
+    new.src = src;
+    Ok(())
 }
 
 /// The slot of the endpoint behind a host-side device.

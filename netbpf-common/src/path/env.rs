@@ -3,7 +3,7 @@
 use core::ops::{Deref, DerefMut};
 
 use super::errors::Quote;
-use super::make::{Leg, NewFlow};
+use super::make::NewFlow;
 use super::{Family, Parsed};
 use crate::abi::{
     Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, NextHop,
@@ -108,16 +108,18 @@ pub struct Scratch<F: Family> {
     pub(super) mapping: Flow<F::Addr>,
     /// The packet that an ICMP error is about.
     pub(super) quote: Quote<F>,
+    /// On its way into the ring, or out of it.
+    pub(super) ring: RingSlot<F::Addr>,
 }
 
 impl<F: Family> Default for Scratch<F> {
     fn default() -> Self {
-        let key = FlowKey::default();
         Self {
             flow: Flow::default(),
-            new: NewFlow::plain(&key, Leg::HOST, Leg::HOST),
+            new: NewFlow::default(),
             mapping: Flow::default(),
             quote: Quote::default(),
+            ring: RingSlot::default(),
         }
     }
 }
@@ -217,8 +219,8 @@ pub trait Env<F: Family>: World {
     fn scratch(&self) -> Option<Self::Scratch>;
     /// Room for the headers of the packet, for which the BPF stack has none to spare either.
     fn parsed(&self) -> Option<Self::Parsed>;
-    /// Puts a new flow into the share of an endpoint in this CPU's ring and takes out the one whose place it takes.
-    fn exchange_ring(&self, payer: u32, slot: &RingSlot<F::Addr>) -> RingSlot<F::Addr>;
+    /// Puts a new flow into the share of an endpoint in this CPU's ring and gives the one whose place it takes.
+    fn exchange_ring(&self, payer: u32, slot: &mut RingSlot<F::Addr>);
 
     /// Remembers a first fragment.
     fn remember(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment);

@@ -32,20 +32,21 @@ impl<F: Family> Quote<F> {
     }
 
     #[inline(always)]
-    fn read<P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Option<Self> {
+    fn read<P: Packet>(&mut self, packet: &mut P, parsed: &Parsed<F>) -> Option<()> {
         let at = Self::at(parsed);
         packet.reach(at + F::HEADER_LEN + Tcp::LEN);
-        let ip = F::read(packet, at).ok()?;
+        F::read(packet, at, &mut self.ip).ok()?;
+        let ip = &self.ip;
         // What lies behind the error is padding. RFC 792 asks for eight bytes behind the header. Ports are in the first
         // fragment alone.
         if ip.part == Part::Later
-            || F::has_options(&ip)
+            || F::has_options(ip)
             || ip.payload_at(at) + Icmp::LEN > Ethernet::LEN + parsed.ip.total_len
         {
             return None;
         }
-        let l4 = quoted_transport::<F, P>(packet, ip.proto, ip.payload_at(at))?;
-        Some(Self { ip, l4 })
+        self.l4 = quoted_transport::<F, P>(packet, ip.proto, ip.payload_at(at))?;
+        Some(())
     }
 
     /// The key of answers to it: of the flow's packets that take the error's way.
@@ -56,30 +57,29 @@ impl<F: Family> Quote<F> {
     }
 }
 
-/// The key of the flow that a packet belongs to, or that the error is about; what that quotes is left in [`Env::scratch`].
-/// Nothing if an error quotes what can be of no flow.
+/// Finds the key of the flow that a packet belongs to, or that the error is about; what that quotes is left in
+/// [`Env::scratch`]. Nothing if an error quotes what can be of no flow.
 #[inline(always)]
-pub(super) fn key_of<F: Family, E: Env<F>, P: Packet>(
+pub(super) fn find_key<F: Family, E: Env<F>, P: Packet>(
     env: &E,
     packet: &mut P,
-    parsed: &Parsed<F>,
+    parsed: &mut Parsed<F>,
     scope: Scope,
-) -> Option<FlowKey<F::Addr>> {
+) -> Option<()> {
     if parsed.l4.kind != Kind::Error {
-        return Some(parsed.key(scope));
+        parsed.key = parsed.own_key(scope);
+        return Some(());
     }
     if !read(env, packet, parsed) {
         return None;
     }
-    Some(env.scratch()?.quote.answer(scope))
+    parsed.key = env.scratch()?.quote.answer(scope);
+    Some(())
 }
 
 #[inline(never)]
 fn read<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, parsed: &Parsed<F>) -> bool {
-    let Some(quote) = Quote::<F>::read(packet, parsed) else { return false };
-    let Some(mut scratch) = env.scratch() else { return false };
-    scratch.quote = quote;
-    true
+    env.scratch().is_some_and(|mut scratch| scratch.quote.read(packet, parsed).is_some())
 }
 
 /// Sends an error the way of the flow in [`Env::scratch`]; `key` is that of answers to what it quotes. A code.

@@ -8,7 +8,7 @@ use super::refusal::{Refusal, checked, code};
 use super::refuse::{Teller, refuse};
 use super::{Env, Family, Packet, Parsed, V4, V6, Verdict, errors, fragments, parse, publish};
 use crate::abi::{DropReason, FlowKey, Scope, Transport};
-use crate::wire::{Address, Be16, Ethernet, Kind};
+use crate::wire::{Address, Ethernet, Kind};
 
 /// TC egress of netbpf0.
 #[inline(always)]
@@ -16,30 +16,30 @@ pub fn host<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdict
     if packet.ingress_ifindex() != 0 {
         return Verdict::Drop(DropReason::Forwarded);
     }
-    match packet.read::<Ethernet>(0) {
-        Some(ethernet) => match ethernet.ethertype {
-            Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
-            Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet),
-            _ => Verdict::Drop(DropReason::UnsupportedProtocol),
-        },
-        None => Verdict::Drop(DropReason::Malformed),
-    }
+    let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Drop(DropReason::Malformed) };
+    let code = match ethernet.ethertype {
+        Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
+        Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet),
+        _ => Refusal::Drop(DropReason::UnsupportedProtocol).code(),
+    };
+    verdict(env, code, ethernet.ethertype)
 }
 
+/// An IP packet of either family. A [`code`].
 #[inline(always)]
-fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> Verdict {
-    let Some(mut parsed) = env.parsed() else { return Verdict::Drop(DropReason::Internal) };
+fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> u64 {
+    let Some(mut parsed) = env.parsed() else { return Refusal::Drop(DropReason::Internal).code() };
     if let Err(reason) = parse::<F, P>(packet, ethernet, &mut parsed) {
-        return Verdict::Drop(reason);
+        return Refusal::Drop(reason).code();
     }
     let code = env.forget(Refusal::either(route(packet, env, &mut parsed)));
     match Refusal::or(code) {
-        Ok(code) => verdict(env, code),
+        Ok(code) => code,
         Err(refusal) => {
             let config = env.config();
             // In the name of who could not be reached: the host takes nothing from its own addresses.
             let teller = Teller { gateway: parsed.ip.dst, to: config.gateway_mac, from: config.gateway_mac };
-            refuse(env, packet, &parsed, refusal, &teller, Verdict::Ingress { ifindex: config.host_ifindex })
+            refuse(env, packet, &parsed, refusal, &teller, code::INGRESS | u64::from(config.host_ifindex))
         }
     }
 }
@@ -55,17 +55,18 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
     if !fragments::settle(env, packet, parsed, Scope::Host)? {
         return Err(DropReason::Fragment.into());
     }
-    let key = errors::key_of(env, packet, parsed, Scope::Host).ok_or(DropReason::IcmpError)?;
-    if !follow(env, parsed, &key, 0)? {
+    errors::find_key(env, packet, parsed, Scope::Host).ok_or(DropReason::IcmpError)?;
+    let (parsed, key) = (&*parsed, &parsed.key);
+    if !follow(env, parsed, key, 0)? {
         match parsed.l4.kind {
             Kind::Error => return Err(DropReason::IcmpError.into()),
             Kind::Fragment => return Err(DropReason::Fragment.into()),
             _ => {}
         }
-        checked(env.forget(plan(env, parsed, &key)))?;
-        checked(env.forget(make(env, parsed, &key))).map_err(Refusal::prompt)?;
+        checked(env.forget(plan(env, parsed, key)))?;
+        checked(env.forget(make(env, parsed, key))).map_err(Refusal::prompt)?;
     }
-    carry(env, packet, parsed, &key)
+    carry(env, packet, parsed, key)
 }
 
 /// Decides on a flow that a socket of the host opens: to a container's address, or to a virtual
@@ -74,17 +75,19 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
 #[inline(never)]
 fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> u64 {
     let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
-    match choose(env, parsed, key) {
-        Ok(new) => {
-            scratch.new = new;
-            code::GOOD
-        }
+    match choose(env, parsed, key, &mut scratch.new) {
+        Ok(()) => code::GOOD,
         Err(refusal) => refusal.code(),
     }
 }
 
 #[inline(always)]
-fn choose<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> Result<NewFlow<F>, Refusal> {
+fn choose<F: Family, E: Env<F>>(
+    env: &E,
+    parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
+    new: &mut NewFlow<F>,
+) -> Result<(), Refusal> {
     if answers(&parsed.l4) {
         return Err(DropReason::NoFlow.into());
     }
@@ -95,17 +98,15 @@ fn choose<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     let slot = env.slot_of(key.dst);
     if slot != 0 {
         let endpoint = env.endpoint(slot).ok_or(DropReason::NoEndpoint)?;
-        return Ok(NewFlow::plain(key, Leg::endpoint(slot, endpoint), Leg::HOST));
+        new.set(key, Leg::endpoint(slot, endpoint), Leg::HOST);
+        return Ok(());
     }
     let rule = env
         .behind_virtual(key.dst)
         .zip(Transport::from_protocol(key.proto))
         .and_then(|(address, transport)| publish::find(env, address, transport, key.dport.get()))
         .ok_or(Refusal::Icmp(IcmpError::HostUnreachable))?;
-    Ok(NewFlow {
-        dst: F::address_of(rule.endpoint),
-        dport: Be16::new(rule.port),
-        owner: rule.stamp,
-        ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::HOST)
-    })
+    new.set(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::HOST);
+    new.publish(&rule);
+    Ok(())
 }

@@ -1,10 +1,12 @@
 //! A decided flow becomes a made one: port, checksum deltas, both entries.
 
 use super::apply::deltas;
+use super::publish::Published;
 use super::refusal::{Refusal, code};
 use super::{Env, Family, HostSocket, InsertError, Parsed, Scratch, table};
 use crate::abi::{
-    ConfigFlags, DropReason, Endpoint, Flow, FlowKey, Scope, Sent, Stamp, TargetKind, Transport, Word, generation,
+    ConfigFlags, DropReason, Endpoint, Flow, FlowKey, RingSlot, Scope, Sent, Stamp, TargetKind, Transport, Word,
+    generation,
 };
 use crate::flow::{ATTEMPTS, PortRange};
 use crate::wire::{Be16, Kind};
@@ -94,19 +96,30 @@ pub(super) struct NewFlow<F: Family> {
     pub(super) owner: Stamp,
 }
 
+impl<F: Family> Default for NewFlow<F> {
+    fn default() -> Self {
+        let (src, dst) = (F::Addr::default(), F::Addr::default());
+        let (sport, dport, owner) = (Be16::ZERO, Be16::ZERO, Stamp::default());
+        Self { src, sport, dst, dport, forward: Leg::HOST, back: Leg::HOST, owner }
+    }
+}
+
 impl<F: Family> NewFlow<F> {
-    /// A flow that is not translated and rests on its endpoints alone.
+    /// Becomes a flow that is not translated and rests on its endpoints alone.
     #[inline(always)]
-    pub(super) fn plain(key: &FlowKey<F::Addr>, forward: Leg, back: Leg) -> Self {
-        Self {
-            src: key.src,
-            sport: key.sport,
-            dst: key.dst,
-            dport: key.dport,
-            forward,
-            back,
-            owner: Stamp { slot: generation::ALWAYS, generation: 0 },
-        }
+    pub(super) fn set(&mut self, key: &FlowKey<F::Addr>, forward: Leg, back: Leg) {
+        (self.src, self.sport) = (key.src, key.sport);
+        (self.dst, self.dport) = (key.dst, key.dport);
+        (self.forward, self.back) = (forward, back);
+        self.owner = Stamp { slot: generation::ALWAYS, generation: 0 };
+    }
+
+    /// Leads to the container port of a publish, and rests on that too.
+    #[inline(always)]
+    pub(super) fn publish(&mut self, rule: &Published<'_>) {
+        self.dst = F::address_of(rule.endpoint);
+        self.dport = Be16::new(rule.port);
+        self.owner = rule.stamp;
     }
 
     /// The slot of the endpoint that it is counted for: who opens it, else whom it leads to.
@@ -132,7 +145,7 @@ pub(super) fn make<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &Flow
 #[inline(always)]
 fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> Result<(), DropReason> {
     let mut scratch = env.scratch().ok_or(DropReason::Internal)?;
-    let Scratch { flow, new, .. } = &mut *scratch;
+    let Scratch { flow, new, ring, .. } = &mut *scratch;
     let scope = new.forward.scope();
     flow.payer = new.payer();
     if env.confirmed(flow.payer) >= u64::from(env.config().flow_limit) {
@@ -146,12 +159,12 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     flow.other = *key;
     flow.source_generation = new.forward.generation;
     new.back.write(env, flow);
-    let mut reply = FlowKey::new(scope, key.proto, new.dst, new.dport, new.src, new.sport);
+    flow.key = FlowKey::new(scope, key.proto, new.dst, new.dport, new.src, new.sport);
     // A container that leaves with an address of its own shares the ports of that with nobody.
     let is_shared = !new.forward.leaves() || env.config().flags & ConfigFlags::REACHABLE == 0 || env.is_local(new.src);
-    reserve(env, &mut reply, flow, is_shared && parsed.l4.has_free_ports(), is_shared)?;
+    reserve(env, flow, is_shared && parsed.l4.has_free_ports(), is_shared)?;
 
-    flow.other = reply;
+    flow.other = flow.key;
     flow.key = *key;
     flow.is_reply = 0;
     flow.packets = 1;
@@ -160,10 +173,10 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
         flow.sent = Sent::default().after(&parsed.l4, parsed.payload_len());
     }
     flow.source_generation = new.back.generation;
-    (flow.address_delta, flow.port_delta) = deltas(key, &reply);
+    (flow.address_delta, flow.port_delta) = deltas(key, &flow.other);
     new.forward.write(env, flow);
     flow.mtu = mtu;
-    complete(env, flow, alive)
+    complete(env, flow, ring, alive)
 }
 
 /// An R entry without a past, of a flow that is being made.
@@ -178,13 +191,12 @@ pub(super) fn begin<F: Family, E: Env<F>>(env: &E, flow: &mut Flow<F::Addr>, ali
     flow.sent = Sent::default();
 }
 
-/// Inserts the R entry of the flow whose original key is `flow.other`, under the key `reply` or, if its port is taken and
+/// Inserts the R entry of the flow whose original key is `flow.other`, under the key `flow.key` or, if its port is taken and
 /// another will do, the next that is free: inserting it is the allocation. `is_shared`: the host and others have ports of
 /// the same address.
 #[inline(always)]
 pub(super) fn reserve<F: Family, E: Env<F>>(
     env: &E,
-    reply: &mut FlowKey<F::Addr>,
     flow: &mut Flow<F::Addr>,
     has_choice: bool,
     is_shared: bool,
@@ -197,14 +209,13 @@ pub(super) fn reserve<F: Family, E: Env<F>>(
             if !has_choice {
                 break;
             }
-            reply.dport = Be16::new(range.candidate(seed, attempt - 1));
+            flow.key.dport = Be16::new(range.candidate(seed, attempt - 1));
         }
-        if is_shared && reply.scope == Scope::Uplink as u16 && !may_use(env, reply, &range) {
+        if is_shared && flow.key.scope == Scope::Uplink as u16 && !may_use(env, &flow.key, &range) {
             continue;
         }
-        (flow.address_delta, flow.port_delta) = deltas(reply, &flow.other);
-        flow.key = *reply;
-        match env.insert(reply, flow) {
+        (flow.address_delta, flow.port_delta) = deltas(&flow.key, &flow.other);
+        match env.insert(&flow.key, flow) {
             Ok(()) => return Ok(()),
             Err(InsertError::Exists) => {}
             Err(InsertError::Full) => return Err(DropReason::TableFull),
@@ -215,8 +226,13 @@ pub(super) fn reserve<F: Family, E: Env<F>>(
 
 /// Inserts the O entry, which `flow` is, and lets both live.
 #[inline(always)]
-pub(super) fn complete<F: Family, E: Env<F>>(env: &E, flow: &mut Flow<F::Addr>, alive: Word) -> Result<(), DropReason> {
-    match table::complete(env, flow, alive) {
+pub(super) fn complete<F: Family, E: Env<F>>(
+    env: &E,
+    flow: &mut Flow<F::Addr>,
+    ring: &mut RingSlot<F::Addr>,
+    alive: Word,
+) -> Result<(), DropReason> {
+    match table::complete(env, flow, ring, alive) {
         Ok(()) => {
             flow.word = alive;
             Ok(())

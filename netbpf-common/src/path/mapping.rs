@@ -50,7 +50,7 @@ fn find_or_make<F: Family, E: Env<F>>(
     generation: u32,
 ) -> Result<(), DropReason> {
     let mut scratch = env.scratch().ok_or(DropReason::Internal)?;
-    let Scratch { new, mapping, .. } = &mut *scratch;
+    let Scratch { new, mapping, ring, .. } = &mut *scratch;
     let original = inner::<F>(key, new.src);
     if let Some(entry) = env.flow(&original) {
         entry.read_into(mapping);
@@ -77,34 +77,35 @@ fn find_or_make<F: Family, E: Env<F>>(
     mapping.target_kind = TargetKind::Endpoint as u8;
     mapping.target = slot;
     mapping.target_generation = generation;
-    let mut reply = outer::<F>(key.proto, new.src, key.sport);
-    match reserve(env, &mut reply, mapping, true, true) {
+    mapping.key = outer::<F>(key.proto, new.src, key.sport);
+    match reserve(env, mapping, true, true) {
         Ok(()) => {}
         // When all ports are mapped, a port that others use towards other machines still serves.
         Err(DropReason::NoPort) => return Ok(()),
         Err(reason) => return Err(reason),
     }
-    mapping.other = reply;
+    mapping.other = mapping.key;
     mapping.key = original;
     mapping.is_reply = 0;
     mapping.source_generation = generation;
     mapping.target_generation = 0;
     mapping.target_kind = TargetKind::Host as u8;
     mapping.target = 0;
-    complete(env, mapping, alive)?;
+    complete(env, mapping, ring, alive)?;
     env.count(Event::MappingMade);
-    new.sport = reply.dport;
+    new.sport = mapping.other.dport;
     Ok(())
 }
 
-/// The flow that a packet opens by way of a mapping, from outside or from a container (RFC 4787 REQ-9); the mapping is
-/// read into `mapping`.
+/// Decides on the flow that a packet opens by way of a mapping, from outside or from a container (RFC 4787 REQ-9); the
+/// mapping is read into `mapping`. Nothing if there is none.
 #[inline(always)]
 pub(super) fn find<F: Family, E: Env<F>>(
     env: &E,
     key: &FlowKey<F::Addr>,
     mapping: &mut Flow<F::Addr>,
-) -> Option<NewFlow<F>> {
+    new: &mut NewFlow<F>,
+) -> Option<()> {
     if env.config().flags & ConfigFlags::MAPPINGS == 0 || !has_mappings(key.proto) {
         return None;
     }
@@ -120,9 +121,7 @@ pub(super) fn find<F: Family, E: Env<F>>(
     }
     let endpoint: &Endpoint = env.endpoint(mapping.target).filter(|e| e.generation == mapping.target_generation)?;
     entry.touch(env.now(), 0);
-    Some(NewFlow {
-        dst: mapping.other.src,
-        dport: mapping.other.sport,
-        ..NewFlow::plain(key, Leg::endpoint(mapping.target, endpoint), Leg::UNKNOWN_WORLD)
-    })
+    new.set(key, Leg::endpoint(mapping.target, endpoint), Leg::UNKNOWN_WORLD);
+    (new.dst, new.dport) = (mapping.other.src, mapping.other.sport);
+    Some(())
 }

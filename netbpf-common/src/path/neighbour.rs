@@ -5,7 +5,7 @@ use super::{Env, Family, Packet, Parsed, V4, V6, World};
 use crate::abi::{DropReason, Endpoint, Event};
 use crate::wire::checksum::pseudo_header;
 use crate::wire::{
-    Address as _, Advertisement, Arp, Ethernet, IcmpV6, Ipv6, Mac, Solicitation, V4Addr, V6Addr, protocol,
+    Address as _, Advertisement, Arp, Ethernet, Icmp, IcmpV6, Ipv6, Mac, Solicitation, V4Addr, V6Addr, protocol,
 };
 
 /// Answers a container's ARP request for the gateway or for a neighbour. A probe or announcement
@@ -67,8 +67,7 @@ fn advertise<E: Env<V6>, P: Packet>(
     asker: &Endpoint,
 ) -> Result<(), DropReason> {
     let (ip, at) = (&parsed.ip, parsed.l4_at());
-    // The least of these messages is a router solicitation.
-    let kind: u8 = packet.read(at).ok_or(DropReason::Malformed)?;
+    let Icmp { kind, .. } = packet.read(at).ok_or(DropReason::Malformed)?;
     if kind != IcmpV6::NEIGHBOUR_SOLICITATION {
         let asks = matches!(kind, IcmpV6::ROUTER_SOLICITATION | IcmpV6::LISTENER_DONE | IcmpV6::LISTENER_REPORT);
         let reports = matches!(kind, IcmpV6::LISTENER_QUERY..=IcmpV6::LISTENER_DONE);

@@ -15,6 +15,8 @@ pub struct Parsed<F: Family> {
     pub ip: Ip<F::Addr>,
     /// The transport header.
     pub l4: L4,
+    /// The key of the flow that the packet is of, or that it is an error about.
+    pub key: FlowKey<F::Addr>,
 }
 
 impl<F: Family> Parsed<F> {
@@ -24,9 +26,9 @@ impl<F: Family> Parsed<F> {
         self.ip.payload_at(Ethernet::LEN)
     }
 
-    /// The key of the packet's flow.
+    /// The key of the packet itself.
     #[inline(always)]
-    pub fn key(&self, scope: Scope) -> FlowKey<F::Addr> {
+    pub fn own_key(&self, scope: Scope) -> FlowKey<F::Addr> {
         let Ports { sport, dport } = self.l4.ports;
         FlowKey::new(scope, self.ip.proto, self.ip.src, sport, self.ip.dst, dport)
     }
@@ -52,7 +54,8 @@ impl<F: Family> Parsed<F> {
 
 impl<F: Family> Default for Parsed<F> {
     fn default() -> Self {
-        Self { ethernet: Ethernet::default(), ip: Ip::default(), l4: L4::new(Kind::Other, Ports::default()) }
+        let l4 = L4::new(Kind::Other, Ports::default());
+        Self { ethernet: Ethernet::default(), ip: Ip::default(), l4, key: FlowKey::default() }
     }
 }
 
@@ -78,7 +81,8 @@ fn read<F: Family, P: Packet>(packet: &mut P, parsed: &mut Parsed<F>) -> u32 {
 
 #[inline(always)]
 fn headers<F: Family, P: Packet>(packet: &mut P, parsed: &mut Parsed<F>) -> Outcome<()> {
-    let ip = F::parse(packet, Ethernet::LEN)?;
+    F::parse(packet, Ethernet::LEN, &mut parsed.ip)?;
+    let ip = &parsed.ip;
     let at = ip.payload_at(Ethernet::LEN);
     let mut l4 = match ip.part {
         Part::Later => L4::new(Kind::Fragment, Ports::default()),
@@ -97,7 +101,7 @@ fn headers<F: Family, P: Packet>(packet: &mut P, parsed: &mut Parsed<F>) -> Outc
         let found = options(packet, at, u32::from(l4.header_len));
         (l4.mss_at, l4.scale) = ((found >> 8) as u8, found as u8);
     }
-    (parsed.ip, parsed.l4) = (ip, l4);
+    parsed.l4 = l4;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::family::IcmpError;
 use super::refusal::Refusal;
-use super::{Env, Family, Packet, Parsed, Part, Verdict};
+use super::{Env, Family, Packet, Parsed, Part};
 use crate::abi::Event;
 use crate::wire::checksum::pseudo_header;
 use crate::wire::{Address as _, Be16, Ethernet, Icmp, Kind, Mac, QUOTED_PAYLOAD, Tcp, protocol, tcp_flags};
@@ -17,7 +17,8 @@ pub(super) struct Teller<A> {
     pub(super) from: Mac,
 }
 
-/// Turns the packet into the answer its sender gets, which then takes the way `back`, or drops it.
+/// Turns the packet into the answer its sender gets, which then takes the way `back`, or drops it. A
+/// [`code`](super::refusal::code), as `back` is.
 #[inline(always)]
 pub(super) fn refuse<F: Family, E: Env<F>, P: Packet>(
     env: &E,
@@ -25,8 +26,8 @@ pub(super) fn refuse<F: Family, E: Env<F>, P: Packet>(
     parsed: &Parsed<F>,
     refusal: Refusal,
     teller: &Teller<F::Addr>,
-    back: Verdict,
-) -> Verdict {
+    back: u64,
+) -> u64 {
     let answerable = match refusal {
         Refusal::Drop(_) => false,
         // No error about an error, nor about a fragment that is not the first (RFC 1122 section 3.2.2).
@@ -40,7 +41,7 @@ pub(super) fn refuse<F: Family, E: Env<F>, P: Packet>(
         env.count_drop(refusal.reason());
         back
     } else {
-        Verdict::Drop(refusal.reason())
+        Refusal::Drop(refusal.reason()).code()
     }
 }
 

@@ -17,10 +17,15 @@ use crate::wire::Kind;
 const SWAPS: u32 = 4;
 
 /// Makes a flow whose R entry has been inserted, with the unborn word that `flow` carries, which is to be
-/// its O entry: inserts that, lets both live, and gives the flow a place in the ring. If another CPU has made one with
+/// its O entry: inserts that, lets both live, and gives the flow a place in the ring, by way of `ring`. If another CPU has made one with
 /// the same key, or the table is full, the R entry is taken back.
 #[inline(always)]
-pub fn complete<F: Family, E: Env<F>>(env: &E, flow: &Flow<F::Addr>, alive: Word) -> Result<(), InsertError> {
+pub fn complete<F: Family, E: Env<F>>(
+    env: &E,
+    flow: &Flow<F::Addr>,
+    ring: &mut RingSlot<F::Addr>,
+    alive: Word,
+) -> Result<(), InsertError> {
     let original = &flow.key;
     env.insert(original, flow).inspect_err(|_| env.remove(&flow.other))?;
     // Whoever sees the flow alive sees all that was written before, in whatever order that was.
@@ -31,8 +36,9 @@ pub fn complete<F: Family, E: Env<F>>(env: &E, flow: &Flow<F::Addr>, alive: Word
     }
     env.count(Event::FlowMade);
     if alive.life() == Life::Half {
-        let oldest = env.exchange_ring(flow.payer, &RingSlot { original: *original, word: alive });
-        evict(env, &oldest);
+        (ring.original, ring.word) = (*original, alive);
+        env.exchange_ring(flow.payer, ring);
+        evict(env, ring);
     } else {
         env.count_confirmed(flow.payer, 1);
     }

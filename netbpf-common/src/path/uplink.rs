@@ -3,16 +3,16 @@
 use super::apply::deltas;
 use super::decide::{carry, is_for_host_too, survives_hop, verdict};
 use super::follow::{answers, follow, opens};
-use super::make::{Leg, NewFlow, make};
+use super::make::{Leg, make};
 use super::refusal::{Refusal, checked, code, split};
 use super::refuse::{Teller, refuse};
 use super::{
-    Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, Translation, V4, V6, Verdict, apply, errors, fragments,
-    mapping, parse, publish,
+    Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, Scratch, Translation, V4, V6, Verdict, apply, errors,
+    fragments, mapping, parse, publish,
 };
 use crate::abi::{ConfigFlags, DropReason, FlowKey, GatewayMode, Scope, Transport};
 use crate::flow::PortRange;
-use crate::wire::{Address, Be16, Ethernet, Kind};
+use crate::wire::{Address, Ethernet, Kind};
 
 /// TC ingress of an uplink. What is not ours passes on untouched: tagged frames and frames for
 /// another MAC too, and malformed ones, which the host's stack judges.
@@ -22,55 +22,56 @@ pub fn uplink<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdi
         return Verdict::Pass;
     }
     let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Pass };
-    match ethernet.ethertype {
+    let code = match ethernet.ethertype {
         Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
         Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet),
-        _ => Verdict::Pass,
-    }
+        _ => code::PASS,
+    };
+    verdict(env, code, ethernet.ethertype)
 }
 
+/// An IP packet of either family. A [`code`].
 #[inline(always)]
-fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> Verdict {
-    let Some(mut parsed) = env.parsed() else { return Verdict::Drop(DropReason::Internal) };
+fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> u64 {
+    let Some(mut parsed) = env.parsed() else { return Refusal::Drop(DropReason::Internal).code() };
     match parse::<F, P>(packet, ethernet, &mut parsed) {
         Ok(()) => {}
-        Err(DropReason::TinyFragment) => return tiny::<F, P, E>(packet, env),
-        Err(_) => return Verdict::Pass,
+        Err(DropReason::TinyFragment) => return tiny(env, &parsed),
+        Err(_) => return code::PASS,
     }
     if env.is_virtual(parsed.ip.src) {
         // To the host's sockets it would look as if it came from the address that this one stands for.
-        return Verdict::Drop(DropReason::Martian);
+        return Refusal::Drop(DropReason::Martian).code();
     }
     // The host's stack knows what to do with options; source routing is not for containers.
     if parsed.ip.dst.is_loopback() || F::has_options(&parsed.ip) {
-        return Verdict::Pass;
+        return code::PASS;
     }
     let code = env.forget(Refusal::either(route(packet, env, &mut parsed)));
     match Refusal::or(code) {
-        Ok(code) => verdict(env, code),
+        Ok(code) => code,
         // The connection is no more, and no socket of the host has it: its stack says so.
         Err(Refusal::Reset) => {
             env.count_drop(DropReason::StaleFlow);
-            Verdict::Pass
+            code::PASS
         }
         // Its sender may be anybody: no more than some of these a second.
         Err(refusal @ Refusal::Icmp(_)) if P::HAS_ETHERNET && env.may_multiply(0) => {
             let (gateway, ethernet) = (asked(env, packet.ifindex(), parsed.ip.dst), parsed.ethernet);
-            let back = Verdict::Device { ifindex: packet.ifindex() };
+            let back = code::DEVICE | u64::from(packet.ifindex());
             refuse(env, packet, &parsed, refusal, &Teller { gateway, to: ethernet.src, from: ethernet.dst }, back)
         }
-        Err(refusal) => Verdict::Drop(refusal.reason()),
+        Err(refusal) => Refusal::Drop(refusal.reason()).code(),
     }
 }
 
 /// A first fragment without a whole transport header. No stack makes one, and it would hide from who looks at ports (RFC
 /// 1858 section 3).
 #[inline(always)]
-fn tiny<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E) -> Verdict {
-    match F::read(packet, Ethernet::LEN) {
-        Ok(ip) if env.is_local(ip.dst) || is_reachable(env, ip.dst) => Verdict::Drop(DropReason::TinyFragment),
-        _ => Verdict::Pass,
-    }
+fn tiny<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> u64 {
+    let dst = parsed.ip.dst;
+    let is_ours = env.is_local(dst) || is_reachable(env, dst);
+    if is_ours { Refusal::Drop(DropReason::TinyFragment).code() } else { code::PASS }
 }
 
 #[inline(always)]
@@ -84,23 +85,26 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
         return Ok(code::PASS);
     };
     let Some(may_open) = concerns_us(env, parsed) else { return Ok(code::PASS) };
-    let Some(key) = errors::key_of(env, packet, parsed, Scope::Uplink) else { return Ok(code::PASS) };
-    if !follow(env, parsed, &key, 0)? {
-        if parsed.l4.kind == Kind::Error && errors::is_ours(env, &key) {
+    if errors::find_key(env, packet, parsed, Scope::Uplink).is_none() {
+        return Ok(code::PASS);
+    }
+    let (parsed, key) = (&*parsed, &parsed.key);
+    if !follow(env, parsed, key, 0)? {
+        if parsed.l4.kind == Kind::Error && errors::is_ours(env, key) {
             return Err(DropReason::IcmpError.into());
         }
-        if !may_open || !plan(env, parsed, &key) {
+        if !may_open || !plan(env, parsed, key) {
             return Ok(code::PASS);
         }
         // A packet that cannot take the way of the flow it opens opens none.
         survives_hop(parsed)?;
-        checked(env.forget(make(env, parsed, &key)))?;
+        checked(env.forget(make(env, parsed, key)))?;
     }
     fragments::follow_first(env, packet, parsed, Scope::Uplink, held)?;
-    let carried = carry(env, packet, parsed, &key)?;
+    let carried = carry(env, packet, parsed, key)?;
     match split(carried) {
         (code::PEER, ifindex) if P::HAS_ETHERNET && is_for_host_too(parsed) => {
-            if share(env, packet, parsed, &key, ifindex) { Ok(code::PASS) } else { Err(DropReason::Internal.into()) }
+            if share(env, packet, parsed, key, ifindex) { Ok(code::PASS) } else { Err(DropReason::Internal.into()) }
         }
         _ => Ok(carried),
     }
@@ -199,21 +203,16 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
     }
     let Some(rule) = publish::find(env, key.dst, transport, key.dport.get()) else {
         let Some(mut scratch) = env.scratch() else { return false };
-        let Some(new) = mapping::find(env, key, &mut scratch.mapping) else { return false };
-        scratch.new = new;
-        return true;
+        let Scratch { new, mapping, .. } = &mut *scratch;
+        return mapping::find(env, key, mapping, new).is_some();
     };
     let Some(network) = env.network(rule.endpoint.network) else { return false };
     if F::subnet_of(network).contains(key.src) {
         return false;
     }
     let Some(mut scratch) = env.scratch() else { return false };
-    scratch.new = NewFlow {
-        dst: F::address_of(rule.endpoint),
-        dport: Be16::new(rule.port),
-        owner: rule.stamp,
-        ..NewFlow::plain(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::UNKNOWN_WORLD)
-    };
+    scratch.new.set(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::UNKNOWN_WORLD);
+    scratch.new.publish(&rule);
     true
 }
 
@@ -234,6 +233,7 @@ fn plan_direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<
         return false;
     }
     let Some(mut scratch) = env.scratch() else { return false };
-    scratch.new = NewFlow { dst: own, ..NewFlow::plain(key, Leg::endpoint(slot, endpoint), Leg::UNKNOWN_WORLD) };
+    scratch.new.set(key, Leg::endpoint(slot, endpoint), Leg::UNKNOWN_WORLD);
+    scratch.new.dst = own;
     true
 }

@@ -330,21 +330,20 @@ impl<F: Tables> Env<F> for Maps {
     }
 
     #[inline(always)]
-    fn exchange_ring(&self, payer: u32, slot: &RingSlot<F::Addr>) -> RingSlot<F::Addr> {
+    fn exchange_ring(&self, payer: u32, slot: &mut RingSlot<F::Addr>) {
         let share = payer & self.config.share_mask;
-        let Some(head) = RING_HEAD.get_ptr_mut(1 + F::FIRST_SHARE + share) else { return RingSlot::default() };
-        // SAFETY: this CPU's own counter.
-        let turn = unsafe {
-            *head += 1;
-            *head as u32
-        };
-        let position = share * (self.config.ring_mask + 1) + (turn & self.config.ring_mask);
-        let Some(place) = F::ring().get_ptr_mut(position) else { return RingSlot::default() };
-        // SAFETY: this CPU's own ring.
-        unsafe {
-            let before = *place;
-            *place = *slot;
-            before
+        let turn = RING_HEAD.get_ptr_mut(1 + F::FIRST_SHARE + share).map(|head| {
+            // SAFETY: this CPU's own counter.
+            unsafe {
+                *head += 1;
+                *head as u32
+            }
+        });
+        let position = share * (self.config.ring_mask + 1) + (turn.unwrap_or(0) & self.config.ring_mask);
+        match F::ring().get_ptr_mut(position) {
+            // SAFETY: this CPU's own ring.
+            Some(place) => core::mem::swap(unsafe { &mut *place }, slot),
+            None => *slot = RingSlot::default(),
         }
     }
 

@@ -112,16 +112,16 @@ pub trait Family: Copy + Debug + 'static {
     fn icmp_error(error: IcmpError) -> (u8, u8);
 
     /// Reads the header at `at`, of a packet of which only a part may be there: one that an error quotes.
-    fn read<P: Packet>(packet: &mut P, at: u32) -> Outcome<Ip<Self::Addr>>;
+    fn read<P: Packet>(packet: &mut P, at: u32, ip: &mut Ip<Self::Addr>) -> Outcome<()>;
 
     /// Reads the header at `at`.
     #[inline(always)]
-    fn parse<P: Packet>(packet: &mut P, at: u32) -> Outcome<Ip<Self::Addr>> {
-        let ip = Self::read(packet, at)?;
+    fn parse<P: Packet>(packet: &mut P, at: u32, ip: &mut Ip<Self::Addr>) -> Outcome<()> {
+        Self::read(packet, at, ip)?;
         if at + ip.total_len > packet.frame_len() {
             return Err(DropReason::Malformed);
         }
-        Ok(ip)
+        Ok(())
     }
 
     /// Whether a header has what is not translated.

@@ -43,7 +43,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn read<P: Packet>(packet: &mut P, at: u32) -> Outcome<Ip<V4Addr>> {
+    fn read<P: Packet>(packet: &mut P, at: u32, ip: &mut Ip<V4Addr>) -> Outcome<()> {
         let header: Ipv4 = packet.read(at).ok_or(DropReason::Malformed)?;
         let header_len = header.header_len();
         let total_len = u32::from(header.total_len.get());
@@ -62,7 +62,7 @@ impl Family for V4 {
             (0, true) => Part::First,
             _ => Part::Later,
         };
-        Ok(Ip {
+        *ip = Ip {
             src: header.src,
             dst: header.dst,
             proto: header.protocol,
@@ -74,7 +74,8 @@ impl Family for V4 {
             offset,
             id: Be32::new(u32::from(header.id.get())),
             is_intact: header.sum().fold() == 0xffff,
-        })
+        };
+        Ok(())
     }
 
     #[inline(always)]

@@ -52,12 +52,12 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn read<P: Packet>(packet: &mut P, at: u32) -> Outcome<Ip<V6Addr>> {
+    fn read<P: Packet>(packet: &mut P, at: u32, ip: &mut Ip<V6Addr>) -> Outcome<()> {
         let header: Ipv6 = packet.read(at).ok_or(DropReason::Malformed)?;
         if !header.is_v6() {
             return Err(DropReason::Malformed);
         }
-        let mut ip = Ip {
+        *ip = Ip {
             src: header.src,
             dst: header.dst,
             proto: header.next_header,
@@ -72,14 +72,14 @@ impl Family for V6 {
         };
         if Extension::is(header.next_header) {
             packet.reach(at + LONGEST_HEADER + Tcp::LEN);
-            if let Some(reason) = DropReason::from_u32(extensions(packet, at, &mut ip)) {
+            if let Some(reason) = DropReason::from_u32(extensions(packet, at, ip)) {
                 return Err(reason);
             }
         }
         if ip.total_len < ip.header_len || u32::from(ip.offset) + ip.total_len - ip.header_len > u32::from(u16::MAX) {
             return Err(DropReason::Malformed);
         }
-        Ok(ip)
+        Ok(())
     }
 
     #[inline(always)]
