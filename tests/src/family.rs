@@ -139,7 +139,7 @@ pub trait TestFamily: Family<Addr: Into<IpAddr>> {
 
     /// One of many clients outside.
     #[must_use]
-    fn client(number: u8) -> SocketAddr {
+    fn client(number: u32) -> SocketAddr {
         SocketAddr::new(nth(Self::CLIENTS, number), 40_000)
     }
 }
@@ -247,11 +247,11 @@ const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(a, b, c, d))
 }
 
-/// The address with this last byte, counted from one whose last byte is 0.
+/// An address counted from the first of a prefix.
 #[must_use]
-pub const fn nth(base: IpAddr, number: u8) -> IpAddr {
+pub const fn nth(base: IpAddr, number: u32) -> IpAddr {
     match base {
-        IpAddr::V4(base) => IpAddr::V4(Ipv4Addr::from_bits(base.to_bits() | number as u32)),
+        IpAddr::V4(base) => IpAddr::V4(Ipv4Addr::from_bits(base.to_bits() | number)),
         IpAddr::V6(base) => IpAddr::V6(Ipv6Addr::from_bits(base.to_bits() | number as u128)),
     }
 }

@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use netbpf_common::abi::{PublishKey, PublishedPort, generation, program};
-use netbpf_common::path::V4;
+use netbpf_common::path::{V4, V6};
 use netbpf_user::Settings;
-use netbpf_user::datapath::{Datapath, Run};
+use netbpf_user::datapath::{Datapath, InFamily, Run};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
 use crate::family::TestFamily;
 use crate::fixture::Hook;
+use crate::in_each_family;
 use crate::world::{self, CONTAINERS, PUBLISHES};
 
 /// Bytes of a `__sk_buff` (include/uapi/linux/bpf.h).
@@ -90,13 +91,12 @@ impl Kernel {
             maps.rules.set(publish.rule, publish.rule())?;
             maps.generations.set(generation::FIRST_RULE + publish.rule, world::GENERATION)?;
         }
-        self.fill_tables()
+        in_each_family!(F => self.fill_tables::<F>()).into_iter().collect()
     }
 
-    /// What each family has of its own.
-    fn fill_tables(&self) -> Result<()> {
-        type F = V4;
-        let maps = &self.datapath.maps;
+    /// What a family has of its own.
+    fn fill_tables<F: TestFamily<Addr: InFamily>>(&self) -> Result<()> {
+        let maps = F::Addr::maps(&self.datapath.maps);
         for container in CONTAINERS {
             maps.addresses.set(F::addr(container.ip::<F>()), container.slot)?;
         }
@@ -125,8 +125,13 @@ impl Kernel {
     /// # Errors
     /// When the table cannot be read.
     pub fn forget_flows(&self) -> Result<()> {
-        for (key, _) in self.datapath.maps.flows.entries()? {
-            self.datapath.maps.flows.remove(key)?;
+        in_each_family!(F => self.forget_flows_of::<F>()).into_iter().collect()
+    }
+
+    fn forget_flows_of<F: TestFamily<Addr: InFamily>>(&self) -> Result<()> {
+        let flows = &F::Addr::maps(&self.datapath.maps).flows;
+        for (key, _) in flows.entries()? {
+            flows.remove(key)?;
         }
         Ok(())
     }
@@ -182,8 +187,13 @@ fn devices() -> Result<()> {
         ip(&["link", "set", name, "up"])?;
     }
     routes::<V4>([24, 32])?;
+    routes::<V6>([64, 128])?;
     // Of this namespace: what is written here is seen nowhere else.
-    fs::write("/proc/sys/net/ipv4/conf/netbpf1/forwarding", "1").context("let routes be looked up from netbpf1")
+    for version in ["ipv4", "ipv6"] {
+        let forwarding = format!("/proc/sys/net/{version}/conf/netbpf1/forwarding");
+        fs::write(forwarding, "1").context("let routes be looked up from netbpf1")?;
+    }
+    Ok(())
 }
 
 /// Addresses and routes of a family; `lengths` are those of the uplink's prefix and of one machine's.
@@ -191,11 +201,14 @@ fn routes<F: TestFamily>(lengths: [u8; 2]) -> Result<()> {
     let [uplink, machine] = lengths;
     let prefix = |address: IpAddr, len: u8| format!("{address}/{len}");
     let outside = F::OUTSIDE.to_string();
-    ip(&["address", "add", &prefix(F::HOST, uplink), "dev", "up0"])?;
+    let version = if F::HOST.is_ipv4() { "-4" } else { "-6" };
+    // Nobody else is there who could have the address: it need not be asked for.
+    let address = ["address", "add", &prefix(F::HOST, uplink), "dev", "up0"];
+    ip(&if F::HOST.is_ipv4() { address.to_vec() } else { [&address[..], &["nodad"]].concat() })?;
     ip(&["neighbour", "add", &outside, "lladdr", &mac(world::OUTSIDE_MAC), "dev", "up0"])?;
-    ip(&["route", "add", "default", "via", &outside, "dev", "up0"])?;
-    ip(&["route", "add", &prefix(F::BEHIND_FOREIGN, machine), "dev", "other0"])?;
-    ip(&["route", "add", "blackhole", &prefix(F::BLACKHOLE, machine)])
+    ip(&[version, "route", "add", "default", "via", &outside, "dev", "up0"])?;
+    ip(&[version, "route", "add", &prefix(F::BEHIND_FOREIGN, machine), "dev", "other0"])?;
+    ip(&[version, "route", "add", "blackhole", &prefix(F::BLACKHOLE, machine)])
 }
 
 fn mac(mac: [u8; 6]) -> String {

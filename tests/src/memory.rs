@@ -401,7 +401,7 @@ impl<'a, F: TestFamily> Env<F> for &'a Memory {
     }
 
     fn virtual_address(&self, index: u32) -> F::Addr {
-        F::addr(nth(F::VIRTUAL, index as u8))
+        F::addr(nth(F::VIRTUAL, index))
     }
 
     fn published(&self, port_index: u32) -> PublishedPort {
@@ -442,11 +442,11 @@ impl<'a, F: TestFamily> Env<F> for &'a Memory {
         Some(memory.of::<F>().parsed.borrow_mut())
     }
 
-    fn exchange_ring(&self, payer: u32, slot: &RingSlot<F::Addr>) -> RingSlot<F::Addr> {
+    fn exchange_ring(&self, payer: u32, slot: &mut RingSlot<F::Addr>) {
         let mut rings = self.of::<F>().rings.borrow_mut();
         let ring = &mut rings[(payer & self.config.share_mask) as usize];
         ring.push_back(*slot);
-        ring.pop_front().expect("one more than before")
+        *slot = ring.pop_front().expect("one more than before");
     }
 
     fn remember(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
@@ -490,5 +490,5 @@ impl<'a, F: TestFamily> Env<F> for &'a Memory {
 /// The virtual index of a virtual address.
 fn index_of<F: TestFamily>(address: F::Addr) -> Option<u32> {
     let index = address.low() & 0xff;
-    (address == F::addr(nth(F::VIRTUAL, index as u8))).then_some(index)
+    (address == F::addr(nth(F::VIRTUAL, index))).then_some(index)
 }

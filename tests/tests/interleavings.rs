@@ -1,6 +1,7 @@
 //! Tier 0: packets of all sides, restarts of containers, publishes, routes and time in any order. Flows
 //! stay whole, and lead to nobody they were not made for.
 
+use netbpf_common::path::{V4, V6};
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::instance::{Happening, Instance, PORTS, SECONDS, SERVICES, SPEECHES, addresses, senders};
@@ -43,10 +44,19 @@ fn happenings<F: TestFamily>() -> impl Strategy<Value = Happening> {
 }
 
 fn flows_are_whole_and_lead_to_nobody_else_whatever_happens<F: TestFamily>() {
+    check(happenings::<F>);
+}
+
+#[test]
+fn flows_of_both_families_in_one_instance_are_whole_too() {
+    check(|| prop_oneof![happenings::<V4>(), happenings::<V6>()]);
+}
+
+fn check<S: Strategy<Value = Happening>>(happenings: impl Fn() -> S) {
     // What fails is written down as a fixture, not as a seed.
     let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(
-        happenings in vec(happenings::<F>(), 1..120),
+        happenings in vec(happenings(), 1..120),
         ring in select(vec![2, 8, RING]),
         capacity in select(vec![7, 16, usize::MAX]),
     )| {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use netbpf_common::abi::{DropReason, Event, Life};
-use netbpf_common::path::{V4, Verdict};
+use netbpf_common::path::{V4, V6, Verdict};
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::journey::{Speech, answer, collect, flows, frame_on, link_on, travel};
@@ -44,6 +44,23 @@ fn a_container_with_as_many_confirmed_flows_as_it_may_have_opens_no_more_and_the
     assert_eq!(collect(&memory), 4);
     assert!(memory.confirmed.borrow().values().all(|count| *count == 0), "{:?}", memory.confirmed);
     Talk::of(&memory, C1, 30_000, F::SERVER).establish(Speech::Udp);
+}
+
+#[test]
+fn flows_of_both_families_count_for_one_container() {
+    let mut memory = Memory::new(64);
+    memory.config.flow_limit = 2;
+    for server in [V4::SERVER, V6::SERVER] {
+        Talk::of(&memory, C1, 20_000, server).establish(Speech::Udp);
+    }
+    assert_eq!(memory.confirmed.borrow()[&C1.slot], 2);
+    for server in [V4::SERVER, V6::SERVER] {
+        let refused = Talk::of(&memory, C1, 20_001, server).say(Speech::Udp);
+        assert_exhausted(&memory, C1, &refused, DropReason::FlowLimit);
+    }
+    memory.sleep(121);
+    assert_eq!(collect(&memory), 2);
+    assert_eq!(memory.confirmed.borrow()[&C1.slot], 0);
 }
 
 fn only_confirmed_flows_count<F: TestFamily>() {

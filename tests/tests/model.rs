@@ -77,7 +77,7 @@ fn search(conditions: Conditions, scenario: Scenario, schedules: usize) {
 #[track_caller]
 fn ask<F: Pooled>(
     cpu: &Cpu,
-    number: u8,
+    number: u32,
     service: SocketAddr,
     speech: Speech,
     may_reach: &[(Container, u16)],
@@ -99,7 +99,7 @@ fn ask<F: Pooled>(
 /// What a container answers to what it saw of a client: back by the service that was asked, or, if that flow
 /// is no more, as a question of its own to the same address and port.
 #[track_caller]
-fn reply<F: Pooled>(cpu: &Cpu, number: u8, service: SocketAddr, container: Container, seen: Tuple, speech: Speech) {
+fn reply<F: Pooled>(cpu: &Cpu, number: u32, service: SocketAddr, container: Container, seen: Tuple, speech: Speech) {
     let replied = Talk::server_of(cpu, container, seen).say(speech);
     if replied.way_back().is_none() {
         return;
@@ -117,27 +117,27 @@ fn assert_sound(arrival: &Arrival) {
     assert!(is_header_sound(&arrival.bytes) && is_transport_sound(&arrival.bytes), "a checksum: {arrival:?}");
 }
 
-fn original<F: Pooled>(number: u8, service: SocketAddr, speech: Speech) -> FlowKey<F::Addr> {
+fn original<F: Pooled>(number: u32, service: SocketAddr, speech: Speech) -> FlowKey<F::Addr> {
     Tuple::new(speech, F::client(number), service).key::<F>(Scope::Uplink)
 }
 
 const AT_DNS: &[(Container, u16)] = &[(C2, 53)];
 const AT_WEB: &[(Container, u16)] = &[(C1, 80)];
 
-fn ask_dns<F: Pooled>(cpu: &Cpu, number: u8) -> Option<Tuple> {
+fn ask_dns<F: Pooled>(cpu: &Cpu, number: u32) -> Option<Tuple> {
     ask::<F>(cpu, number, F::DNS, Speech::Udp, AT_DNS)
 }
 
-fn ask_web<F: Pooled>(cpu: &Cpu, number: u8) -> Option<Tuple> {
+fn ask_web<F: Pooled>(cpu: &Cpu, number: u32) -> Option<Tuple> {
     ask::<F>(cpu, number, F::WEB, Speech::SYN, AT_WEB)
 }
 
-fn reply_dns<F: Pooled>(cpu: &Cpu, number: u8, seen: Tuple) {
+fn reply_dns<F: Pooled>(cpu: &Cpu, number: u32, seen: Tuple) {
     reply::<F>(cpu, number, F::DNS, C2, seen, Speech::Udp);
 }
 
 /// A flow that its client has confirmed.
-fn establish_dns<F: Pooled>(cpu: &Cpu, number: u8) -> Tuple {
+fn establish_dns<F: Pooled>(cpu: &Cpu, number: u32) -> Tuple {
     let seen = ask_dns::<F>(cpu, number).expect("delivered");
     reply_dns::<F>(cpu, number, seen);
     ask_dns::<F>(cpu, number).expect("delivered");

@@ -107,7 +107,7 @@ fn main() -> Result<()> {
         let info = info?;
         let name = info.name_as_str().unwrap_or_default().to_owned();
         if program::SOCKET.contains(&name.as_str())
-            || [program::EGRESS, program::UPLINK, program::HOST, program::COLLECT].contains(&name.as_str())
+            || [program::EGRESS, program::UPLINK, program::HOST, program::COLLECT_V4].contains(&name.as_str())
         {
             // Eight bytes per instruction (include/uapi/linux/bpf.h).
             let instructions = info.size_translated().unwrap_or(0) / 8;
@@ -149,12 +149,12 @@ fn collecting() -> Result<()> {
         keys.extend([original, reply]);
         flows.extend([flow, back]);
         if keys.len() >= 8192 || number + 1 == MILLION {
-            maps.flows.set_all(&keys, &flows)?;
+            maps.v4.flows.set_all(&keys, &flows)?;
             keys.clear();
             flows.clear();
         }
     }
-    ensure!(maps.flows.count()? == 2 * MILLION as usize, "the table holds them all");
+    ensure!(maps.v4.flows.count()? == 2 * MILLION as usize, "the table holds them all");
 
     let neighbours = Ethernet { from: C1.mac, to: C2.mac }.datagram(
         SocketAddr::new(C1.ip::<F>(), 20_000),
@@ -182,7 +182,7 @@ fn collecting() -> Result<()> {
         let started = Instant::now();
         let collected = (|| {
             let mut collected = 0;
-            maps.flows.each(|keys, flows| {
+            maps.v4.flows.each(|keys, flows| {
                 let originals = keys.iter().zip(flows).filter(|(_, flow)| flow.is_reply == 0);
                 let originals: Vec<_> = originals.map(|(key, _)| *key).collect();
                 collected += kernel.datapath.collect(&originals)?;
@@ -233,7 +233,7 @@ fn pair(kernel: &Kernel, scope: Scope, from: SocketAddr, to: IpAddr, ports: [u16
             target_kind: way.kind as u8,
             ..Flow::default()
         };
-        kernel.datapath.maps.flows.set(key(port), flow)?;
+        kernel.datapath.maps.v4.flows.set(key(port), flow)?;
     }
     Ok(())
 }

@@ -258,8 +258,8 @@ impl<'a, F: Pooled> Env<F> for &'a Cpu {
         Env::<F>::parsed(&&cpu.own)
     }
 
-    fn exchange_ring(&self, payer: u32, slot: &RingSlot<F::Addr>) -> RingSlot<F::Addr> {
-        Env::<F>::exchange_ring(&&self.own, payer, slot)
+    fn exchange_ring(&self, payer: u32, slot: &mut RingSlot<F::Addr>) {
+        Env::<F>::exchange_ring(&&self.own, payer, slot);
     }
 
     fn remember(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
