@@ -12,8 +12,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_clone_redirect, bpf_csum_update, bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_set_retval, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail,
-    bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_redirect_peer, bpf_set_retval, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_proto,
+    bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::{SockAddrContext, TcContext};
 use bytemuck::Pod;
@@ -41,15 +41,6 @@ static IPV6_CHECKSUM_FLAG: u64 = 0;
 fn ipv6_flag() -> u64 {
     // SAFETY: a static; volatile, since the agent sets it in the object.
     unsafe { (&raw const IPV6_CHECKSUM_FLAG).read_volatile() }
-}
-
-/// Whether the kernel knows [`IPV6`]: it answers EINVAL to flags that it does not know.
-#[inline(always)]
-pub(crate) fn knows_ipv6_flag(ctx: &TcContext) -> bool {
-    const EINVAL: i64 = 22;
-    // SAFETY: the context is the hook's.
-    let result = unsafe { bpf_l4_csum_replace(ctx.as_ptr().cast(), 0, 0, 0, IPV6 | u64::from(BPF_F_PSEUDO_HDR)) };
-    result as i64 != -EINVAL
 }
 
 /// A TC skb.
@@ -236,6 +227,21 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn change_header<F: Family>(&mut self, header: &F::Header) -> Option<()> {
+        // SAFETY: the skb is valid.
+        let result = unsafe { bpf_skb_change_proto(self.skb, F::ETHERTYPE.raw(), 0) };
+        if result < 0 {
+            return None;
+        }
+        let (header, len) = (core::ptr::from_ref(header).cast(), size_of::<F::Header>() as u32);
+        // SAFETY: the skb is valid, and the header as long as this.
+        let result = unsafe {
+            bpf_skb_store_bytes(self.skb.cast(), Ethernet::LEN, header, len, u64::from(BPF_F_RECOMPUTE_CSUM))
+        };
+        if result < 0 { None } else { Some(()) }
+    }
+
+    #[inline(always)]
     fn resize(&mut self, len: u32) -> Option<()> {
         // SAFETY: the skb is valid.
         let result = unsafe { bpf_skb_change_tail(self.skb, len, 0) };
@@ -368,6 +374,12 @@ impl Packet for Bare {
     #[inline(always)]
     fn receive_again(&mut self) -> Option<()> {
         self.skb.receive_again()
+    }
+
+    #[inline(always)]
+    fn change_header<F: Family>(&mut self, header: &F::Header) -> Option<()> {
+        // Without its Ethernet header the kernel would take it for something else.
+        if self.framed { self.skb.change_header::<F>(header) } else { None }
     }
 
     #[inline(always)]

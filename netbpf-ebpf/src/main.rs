@@ -13,21 +13,36 @@ mod socket;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::macros::classifier;
+use aya_ebpf::macros::{classifier, map};
+use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
-use netbpf_common::abi::{COLLECT_KEYS, Event, FlowKey};
+use netbpf_common::abi::{COLLECT_KEYS, DropReason, Event, FlowKey, program};
 use netbpf_common::path::{self, Packet as _, V4, V6, Verdict, World as _};
 
 use crate::ctx::{Bare, Skb, redirect, redirect_neighbour, redirect_peer};
 use crate::maps::{Maps, Tables};
+
+/// The parts of the paths that are for IPv6: what [`Verdict::HandOver`] leads to, in the order of
+/// [`program::PARTS`].
+#[map]
+static PARTS: ProgramArray = ProgramArray::with_max_entries(program::PARTS.len() as u32, 0);
 
 /// TC ingress of each endpoint's host-side device: all that a container sends.
 #[classifier]
 pub(crate) fn egress(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
-    let verdict = path::egress(&mut skb, &maps);
+    let verdict = path::egress_v4(&mut skb, &maps);
+    hand_over(&ctx, verdict, 0);
+    enact(&ctx, &mut skb, &maps, verdict, "egress")
+}
+
+#[classifier]
+pub(crate) fn egress_v6(ctx: TcContext) -> i32 {
+    let mut skb = Skb::new(&ctx);
+    let maps = Maps::new(ctx.as_ptr());
+    let verdict = path::egress_v6(&mut skb, &maps);
     enact(&ctx, &mut skb, &maps, verdict, "egress")
 }
 
@@ -36,7 +51,16 @@ pub(crate) fn egress(ctx: TcContext) -> i32 {
 pub(crate) fn uplink(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
-    let verdict = path::uplink(&mut skb, &maps);
+    let verdict = path::uplink_v4(&mut skb, &maps);
+    hand_over(&ctx, verdict, 1);
+    enact(&ctx, &mut skb, &maps, verdict, "uplink")
+}
+
+#[classifier]
+pub(crate) fn uplink_v6(ctx: TcContext) -> i32 {
+    let mut skb = Skb::new(&ctx);
+    let maps = Maps::new(ctx.as_ptr());
+    let verdict = path::uplink_v6(&mut skb, &maps);
     enact(&ctx, &mut skb, &maps, verdict, "uplink")
 }
 
@@ -45,7 +69,16 @@ pub(crate) fn uplink(ctx: TcContext) -> i32 {
 pub(crate) fn uplink_bare(ctx: TcContext) -> i32 {
     let mut packet = Bare::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
-    let verdict = path::uplink(&mut packet, &maps);
+    let verdict = path::uplink_v4(&mut packet, &maps);
+    hand_over(&ctx, verdict, 2);
+    enact(&ctx, &mut packet.skb, &maps, verdict, "uplink")
+}
+
+#[classifier]
+pub(crate) fn uplink_bare_v6(ctx: TcContext) -> i32 {
+    let mut packet = Bare::new(&ctx);
+    let maps = Maps::new(ctx.as_ptr());
+    let verdict = path::uplink_v6(&mut packet, &maps);
     enact(&ctx, &mut packet.skb, &maps, verdict, "uplink")
 }
 
@@ -54,8 +87,26 @@ pub(crate) fn uplink_bare(ctx: TcContext) -> i32 {
 pub(crate) fn host(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
-    let verdict = path::host(&mut skb, &maps);
+    let verdict = path::host_v4(&mut skb, &maps);
+    hand_over(&ctx, verdict, 3);
     enact(&ctx, &mut skb, &maps, verdict, "host")
+}
+
+#[classifier]
+pub(crate) fn host_v6(ctx: TcContext) -> i32 {
+    let mut skb = Skb::new(&ctx);
+    let maps = Maps::new(ctx.as_ptr());
+    let verdict = path::host_v6(&mut skb, &maps);
+    enact(&ctx, &mut skb, &maps, verdict, "host")
+}
+
+/// Lets the other part of a path take the packet on. Returns only if the verdict is another, or that part is not there.
+#[inline(always)]
+fn hand_over(ctx: &TcContext, verdict: Verdict, part: u32) {
+    if let Verdict::HandOver = verdict {
+        // SAFETY: the context is the hook's, and the map an array of programs.
+        unsafe { PARTS.tail_call(ctx, part) };
+    }
 }
 
 /// Run by the agent with BPF_PROG_TEST_RUN on an array of keys of O entries; returns how many
@@ -86,12 +137,6 @@ fn collect<F: Tables>(ctx: &TcContext) -> i32 {
     collected as i32
 }
 
-/// Run once by the agent with BPF_PROG_TEST_RUN: whether this kernel knows BPF_F_IPV6.
-#[classifier]
-pub(crate) fn probe_ipv6_checksum(ctx: TcContext) -> i32 {
-    i32::from(ctx::knows_ipv6_flag(&ctx))
-}
-
 /// The verdict table. TC_ACT_UNSPEC is TCX_NEXT: programs and filters of others see what we pass.
 #[inline(always)]
 fn enact(ctx: &TcContext, skb: &mut Skb, maps: &Maps, verdict: Verdict, hook: &'static str) -> i32 {
@@ -106,6 +151,10 @@ fn enact(ctx: &TcContext, skb: &mut Skb, maps: &Maps, verdict: Verdict, hook: &'
             TC_ACT_SHOT
         }
         Verdict::Done => TC_ACT_SHOT,
+        Verdict::HandOver => {
+            maps.count_drop(DropReason::Internal);
+            TC_ACT_SHOT
+        }
         Verdict::Peer { ifindex } => {
             skb.claim();
             redirect_peer(ifindex)

@@ -1,10 +1,10 @@
 //! SPEC: what a user publishes, in Docker's words.
 //!
 //! `[HOST_IP:][HOST_PORT[-HOST_PORT]]:CONTAINER_PORT[-CONTAINER_PORT][/tcp|/udp|/sctp]`, or
-//! `CONTAINER_PORT` alone.
+//! `CONTAINER_PORT` alone. An IPv6 HOST_IP stands in brackets.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use netbpf_common::abi::Transport;
@@ -12,8 +12,8 @@ use netbpf_common::abi::Transport;
 /// One SPEC: a range of container ports and where the host offers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishSpec {
-    /// Address of the host; every address when absent.
-    pub host_ip: Option<Ipv4Addr>,
+    /// Address of the host, unspecified for every address of its family; every address of both when absent.
+    pub host_ip: Option<IpAddr>,
     /// First and last host port; free ones are chosen when absent.
     pub host_port: Option<(u16, u16)>,
     /// First and last container port: as many as there are host ports.
@@ -80,10 +80,12 @@ enum Reason {
     Lengths { host: u32, container: u32 },
     #[error("unknown protocol {0:?}; use tcp, udp or sctp")]
     Protocol(String),
-    #[error("{0:?} is not an IPv4 address of the host")]
+    #[error("{0:?} is not an address of the host; write an IPv4 one, or an IPv6 one in brackets")]
     Address(String),
-    #[error("IPv6 addresses cannot be published on yet; use an IPv4 address, or none for all")]
-    Ipv6,
+    #[error("an IPv6 address stands in brackets; write it as in [::1]:8080:80")]
+    Brackets,
+    #[error("{0} is an IPv4 address in another form; write {1}")]
+    Mapped(Ipv6Addr, IpAddr),
     #[error("a host address or port does not belong here; write container ports alone, for example 80 or 53/udp")]
     Host,
 }
@@ -104,9 +106,11 @@ fn parse(text: &str) -> Result<PublishSpec, Reason> {
         Some((ports, name)) => (ports, transport_named(name).ok_or_else(|| Reason::Protocol(name.into()))?),
         None => (text, Transport::Tcp),
     };
-    if ports.contains('[') || ports.matches(':').count() > 2 {
-        return Err(Reason::Ipv6);
-    }
+    let (host_ip, ports) = match ports.strip_prefix('[') {
+        Some(rest) => bracketed(rest)?,
+        None if ports.matches(':').count() > 2 => return Err(Reason::Brackets),
+        None => (None, ports),
+    };
     let (host, container_port) = match ports.rsplit_once(':') {
         Some((host, container)) => (Some(host), container),
         None => (None, ports),
@@ -114,17 +118,18 @@ fn parse(text: &str) -> Result<PublishSpec, Reason> {
     if container_port.is_empty() {
         return Err(Reason::NoContainerPort);
     }
-    let (host_ip, host_port) = match host {
-        None => (None, ""),
-        Some(host) => match host.split_once(':') {
+    let (host_ip, host_port) = match (host_ip, host) {
+        (Some(address), Some(port)) => (Some(address), port),
+        // An address without a second colon: the container port is taken for that of the host.
+        (Some(address), None) => return Err(Reason::NoHostPort(format!("[{address}]"))),
+        (None, None) => (None, ""),
+        (None, Some(host)) => match host.split_once(':') {
             Some((address, port)) => (Some(parse_address(address)?), port),
+            // Here it looks like a port that is none: say what is really wrong.
+            None if host.parse::<IpAddr>().is_ok() => return Err(Reason::NoHostPort(host.into())),
             None => (None, host),
         },
     };
-    // An address without a second colon looks like a port that is none: say what is really wrong.
-    if host_ip.is_none() && host_port.parse::<Ipv4Addr>().is_ok() {
-        return Err(Reason::NoHostPort(host_port.into()));
-    }
     let container_port = parse_range(container_port)?;
     let host_port = if host_port.is_empty() { None } else { Some(parse_range(host_port)?) };
     if let Some(host_port) = host_port
@@ -139,8 +144,23 @@ fn length((first, last): (u16, u16)) -> u32 {
     u32::from(last - first) + 1
 }
 
-fn parse_address(text: &str) -> Result<Ipv4Addr, Reason> {
-    text.parse().map_err(|_| Reason::Address(text.into()))
+/// The address before a closing bracket, and what follows the colon behind it.
+fn bracketed(text: &str) -> Result<(Option<IpAddr>, &str), Reason> {
+    let (address, rest) = text.split_once(']').ok_or(Reason::Brackets)?;
+    let address: Ipv6Addr = address.parse().map_err(|_| Reason::Address(address.into()))?;
+    if let Some(mapped) = address.to_ipv4_mapped() {
+        return Err(Reason::Mapped(address, mapped.into()));
+    }
+    let ports =
+        rest.strip_prefix(':').ok_or(if rest.is_empty() { Reason::NoContainerPort } else { Reason::Brackets })?;
+    Ok((Some(address.into()), ports))
+}
+
+fn parse_address(text: &str) -> Result<IpAddr, Reason> {
+    match text.parse() {
+        Ok(address @ IpAddr::V4(_)) => Ok(address),
+        _ => Err(Reason::Address(text.into())),
+    }
 }
 
 fn parse_range(text: &str) -> Result<(u16, u16), Reason> {
@@ -168,7 +188,7 @@ fn parse_port(text: &str) -> Result<u16, Reason> {
 impl fmt::Display for PublishSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(address) = self.host_ip {
-            write!(f, "{address}:")?;
+            write!(f, "{}:", Host(address))?;
         }
         if let Some(range) = self.host_port {
             write_range(f, range)?;
@@ -184,19 +204,35 @@ impl fmt::Display for PublishSpec {
     }
 }
 
+/// An address as it stands before a colon and a port.
+#[derive(Clone, Copy, Debug)]
+pub struct Host(pub IpAddr);
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => write!(f, "{address}"),
+            IpAddr::V6(address) => write!(f, "[{address}]"),
+        }
+    }
+}
+
 fn write_range(f: &mut fmt::Formatter<'_>, (first, last): (u16, u16)) -> fmt::Result {
     if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    type Case = (&'static str, Option<Ipv4Addr>, Option<(u16, u16)>, (u16, u16), Transport);
+    type Case = (&'static str, Option<IpAddr>, Option<(u16, u16)>, (u16, u16), Transport);
 
     #[test]
     fn every_form_is_understood_and_written_back() {
-        let address = Some(Ipv4Addr::new(10, 0, 0, 5));
+        let address = Some(Ipv4Addr::new(10, 0, 0, 5).into());
+        let v6 = |text: &str| Some(text.parse().unwrap());
         let cases: &[Case] = &[
             ("80", None, None, (80, 80), Transport::Tcp),
             ("53/udp", None, None, (53, 53), Transport::Udp),
@@ -206,7 +242,10 @@ mod tests {
             ("8000-8010:9000-9010/udp", None, Some((8000, 8010)), (9000, 9010), Transport::Udp),
             ("10.0.0.5::80", address, None, (80, 80), Transport::Tcp),
             ("10.0.0.5:8080:80", address, Some((8080, 8080)), (80, 80), Transport::Tcp),
-            ("0.0.0.0:8080:80", Some(Ipv4Addr::UNSPECIFIED), Some((8080, 8080)), (80, 80), Transport::Tcp),
+            ("0.0.0.0:8080:80", Some(Ipv4Addr::UNSPECIFIED.into()), Some((8080, 8080)), (80, 80), Transport::Tcp),
+            ("[::]:8080:80", v6("::"), Some((8080, 8080)), (80, 80), Transport::Tcp),
+            ("[::1]:8000-8010:9000-9010/udp", v6("::1"), Some((8000, 8010)), (9000, 9010), Transport::Udp),
+            ("[fd00::1]::80", v6("fd00::1"), None, (80, 80), Transport::Tcp),
         ];
         for &(text, host_ip, host_port, container_port, transport) in cases {
             let spec: PublishSpec = text.parse().unwrap();
@@ -243,10 +282,20 @@ mod tests {
             ("80/icmp", "unknown protocol \"icmp\""),
             ("80/", "unknown protocol \"\""),
             ("80/tcp/udp", "unknown protocol \"tcp/udp\""),
-            ("10.0.0:8080:80", "not an IPv4 address"),
-            (":8080:80", "not an IPv4 address"),
-            ("[::1]:8080:80", "IPv6"),
-            ("::1:8080:80", "IPv6"),
+            ("10.0.0:8080:80", "not an address"),
+            (":8080:80", "not an address"),
+            ("::1:8080:80", "brackets"),
+            ("fd00::1:8080:80", "brackets"),
+            ("[::1:8080:80", "brackets"),
+            ("[::1]8080:80", "brackets"),
+            ("[fe80::1%eth0]:8080:80", "not an address"),
+            ("[10.0.0.5]:8080:80", "not an address"),
+            ("[]:8080:80", "not an address"),
+            ("[::1]", "container port is missing"),
+            ("[::1]:", "container port is missing"),
+            ("[::1]:80", "[::1]::PORT"),
+            ("[::1]:1:2:3", "\"1:2\" is not a port"),
+            ("[::ffff:10.0.0.5]:8080:80", "write 10.0.0.5"),
         ];
         for (text, expected) in cases {
             let error = text.parse::<PublishSpec>().unwrap_err().to_string();

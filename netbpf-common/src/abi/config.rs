@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::wire::{Mac, V4Addr, V6Addr};
+use super::TRANSLATOR_INDEX;
+use crate::wire::{Address as _, Mac, V4Addr, V6Addr};
 
 /// Which timeout a flow is under: an index into [`Config::timeouts`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +88,14 @@ pub struct Config {
     pub flow_limit: u32,
     /// By [`Timeout`], in jiffies.
     pub timeouts: [u64; TIMEOUTS],
+}
+
+impl Config {
+    /// The address that IPv6 clients have towards containers with IPv4 alone.
+    #[inline(always)]
+    pub fn translator(&self) -> V4Addr {
+        self.virtual_v4.with_last_byte(TRANSLATOR_INDEX as u8)
+    }
 }
 
 /// Bits of [`Config::flags`].

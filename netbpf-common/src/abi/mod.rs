@@ -19,8 +19,8 @@ pub use endpoint::{
 pub use flow::{COLLECT_KEYS, Flow, FlowKey, Life, NextHop, RingSlot, Scope, Sent, Stamp, TargetKind, Word};
 pub use fragment::{FRAGMENT_SECONDS, Fragment, FragmentKey, HELD_FRAGMENTS, HELD_LEN, HeldFrame, HeldKey};
 pub use publish::{
-    GENERATIONS, KEPT_WORDS, LOOPBACK_INDEX, PORT_TABLE, PORTS, PublishKey, PublishedPort, RULES, Rule, Transport,
-    VIRTUALS, generation,
+    GENERATIONS, KEPT_WORDS, LOOPBACK_INDEX, PORT_TABLE, PORTS, PublishKey, PublishedPort, RULES, Rule,
+    TRANSLATOR_INDEX, Transport, VIRTUALS, generation,
 };
 
 /// Raised by every change of a layout below. An agent finds it in [`Config`] of a pinned instance.
@@ -53,6 +53,9 @@ pub mod map {
     pub const BROADCASTS: &str = "BROADCASTS";
     /// Per-CPU array with one element: an array of [`COUNTERS`](super::COUNTERS) u64 by [`DropReason`](super::DropReason) and [`Event`](super::Event).
     pub const COUNTERS: &str = "COUNTERS";
+
+    /// Array of the programs that hand packets over to: [`program::PARTS`](super::program::PARTS) in this order.
+    pub const PARTS: &str = "PARTS";
 
     /// Names of the maps that each address family has of its own.
     #[derive(Clone, Copy, Debug)]
@@ -121,7 +124,7 @@ pub mod map {
     }
 
     /// Those that both families share.
-    const SHARED: [&str; 12] = [
+    const SHARED: [&str; 13] = [
         CONFIG,
         ENDPOINTS,
         NETWORKS,
@@ -134,6 +137,7 @@ pub mod map {
         MEMBERS,
         BROADCASTS,
         COUNTERS,
+        PARTS,
     ];
 
     /// Every map that is pinned: the state that outlives an agent.
@@ -152,6 +156,8 @@ pub mod program {
     pub const UPLINK_BARE: &str = "uplink_bare";
     /// TC egress of netbpf0: all that the host sends to containers.
     pub const HOST: &str = "host";
+    /// What `egress`, `uplink`, `uplink_bare` and `host` hand IPv6 packets over to (bpf_tail_call).
+    pub const PARTS: [&str; 4] = ["egress_v6", "uplink_v6", "uplink_bare_v6", "host_v6"];
     /// Run by the agent with BPF_PROG_TEST_RUN: takes keys of IPv4 flows, deletes what has expired.
     pub const COLLECT_V4: &str = "collect_v4";
     /// The same for IPv6.

@@ -20,6 +20,9 @@ pub const VIRTUALS: u32 = 256;
 /// Virtual index of the loopback address: of ::1, and of 127.0.0.1, which stands for all of 127.0.0.0/8.
 pub const LOOPBACK_INDEX: u32 = 1;
 
+/// Last byte of the virtual IPv4 address that IPv6 clients have towards containers with IPv4 alone; no virtual index.
+pub const TRANSLATOR_INDEX: u32 = VIRTUALS - 1;
+
 /// Places in `GENERATIONS`: the epochs, then one per rule.
 pub const GENERATIONS: u32 = generation::FIRST_RULE + RULES;
 

@@ -83,7 +83,7 @@ pub fn apply<F: Family, P: Packet>(
     gateway: Mac,
 ) -> Option<()> {
     if let Some(dst) = rewrite.ethernet {
-        packet.write(0, Ethernet { dst, src: gateway, ethertype: parsed.ethernet.ethertype })?;
+        packet.write(0, Ethernet { dst, src: gateway, ethertype: F::ETHERTYPE })?;
     }
     match &rewrite.translation {
         Some(t) => {

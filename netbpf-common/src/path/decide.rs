@@ -1,10 +1,10 @@
 //! What a flow says of a packet: where it goes, and how it changes on the way.
 
 use super::family::IcmpError;
-use super::refusal::{Refusal, code, split};
-use super::{Decision, Env, Family, FlowEntry, Packet, Parsed, Rewrite, Translation, V4, V6, Verdict, apply, errors};
-use crate::abi::{DropReason, Endpoint, Flow, FlowKey, NetworkFlags, NextHop, Scope, TargetKind};
-use crate::wire::{Address, Be16, Kind, Mac, Tcp};
+use super::refusal::{Refusal, checked, code, split};
+use super::{Decision, Env, Family, FlowEntry, Packet, Parsed, Rewrite, Translation, Verdict, apply, errors};
+use crate::abi::{DropReason, Endpoint, Flow, FlowKey, NetworkFlags, Scope, TargetKind};
+use crate::wire::{Address, Kind, Mac, Tcp};
 
 /// Decides on a packet by the flow in [`Env::scratch`], and changes it accordingly. A [`code`].
 #[inline(always)]
@@ -19,36 +19,41 @@ pub(super) fn carry<F: Family, E: Env<F>, P: Packet>(
     } else {
         decide_and_apply(env, packet, parsed, key)
     };
-    Refusal::or(env.forget(carried))
+    let carried = Refusal::or(env.forget(carried))?;
+    if !crosses::<F, E>(env) {
+        return Ok(carried);
+    }
+    checked(env.forget(F::cross(packet, parsed)))?;
+    Ok(carried)
 }
 
-/// The verdict that a [`code`] stands for, on a packet with this EtherType. The one place where a path ends: the verifier
-/// follows the payload of a verdict even where it has none.
+/// Whether a packet of the flow in [`Env::scratch`] gets the header of the other family at the end of its way.
 #[inline(always)]
-pub(super) fn verdict<E: Env<V4> + Env<V6>>(env: &E, code: u64, ethertype: Be16) -> Verdict {
+fn crosses<F: Family, E: Env<F>>(env: &E) -> bool {
+    env.scratch().is_some_and(|scratch| {
+        scratch.flow.target_kind == TargetKind::Endpoint as u8 && F::is_translated(scratch.flow.other.src)
+    })
+}
+
+/// The verdict that a [`code`] stands for, on a packet of the flow in [`Env::scratch`]. The one place where a path ends: the
+/// verifier follows the payload of a verdict even where it has none.
+#[inline(always)]
+pub(super) fn verdict<F: Family, E: Env<F>>(env: &E, code: u64) -> Verdict {
     let code = env.forget(code);
     let (which, ifindex) = split(code);
     match which {
         code::PASS => Verdict::Pass,
         code::DONE => Verdict::Done,
+        code::HAND_OVER => Verdict::HandOver,
         code::PEER => Verdict::Peer { ifindex },
         code::DEVICE => Verdict::Device { ifindex },
         code::INGRESS => Verdict::Ingress { ifindex },
-        code::NEIGHBOUR => {
-            let is_v6 = ethertype == V6::ETHERTYPE;
-            match if is_v6 { next_hop::<V6, E>(env) } else { next_hop::<V4, E>(env) } {
-                Some(next_hop) => Verdict::Neighbour { ifindex, next_hop },
-                None => Verdict::Drop(DropReason::Internal),
-            }
-        }
+        code::NEIGHBOUR => match env.scratch() {
+            Some(scratch) => Verdict::Neighbour { ifindex, next_hop: scratch.flow.next_hop },
+            None => Verdict::Drop(DropReason::Internal),
+        },
         _ => Verdict::Drop(Refusal::from_code(code).map_or(DropReason::Internal, Refusal::reason)),
     }
-}
-
-/// Where the flow in [`Env::scratch`] leads.
-#[inline(always)]
-fn next_hop<F: Family, E: Env<F>>(env: &E) -> Option<NextHop> {
-    env.scratch().map(|scratch| scratch.flow.next_hop)
 }
 
 /// The body of [`carry`], with a stack frame of its own. A [`code`].
@@ -86,6 +91,7 @@ pub(super) fn code_of(verdict: Verdict) -> u64 {
         Verdict::Drop(reason) => Refusal::Drop(reason).code(),
         Verdict::Pass => code::PASS,
         Verdict::Done => code::DONE,
+        Verdict::HandOver => code::HAND_OVER,
     }
 }
 

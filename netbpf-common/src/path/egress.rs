@@ -3,29 +3,33 @@
 use super::broadcast::{broadcast, is_for_many};
 use super::decide::{carry, carry_direct, check_destination, fits, is_addressed, survives_hop, verdict};
 use super::family::IcmpError;
-use super::follow::{self, follow, leaves_as, opens, way_out};
-use super::make::{Leg, NewFlow, make};
+use super::follow::{self, Way, follow, leave, opens, way_out};
+use super::make::{Leg, make};
 use super::refusal::{Refusal, checked, code};
 use super::refuse::{Teller, refuse};
 use super::{
-    Env, Family, Packet, Parsed, RouteQuery, Scratch, V4, V6, Verdict, errors, fragments, mapping, neighbour, parse,
-    publish,
+    Env, Family, Packet, Parsed, Scratch, V4, V6, Verdict, World, errors, fragments, mapping, neighbour, parse,
+    publish, siit,
 };
 use crate::abi::{
-    DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, GatewayMode, NetworkFlags, Scope, Transport, generation,
+    DropReason, ENDPOINT_SLOTS, Endpoint, FlowKey, GatewayMode, NetworkFlags, Scope, Transport, generation,
 };
 use crate::wire::{Address as _, Ethernet, Kind, protocol};
 
 /// TC ingress of an endpoint's host-side device.
 #[inline(always)]
 pub fn egress<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdict {
-    let slot = slot_of_device(packet.ifindex());
-    let Some(endpoint) = env.endpoint(slot).filter(|e| e.generation != 0 && e.ifindex == packet.ifindex()) else {
-        return Verdict::Drop(DropReason::UnknownDevice);
-    };
-    let Some(ethernet) = packet.read::<Ethernet>(0) else {
-        return Verdict::Drop(DropReason::Malformed);
-    };
+    match egress_v4(packet, env) {
+        Verdict::HandOver => egress_v6(packet, env),
+        verdict => verdict,
+    }
+}
+
+/// The part for whatever is not IPv6, which sees all frames first.
+#[inline(always)]
+pub fn egress_v4<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
+    let Some(endpoint) = sender(packet, env) else { return Verdict::Drop(DropReason::UnknownDevice) };
+    let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Drop(DropReason::Malformed) };
     if packet.has_vlan_tag() || ethernet.is_tagged() {
         return Verdict::Drop(DropReason::VlanTag);
     }
@@ -33,12 +37,32 @@ pub fn egress<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdi
         return Verdict::Drop(DropReason::SpoofedMac);
     }
     let code = match ethernet.ethertype {
+        Ethernet::IPV4 if siit::is_for_translator(packet, env) => siit::widen(packet, env, ethernet, endpoint),
         Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet, endpoint),
-        Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet, endpoint),
+        Ethernet::IPV6 => siit::pass_on(env),
         Ethernet::ARP => neighbour::answer_request(packet, env, &ethernet, endpoint),
         _ => Refusal::Drop(DropReason::UnsupportedProtocol).code(),
     };
-    verdict(env, code, ethernet.ethertype)
+    verdict::<V4, E>(env, code)
+}
+
+/// The part for IPv6.
+#[inline(always)]
+pub fn egress_v6<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdict {
+    let Some(endpoint) = sender(packet, env) else { return Verdict::Drop(DropReason::UnknownDevice) };
+    let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Drop(DropReason::Malformed) };
+    let has_crossed = siit::has_crossed(env);
+    let ethertype = if has_crossed { Ethernet::IPV4 } else { Ethernet::IPV6 };
+    let code = ip::<V6, P, E>(packet, env, Ethernet { ethertype, ..ethernet }, endpoint);
+    let code = if has_crossed { siit::tell(packet, env, env.forget(code), endpoint) } else { code };
+    verdict::<V6, E>(env, code)
+}
+
+/// The endpoint behind the device that a packet is on.
+#[inline(always)]
+fn sender<'a, P: Packet, E: World>(packet: &P, env: &'a E) -> Option<&'a Endpoint> {
+    let slot = slot_of_device(packet.ifindex());
+    env.endpoint(slot).filter(|e| e.generation != 0 && e.ifindex == packet.ifindex())
 }
 
 /// An IP packet of either family. A [`code`].
@@ -51,13 +75,25 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
     let code = env.forget(Refusal::either(route(packet, env, &mut parsed, endpoint)));
     match Refusal::or(code) {
         Ok(code) => code,
-        Err(refusal) => {
-            let gateway = env.network(endpoint.network).map(|n| F::subnet_of(n).gateway).unwrap_or_default();
-            let back = code::PEER | u64::from(endpoint.ifindex);
-            let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac };
-            refuse(env, packet, &parsed, refusal, &teller, back)
-        }
+        // The container does not know this family.
+        Err(_) if parsed.ethernet.ethertype != F::ETHERTYPE => code,
+        Err(_) => answer(packet, env, &parsed, code, endpoint),
     }
+}
+
+/// Answers a packet that does not go on, in the gateway's name. A [`code`].
+#[inline(never)]
+fn answer<F: Family, P: Packet, E: Env<F>>(
+    packet: &mut P,
+    env: &E,
+    parsed: &Parsed<F>,
+    code: u64,
+    endpoint: &Endpoint,
+) -> u64 {
+    let Err(refusal) = Refusal::or(code) else { return code };
+    let gateway = env.network(endpoint.network).map(|n| F::subnet_of(n).gateway).unwrap_or_default();
+    let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac };
+    refuse(env, packet, parsed, refusal, &teller, code::PEER | u64::from(endpoint.ifindex))
 }
 
 #[inline(always)]
@@ -70,7 +106,9 @@ fn route<F: Family, P: Packet, E: Env<F>>(
     if parsed.l4.kind == Kind::Link {
         return Refusal::or(F::answer_link(packet, env, parsed, endpoint));
     }
-    if !F::is_own(endpoint, parsed.ip.src) {
+    // What has crossed over was looked at before.
+    let has_crossed = parsed.ethernet.ethertype != F::ETHERTYPE;
+    if !has_crossed && !F::is_own(endpoint, parsed.ip.src) {
         return Err(DropReason::SpoofedAddress.into());
     }
     if F::has_options(&parsed.ip) {
@@ -103,6 +141,9 @@ fn route<F: Family, P: Packet, E: Env<F>>(
         return Err(DropReason::IcmpError.into());
     }
     if !follow(env, parsed, key, endpoint.generation)? {
+        if has_crossed {
+            return Err(if opens(&parsed.l4) { DropReason::NoFlow.into() } else { Refusal::Reset });
+        }
         open(env, packet, parsed, key, endpoint).map_err(Refusal::prompt)?;
     }
     carry(env, packet, parsed, key)
@@ -152,10 +193,10 @@ fn takes_the_way<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &P, parsed: &
 #[inline(never)]
 fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>, endpoint: &Endpoint) -> u64 {
     let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
-    let Scratch { flow, mapping, new, .. } = &mut *scratch;
-    match choose(env, parsed, key, endpoint, flow, mapping, new) {
+    match choose(env, parsed, key, endpoint, &mut scratch) {
         Ok(()) => {
-            let is_mapped = new.forward.leaves() && mapping::has_mappings(key.proto) && is_cone::<F, E>(env, endpoint);
+            let is_mapped =
+                scratch.new.forward.leaves() && mapping::has_mappings(key.proto) && is_cone::<F, E>(env, endpoint);
             if is_mapped { code::MAPPED } else { code::GOOD }
         }
         Err(refusal) => refusal.code(),
@@ -175,10 +216,9 @@ fn choose<F: Family, E: Env<F>>(
     parsed: &Parsed<F>,
     key: &FlowKey<F::Addr>,
     endpoint: &Endpoint,
-    flow: &mut Flow<F::Addr>,
-    mapping: &mut Flow<F::Addr>,
-    new: &mut NewFlow<F>,
+    scratch: &mut Scratch<F>,
 ) -> Result<(), Refusal> {
+    let Scratch { flow, mapping, new, query, route, .. } = scratch;
     let slot = slot_of_device(endpoint.ifindex);
     check_destination(key.dst)?;
     if follow::answers(&parsed.l4) {
@@ -201,7 +241,7 @@ fn choose<F: Family, E: Env<F>>(
         new.set(key, Leg::endpoint(target, neighbour), back);
         if !F::is_own(neighbour, key.dst) {
             // By the address that it has outside: both are to see each other under those (RFC 6296 section 4.1).
-            new.src = key.src.moved(subnet.mask, subnet.external);
+            new.src.move_into(&subnet.mask, &subnet.external);
             new.dst = F::address_of(neighbour);
         }
         return Ok(());
@@ -229,7 +269,7 @@ fn choose<F: Family, E: Env<F>>(
             return Err(Refusal::Reset);
         }
         new.set(key, Leg::endpoint(rule.slot, rule.endpoint), back);
-        new.publish(&rule);
+        new.publish(&rule, env.config());
         // A container that reaches itself must not see its own address as the sender.
         if rule.slot == slot {
             new.src = subnet.gateway;
@@ -247,13 +287,12 @@ fn choose<F: Family, E: Env<F>>(
         // Their checksums cover the addresses.
         return Err(DropReason::UnsupportedProtocol.into());
     }
-    let src = if is_masqueraded { F::Addr::default() } else { key.src };
-    let query = RouteQuery { src, dst: key.dst, proto: key.proto, tos: parsed.ip.tos };
-    let uplink = way_out(env, &query, flow)?;
-    let src = leaves_as::<F>(subnet, key.src, uplink)?;
+    query.src = if is_masqueraded { F::Addr::default() } else { key.src };
+    query.dst = key.dst;
+    (query.proto, query.tos) = (key.proto, parsed.ip.tos);
+    let uplink = way_out(env, &mut Way { query, route }, flow)?;
     new.set(key, Leg::world(flow.uplink), back);
-    new.src = src;
-    Ok(())
+    Ok(leave::<F>(subnet, uplink, &mut new.src)?)
 }
 
 /// The slot of the endpoint behind a host-side device.

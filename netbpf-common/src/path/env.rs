@@ -73,7 +73,7 @@ pub enum HostSocket {
 }
 
 /// A question to the routing table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct RouteQuery<A> {
     /// Source address as far as it is known, for source routing; unspecified otherwise.
     pub src: A,
@@ -108,6 +108,10 @@ pub struct Scratch<F: Family> {
     pub(super) mapping: Flow<F::Addr>,
     /// The packet that an ICMP error is about.
     pub(super) quote: Quote<F>,
+    /// The way out that is asked for, and what came of it.
+    pub(super) query: RouteQuery<F::Addr>,
+    /// See `query`.
+    pub(super) route: Route,
     /// On its way into the ring, or out of it.
     pub(super) ring: RingSlot<F::Addr>,
 }
@@ -119,6 +123,8 @@ impl<F: Family> Default for Scratch<F> {
             new: NewFlow::default(),
             mapping: Flow::default(),
             quote: Quote::default(),
+            query: RouteQuery::default(),
+            route: Route::default(),
             ring: RingSlot::default(),
         }
     }
@@ -237,6 +243,6 @@ pub trait Env<F: Family>: World {
 
     /// Which socket of the host would receive a packet with this key.
     fn host_socket(&self, key: &FlowKey<F::Addr>) -> HostSocket;
-    /// The way to an address.
-    fn route(&self, query: &RouteQuery<F::Addr>) -> Result<Route, DropReason>;
+    /// Finds the way to an address.
+    fn route(&self, query: &RouteQuery<F::Addr>, route: &mut Route) -> Result<(), DropReason>;
 }

@@ -132,7 +132,7 @@ fn apply<F: Family, P: Packet>(
     let rewrite = &decision.rewrite;
     let Some(t) = &rewrite.translation else { return super::apply(packet, parsed, rewrite, gateway) };
     if let Some(dst) = rewrite.ethernet {
-        packet.write(0, Ethernet { dst, src: gateway, ethertype: parsed.ethernet.ethertype })?;
+        packet.write(0, Ethernet { dst, src: gateway, ethertype: F::ETHERTYPE })?;
     }
     let src = if is_its_receiver { t.src } else { parsed.ip.src };
     let sum = |a: F::Addr, b: F::Addr| a.sum().add(b.sum());

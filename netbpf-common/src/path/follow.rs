@@ -1,7 +1,7 @@
 //! A packet of a known flow: is the decision still good, and what does it say?
 
 use super::refusal::{Refusal, checked, code};
-use super::{Env, Family, FlowEntry, Parsed, RouteQuery, Translation, publish, table};
+use super::{Env, Family, FlowEntry, Parsed, Route, RouteQuery, Scratch, publish, table};
 use crate::abi::{
     DropReason, Event, Flow, FlowKey, GatewayMode, Life, Stamp, Subnet, TargetKind, Transport, Uplink, UplinkFlags,
     Word, generation,
@@ -104,7 +104,7 @@ fn settle<F: Family, E: Env<F>>(
     source_generation: u32,
 ) -> u64 {
     let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
-    let flow = &mut scratch.flow;
+    let Scratch { flow, query, route, .. } = &mut *scratch;
     if flow.is_reply == 0 && reopens(flow.word, &parsed.l4) {
         table::end_either(env, key, entry, flow);
         return code::MISS;
@@ -119,7 +119,7 @@ fn settle<F: Family, E: Env<F>>(
     if !table::step(env, entry, flow, parsed.l4.kind, flags) {
         return code::MISS;
     }
-    match is_still_so(env, entry, parsed, key, flow, source_generation) {
+    match is_still_so(env, entry, parsed, key, flow, &mut Way { query, route }, source_generation) {
         Ok(true) => code::GOOD,
         Ok(false) => {
             if parsed.l4.kind == Kind::Error {
@@ -162,6 +162,7 @@ fn is_still_so<F: Family, E: Env<F>>(
     parsed: &Parsed<F>,
     key: &FlowKey<F::Addr>,
     flow: &mut Flow<F::Addr>,
+    way: &mut Way<'_, F>,
     source_generation: u32,
 ) -> Result<bool, Refusal> {
     if flow.source_generation != source_generation {
@@ -180,7 +181,7 @@ fn is_still_so<F: Family, E: Env<F>>(
     if is_target_fresh(env, flow) {
         Ok(true)
     } else if flow.target_kind == TargetKind::World as u8 {
-        renew_route(env, entry, parsed, key, flow)
+        renew_route(env, entry, parsed, key, flow, way)
     } else {
         Ok(false)
     }
@@ -197,7 +198,7 @@ fn owner_again<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>, flow: &Flo
     });
     match rule {
         Some(rule) => {
-            let same = F::address_of(rule.endpoint) == reply.src && Be16::new(rule.port) == reply.sport;
+            let same = F::is_service(rule.endpoint, reply.src) && Be16::new(rule.port) == reply.sport;
             same.then_some(rule.stamp)
         }
         None => {
@@ -219,6 +220,14 @@ pub(super) fn epoch<F: Family, E: Env<F>>(env: &E, slot: u32) -> Stamp {
     Stamp { slot, generation: env.generation(slot) }
 }
 
+/// Room for a question to the routing table and the answer.
+pub(super) struct Way<'a, F: Family> {
+    /// The question.
+    pub(super) query: &'a mut RouteQuery<F::Addr>,
+    /// The answer.
+    pub(super) route: &'a mut Route,
+}
+
 /// Looks the route up again; whether it is one that this flow can take.
 #[inline(always)]
 fn renew_route<F: Family, E: Env<F>>(
@@ -227,17 +236,20 @@ fn renew_route<F: Family, E: Env<F>>(
     parsed: &Parsed<F>,
     key: &FlowKey<F::Addr>,
     flow: &mut Flow<F::Addr>,
+    way: &mut Way<'_, F>,
 ) -> Result<bool, Refusal> {
     let epoch = env.generation(generation::ROUTE_EPOCH);
-    let translation = Translation::of(flow);
-    let query = RouteQuery { src: translation.src, dst: translation.dst, proto: parsed.ip.proto, tos: parsed.ip.tos };
-    let uplink = way_out(env, &query, flow)?;
+    (way.query.src, way.query.dst) = (flow.other.dst, flow.other.src);
+    (way.query.proto, way.query.tos) = (parsed.ip.proto, parsed.ip.tos);
+    let uplink = way_out(env, way, flow)?;
     // A flow that a container has opened lives and dies with the address it was given; a reply of a published port leaves
     // with the address it was sent to, by whatever device.
     if flow.is_reply == 0 {
         let network = env.endpoint(flow.payer).and_then(|endpoint| env.network(endpoint.network));
         let subnet = F::subnet_of(network.ok_or(DropReason::UnknownDevice)?);
-        if leaves_as::<F>(subnet, key.src, uplink)? != translation.src {
+        way.query.src = key.src;
+        leave::<F>(subnet, uplink, &mut way.query.src)?;
+        if way.query.src != flow.other.dst {
             return Ok(false);
         }
     }
@@ -250,33 +262,38 @@ fn renew_route<F: Family, E: Env<F>>(
 #[inline(always)]
 pub(super) fn way_out<'a, F: Family, E: Env<F>>(
     env: &'a E,
-    query: &RouteQuery<F::Addr>,
+    way: &mut Way<'_, F>,
     flow: &mut Flow<F::Addr>,
 ) -> Result<&'a Uplink, DropReason> {
-    let route = env.route(query)?;
-    let uplink = env.uplink(route.ifindex).ok_or(DropReason::NoUplink)?;
+    env.route(way.query, way.route)?;
+    let uplink = env.uplink(way.route.ifindex).ok_or(DropReason::NoUplink)?;
     if uplink.flags & UplinkFlags::ATTACHED == 0 {
         return Err(DropReason::NoUplink);
     }
-    flow.uplink = route.ifindex;
-    flow.next_hop = route.next_hop;
-    flow.mtu = route.mtu;
+    flow.uplink = way.route.ifindex;
+    flow.next_hop = way.route.next_hop;
+    flow.mtu = way.route.mtu;
     flow.routed = env.now() as u32;
     Ok(uplink)
 }
 
-/// The address that a container of this subnet has outside, by this device.
+/// Makes of the address of a container of this subnet the one that it has outside, by this device.
 #[inline(always)]
-pub(super) fn leaves_as<F: Family>(
+pub(super) fn leave<F: Family>(
     subnet: &Subnet<F::Addr>,
-    address: F::Addr,
     uplink: &Uplink,
-) -> Result<F::Addr, DropReason> {
+    address: &mut F::Addr,
+) -> Result<(), DropReason> {
     match GatewayMode::from_u32(subnet.mode) {
-        GatewayMode::Closed => Err(DropReason::NoMasquerade),
-        GatewayMode::Masquerade if F::uplink_address(uplink) == F::Addr::default() => Err(DropReason::NoUplink),
-        GatewayMode::Masquerade => Ok(F::uplink_address(uplink)),
-        GatewayMode::Routed => Ok(address),
-        GatewayMode::Prefix => Ok(address.moved(subnet.mask, subnet.external)),
+        GatewayMode::Closed => return Err(DropReason::NoMasquerade),
+        GatewayMode::Masquerade => {
+            *address = F::uplink_address(uplink);
+            if *address == F::Addr::default() {
+                return Err(DropReason::NoUplink);
+            }
+        }
+        GatewayMode::Routed => {}
+        GatewayMode::Prefix => address.move_into(&subnet.mask, &subnet.external),
     }
+    Ok(())
 }

@@ -13,16 +13,33 @@ use crate::wire::{Address, Ethernet, Kind};
 /// TC egress of netbpf0.
 #[inline(always)]
 pub fn host<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdict {
+    match host_v4(packet, env) {
+        Verdict::HandOver => host_v6(packet, env),
+        verdict => verdict,
+    }
+}
+
+/// The part for whatever is not IPv6, which sees all frames first.
+#[inline(always)]
+pub fn host_v4<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
     if packet.ingress_ifindex() != 0 {
         return Verdict::Drop(DropReason::Forwarded);
     }
     let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Drop(DropReason::Malformed) };
     let code = match ethernet.ethertype {
         Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
-        Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet),
+        Ethernet::IPV6 => code::HAND_OVER,
         _ => Refusal::Drop(DropReason::UnsupportedProtocol).code(),
     };
-    verdict(env, code, ethernet.ethertype)
+    verdict::<V4, E>(env, code)
+}
+
+/// The part for IPv6.
+#[inline(always)]
+pub fn host_v6<P: Packet, E: Env<V6>>(packet: &mut P, env: &E) -> Verdict {
+    let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Drop(DropReason::Malformed) };
+    let code = ip::<V6, P, E>(packet, env, ethernet);
+    verdict::<V6, E>(env, code)
 }
 
 /// An IP packet of either family. A [`code`].
@@ -35,13 +52,18 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
     let code = env.forget(Refusal::either(route(packet, env, &mut parsed)));
     match Refusal::or(code) {
         Ok(code) => code,
-        Err(refusal) => {
-            let config = env.config();
-            // In the name of who could not be reached: the host takes nothing from its own addresses.
-            let teller = Teller { gateway: parsed.ip.dst, to: config.gateway_mac, from: config.gateway_mac };
-            refuse(env, packet, &parsed, refusal, &teller, code::INGRESS | u64::from(config.host_ifindex))
-        }
+        Err(_) => answer(packet, env, &parsed, code),
     }
+}
+
+/// Answers a packet that does not go on, in the name of who could not be reached: the host takes nothing from its own
+/// addresses. A [`code`].
+#[inline(never)]
+fn answer<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &Parsed<F>, code: u64) -> u64 {
+    let Err(refusal) = Refusal::or(code) else { return code };
+    let config = env.config();
+    let teller = Teller { gateway: parsed.ip.dst, to: config.gateway_mac, from: config.gateway_mac };
+    refuse(env, packet, parsed, refusal, &teller, code::INGRESS | u64::from(config.host_ifindex))
 }
 
 #[inline(always)]
@@ -107,6 +129,6 @@ fn choose<F: Family, E: Env<F>>(
         .and_then(|(address, transport)| publish::find(env, address, transport, key.dport.get()))
         .ok_or(Refusal::Icmp(IcmpError::HostUnreachable))?;
     new.set(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::HOST);
-    new.publish(&rule);
+    new.publish(&rule, env.config());
     Ok(())
 }

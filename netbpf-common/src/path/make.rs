@@ -5,8 +5,8 @@ use super::publish::Published;
 use super::refusal::{Refusal, code};
 use super::{Env, Family, HostSocket, InsertError, Parsed, Scratch, table};
 use crate::abi::{
-    ConfigFlags, DropReason, Endpoint, Flow, FlowKey, RingSlot, Scope, Sent, Stamp, TargetKind, Transport, Word,
-    generation,
+    Config, ConfigFlags, DropReason, Endpoint, Flow, FlowKey, RingSlot, Scope, Sent, Stamp, TargetKind, Transport,
+    Word, generation,
 };
 use crate::flow::{ATTEMPTS, PortRange};
 use crate::wire::{Be16, Kind};
@@ -116,8 +116,8 @@ impl<F: Family> NewFlow<F> {
 
     /// Leads to the container port of a publish, and rests on that too.
     #[inline(always)]
-    pub(super) fn publish(&mut self, rule: &Published<'_>) {
-        self.dst = F::address_of(rule.endpoint);
+    pub(super) fn publish(&mut self, rule: &Published<'_>, config: &Config) {
+        F::serve(rule.endpoint, config, &mut self.src, &mut self.dst);
         self.dport = Be16::new(rule.port);
         self.owner = rule.stamp;
     }

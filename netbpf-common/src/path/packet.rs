@@ -60,6 +60,9 @@ pub trait Packet {
     /// Lets a copy of the frame, as it is now, come in once more by the device that it is on, after this packet.
     fn receive_again(&mut self) -> Option<()>;
 
+    /// Replaces the IP header behind the Ethernet header by one of the other family; neither has options.
+    fn change_header<F: Family>(&mut self, header: &F::Header) -> Option<()>;
+
     /// Cuts the frame off at `len`, or pads it with zeros up to there.
     fn resize(&mut self, len: u32) -> Option<()>;
 

@@ -36,6 +36,9 @@ pub(super) fn find<F: Family, E: Env<F>>(
     let stamp = Stamp { slot, generation: env.generation(slot) };
     let rule = env.rule(number)?;
     let endpoint = env.endpoint(rule.endpoint).filter(|e| e.generation == rule.generation && e.generation != 0)?;
+    if !F::has_service(endpoint) {
+        return None;
+    }
     Some(Published { stamp, slot: rule.endpoint, endpoint, port: rule.container_port_for(port) })
 }
 

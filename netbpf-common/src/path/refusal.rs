@@ -48,6 +48,8 @@ pub(super) mod code {
     pub(in crate::path) const MAPPED: u64 = 13 << 32;
     /// [`Verdict::Done`](super::super::Verdict::Done).
     pub(in crate::path) const DONE: u64 = 12 << 32;
+    /// [`Verdict::HandOver`](super::super::Verdict::HandOver).
+    pub(in crate::path) const HAND_OVER: u64 = 15 << 32;
 }
 
 /// Splits a [`code`] into which and value.

@@ -46,7 +46,7 @@ pub(super) fn refuse<F: Family, E: Env<F>, P: Packet>(
 }
 
 /// Makes the answer of the packet; whether it could be made.
-#[inline(never)]
+#[inline(always)]
 fn answer<F: Family, E: Env<F>, P: Packet>(
     env: &E,
     packet: &mut P,
@@ -64,7 +64,7 @@ fn answer<F: Family, E: Env<F>, P: Packet>(
             reset(packet, parsed)
         }
     };
-    let ethernet = Ethernet { dst: teller.to, src: teller.from, ethertype: parsed.ethernet.ethertype };
+    let ethernet = Ethernet { dst: teller.to, src: teller.from, ethertype: F::ETHERTYPE };
     made.and_then(|()| packet.write(0, ethernet)).is_some()
 }
 

@@ -24,7 +24,9 @@ pub fn lead<F: Family, E: Env<F>>(env: &E, address: F::Addr, transport: Transpor
         return None;
     }
     let led = env.virtual_address(index);
-    let meant = if any { env.behind_virtual(led)? } else { address };
+    // Of a family that is off nothing is behind it.
+    let behind = env.behind_virtual(led)?;
+    let meant = if any { behind } else { address };
     publish::find(env, meant, transport, port)?;
     Some(led)
 }

@@ -18,16 +18,33 @@ use crate::wire::{Address, Ethernet, Kind};
 /// another MAC too, and malformed ones, which the host's stack judges.
 #[inline(always)]
 pub fn uplink<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdict {
+    match uplink_v4(packet, env) {
+        Verdict::HandOver => uplink_v6(packet, env),
+        verdict => verdict,
+    }
+}
+
+/// The part for whatever is not IPv6, which sees all frames first.
+#[inline(always)]
+pub fn uplink_v4<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
     if packet.has_vlan_tag() || !packet.is_for_us() {
         return Verdict::Pass;
     }
     let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Pass };
     let code = match ethernet.ethertype {
         Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet),
-        Ethernet::IPV6 => ip::<V6, P, E>(packet, env, ethernet),
+        Ethernet::IPV6 => code::HAND_OVER,
         _ => code::PASS,
     };
-    verdict(env, code, ethernet.ethertype)
+    verdict::<V4, E>(env, code)
+}
+
+/// The part for IPv6.
+#[inline(always)]
+pub fn uplink_v6<P: Packet, E: Env<V6>>(packet: &mut P, env: &E) -> Verdict {
+    let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Pass };
+    let code = ip::<V6, P, E>(packet, env, ethernet);
+    verdict::<V6, E>(env, code)
 }
 
 /// An IP packet of either family. A [`code`].
@@ -56,13 +73,20 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
             code::PASS
         }
         // Its sender may be anybody: no more than some of these a second.
-        Err(refusal @ Refusal::Icmp(_)) if P::HAS_ETHERNET && env.may_multiply(0) => {
-            let (gateway, ethernet) = (asked(env, packet.ifindex(), parsed.ip.dst), parsed.ethernet);
-            let back = code::DEVICE | u64::from(packet.ifindex());
-            refuse(env, packet, &parsed, refusal, &Teller { gateway, to: ethernet.src, from: ethernet.dst }, back)
-        }
+        Err(Refusal::Icmp(_)) if P::HAS_ETHERNET && env.may_multiply(0) => answer(packet, env, &parsed, code),
         Err(refusal) => Refusal::Drop(refusal.reason()).code(),
     }
+}
+
+/// Answers a packet that does not go on. A [`code`].
+#[inline(never)]
+fn answer<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &Parsed<F>, code: u64) -> u64 {
+    let Err(refusal) = Refusal::or(code) else { return code };
+    let ethernet = &parsed.ethernet;
+    let gateway = asked(env, packet.ifindex(), parsed.ip.dst);
+    let teller = Teller { gateway, to: ethernet.src, from: ethernet.dst };
+    let back = code::DEVICE | u64::from(packet.ifindex());
+    refuse(env, packet, parsed, refusal, &teller, back)
 }
 
 /// A first fragment without a whole transport header. No stack makes one, and it would hide from who looks at ports (RFC
@@ -212,7 +236,7 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
     }
     let Some(mut scratch) = env.scratch() else { return false };
     scratch.new.set(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::UNKNOWN_WORLD);
-    scratch.new.publish(&rule);
+    scratch.new.publish(&rule, env.config());
     true
 }
 
@@ -225,7 +249,11 @@ fn plan_direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<
     let own = F::address_of(endpoint);
     let outside = match GatewayMode::from_u32(subnet.mode) {
         GatewayMode::Routed => own,
-        GatewayMode::Prefix => own.moved(subnet.mask, subnet.external),
+        GatewayMode::Prefix => {
+            let mut outside = own;
+            outside.move_into(&subnet.mask, &subnet.external);
+            outside
+        }
         GatewayMode::Closed | GatewayMode::Masquerade => return false,
     };
     let is_open = !answers(&parsed.l4) && !matches!(parsed.l4.kind, Kind::Error | Kind::Fragment);

@@ -12,6 +12,9 @@ pub enum Verdict {
     Drop(DropReason),
     /// Nothing is left to do: copies of it are where they should be.
     Done,
+    /// The other part of the path takes it on, which is for IPv6: in the kernel a program of its own, since the verifier counts
+    /// by program.
+    HandOver,
     /// Into the namespace behind the host-side device (`bpf_redirect_peer`).
     Peer {
         /// The host-side device.

@@ -44,10 +44,9 @@ pub trait Address: Pod + Eq + Hash + Default + fmt::Debug {
     #[must_use]
     fn with_last_byte(self, byte: u8) -> Self;
 
-    /// The address of a prefix of length `mask` that stands for this one, one to one. For IPv6 no checksum changes by it
-    /// (RFC 6296 section 3).
-    #[must_use]
-    fn moved(self, mask: Self, prefix: Self) -> Self;
+    /// Becomes the address of a prefix of length `mask` that stands for this one, one to one. For IPv6 no checksum changes by
+    /// it (RFC 6296 section 3).
+    fn move_into(&mut self, mask: &Self, prefix: &Self);
 
     /// Whether this is a loopback address (RFC 6890, RFC 4291 section 2.5.3).
     fn is_loopback(self) -> bool;
@@ -118,8 +117,8 @@ impl Address for V4Addr {
     }
 
     #[inline(always)]
-    fn moved(self, mask: Self, prefix: Self) -> Self {
-        Self(Be32::from_raw(self.0.raw() & !mask.0.raw() | prefix.0.raw()))
+    fn move_into(&mut self, mask: &Self, prefix: &Self) {
+        self.0 = Be32::from_raw(self.0.raw() & !mask.0.raw() | prefix.0.raw());
     }
 }
 
@@ -180,12 +179,36 @@ impl Address for V6Addr {
         Self([a, b, c, Be32::new(self.low() & !0xff | u32::from(byte))])
     }
 
-    #[inline(always)]
-    fn moved(self, mask: Self, prefix: Self) -> Self {
-        let (own, mask, to) = (self.0, mask.0, prefix.0);
-        let word = |i: usize| Be32::from_raw(own[i].raw() & !mask[i].raw() | to[i].raw());
-        let moved = Self([word(0), word(1), word(2), word(3)]);
-        moved.neutral(self, mask[1].get() as u16 != 0 || mask[2] != Be32::ZERO)
+    /// Not inlined: the BPF stack has no room for it in the functions that call it.
+    #[inline(never)]
+    fn move_into(&mut self, mask: &Self, prefix: &Self) {
+        let before = self.sum();
+        for i in 0..4 {
+            self.0[i] = Be32::from_raw(self.0[i].raw() & !mask.0[i].raw() | prefix.0[i].raw());
+        }
+        let change = before.delta_from(self.sum());
+        // The fourth of eight words, which is part of the subnet, or with a longer prefix the first of the interface
+        // identifier that is not 0xffff (RFC 6296 sections 3.4 and 3.5).
+        let high = |word: Be32| (word.get() >> 16) as u16;
+        let low = |word: Be32| word.get() as u16;
+        let is_long = low(mask.0[1]) != 0 || mask.0[2] != Be32::ZERO;
+        let place = match (high(self.0[2]), low(self.0[2]), high(self.0[3])) {
+            _ if !is_long => 3,
+            (0xffff, 0xffff, 0xffff) => 7,
+            (0xffff, 0xffff, _) => 6,
+            (0xffff, ..) => 5,
+            _ => 4,
+        };
+        let word = self.0[place / 2];
+        let is_low = place % 2 == 1;
+        let own = Be16::new(if is_low { low(word) } else { high(word) });
+        // 0xffff and zero are the same number, and the former is never made.
+        let sum = match !change.apply(Be16::from_raw(!own.raw())).raw() {
+            0xffff => 0,
+            sum => u32::from(Be16::from_raw(sum).get()),
+        };
+        let adjusted = if is_low { word.get() & 0xffff_0000 | sum } else { word.get() & 0xffff | sum << 16 };
+        self.0[place / 2] = Be32::new(adjusted);
     }
 
     #[inline(always)]
@@ -198,41 +221,29 @@ impl V6Addr {
     /// Every node of a link, ff02::1 (RFC 4291 section 2.7.1).
     pub const ALL_NODES: Self = Self([Be32::new(0xff02_0000), Be32::ZERO, Be32::ZERO, Be32::new(1)]);
 
+    /// The well-known prefix for IPv4 addresses, 64:ff9b::/96 (RFC 6052 section 2.1). Its one's complement sum is zero: a
+    /// checksum over such addresses is one over the IPv4 addresses.
+    const IPV4: [Be32; 3] = [Be32::new(0x0064_ff9b), Be32::ZERO, Be32::ZERO];
+
+    /// The address that stands for an IPv4 address.
+    #[inline(always)]
+    pub const fn of_v4(address: V4Addr) -> Self {
+        let [a, b, c] = Self::IPV4;
+        Self([a, b, c, address.0])
+    }
+
+    /// The IPv4 address that this one stands for.
+    #[inline(always)]
+    pub fn as_v4(self) -> Option<V4Addr> {
+        let [a, b, c, d] = self.0;
+        ([a, b, c] == Self::IPV4).then_some(V4Addr(d))
+    }
+
     /// The link-local address of an interface with this MAC address (RFC 4291 section 2.5.6 and appendix A).
     pub const fn link_local(mac: super::Mac) -> Self {
         let [a, b, c, d, e, f] = mac.octets();
         let (first, last) = (u32::from_be_bytes([a ^ 2, b, c, 0xff]), u32::from_be_bytes([0xfe, d, e, f]));
         Self([Be32::new(0xfe80_0000), Be32::ZERO, Be32::new(first), Be32::new(last)])
-    }
-
-    /// This address with the one's complement sum of another, by a change of one word: the fourth of eight, which is part of
-    /// the subnet, or with a longer prefix the first of the interface identifier that is not 0xffff (RFC 6296 section 3.4,
-    /// 3.5).
-    #[inline(always)]
-    fn neutral(self, other: Self, is_long: bool) -> Self {
-        let change = other.sum().delta_from(self.sum());
-        let [a, b, mut c, mut d] = self.0;
-        // A word and what becomes of it; 0xffff and zero are the same number, and the former is never made.
-        let adjusted =
-            |word: u16| match Be16::from_raw(!change.apply(Be16::from_raw(!Be16::new(word).raw())).raw()).get() {
-                0xffff => 0,
-                sum => sum,
-            };
-        let (high, low) = (|w: Be32| (w.get() >> 16) as u16, |w: Be32| w.get() as u16);
-        let join = |high: u16, low: u16| Be32::new(u32::from(high) << 16 | u32::from(low));
-        if !is_long {
-            return Self([a, join(high(b), adjusted(low(b))), c, d]);
-        }
-        if high(c) != 0xffff {
-            c = join(adjusted(high(c)), low(c));
-        } else if low(c) != 0xffff {
-            c = join(high(c), adjusted(low(c)));
-        } else if high(d) != 0xffff {
-            d = join(adjusted(high(d)), low(d));
-        } else {
-            d = join(high(d), adjusted(low(d)));
-        }
-        Self([a, b, c, d])
     }
 }
 

@@ -50,6 +50,15 @@ impl Ipv4 {
         header
     }
 
+    /// The same with another type of service and time to live.
+    #[inline(always)]
+    #[must_use]
+    pub fn with(self, tos: u8, ttl: u8) -> Self {
+        let mut header = Self { tos, ttl, checksum: Be16::ZERO, ..self };
+        header.checksum = header.sum().checksum();
+        header
+    }
+
     /// Header length in bytes, options included: 0 to 60.
     #[inline(always)]
     pub fn header_len(&self) -> u32 {

@@ -88,7 +88,8 @@ pub(super) fn route<F: Tables>(
     fib: &mut FibLookup,
     input: u32,
     query: &RouteQuery<F::Addr>,
-) -> Result<Route, DropReason> {
+    route: &mut Route,
+) -> Result<(), DropReason> {
     // Any length makes the kernel report the MTU of the route; the size of the packet is held
     // against it by the path, which knows segments.
     let result = look_up::<F>(ctx, fib, input, query, 1);
@@ -102,12 +103,13 @@ pub(super) fn route<F: Tables>(
     } else {
         words.map(Be32::from_raw)
     };
-    let (ifindex, next_hop) = (fib.ifindex, NextHop { family: u32::from(fib.family), address });
+    route.ifindex = fib.ifindex;
+    route.next_hop = NextHop { family: u32::from(fib.family), address };
     // While the neighbour is unknown the kernel says no MTU, unless a packet is too long for it.
     let told = result == FibResult::SUCCESS || look_up::<F>(ctx, fib, input, query, u16::MAX) == FibResult::FRAG_NEEDED;
     // SAFETY: the kernel has written the MTU where the length was.
-    let mtu = if told { unsafe { fib.__bindgen_anon_1.mtu_result } } else { 0 };
-    Ok(Route { ifindex, next_hop, mtu })
+    route.mtu = if told { unsafe { fib.__bindgen_anon_1.mtu_result } } else { 0 };
+    Ok(())
 }
 
 /// Asks the routing table about a packet of this length.

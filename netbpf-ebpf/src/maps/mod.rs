@@ -393,10 +393,10 @@ impl<F: Tables> Env<F> for Maps {
     }
 
     #[inline(always)]
-    fn route(&self, query: &RouteQuery<F::Addr>) -> Result<Route, DropReason> {
+    fn route(&self, query: &RouteQuery<F::Addr>, route: &mut Route) -> Result<(), DropReason> {
         // SAFETY: a struct of integers in this CPU's own room, see `scratch`.
         let fib = unsafe { &mut *FIB.get_ptr_mut(0).ok_or(DropReason::Internal)? };
-        kernel::route::<F>(self.ctx, fib, self.config.route_ifindex, query)
+        kernel::route::<F>(self.ctx, fib, self.config.route_ifindex, query, route)
     }
 }
 

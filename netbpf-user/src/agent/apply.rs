@@ -1,9 +1,10 @@
 //! Steps of a plan, done and undone.
 
 use std::fs;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netbpf_common::abi::Endpoint;
 
 use super::Engine;
@@ -12,6 +13,7 @@ use crate::datapath::Hook;
 use crate::error::{Context as _, Error, Result};
 use crate::net::device::VethEnd;
 use crate::net::namespace::{self, Namespace};
+use crate::net::sysctl::Ipv6;
 use crate::net::{Netlink, sysctl};
 
 /// Name of the container's end.
@@ -55,7 +57,7 @@ impl Engine {
         tracing::debug!(?step);
         let maps = &self.datapath.maps;
         match step {
-            Step::DeleteAddress(address) => maps.addresses.remove((*address).into()),
+            Step::DeleteAddress(address) => maps.remove_address(*address),
             Step::ClearEndpoint(slot) => {
                 maps.endpoints.set(*slot, Endpoint::default())?;
                 self.follow_members()
@@ -109,7 +111,7 @@ impl Engine {
                 }
                 followed
             }
-            Step::WriteAddress(address, slot) => maps.addresses.set((*address).into(), *slot),
+            Step::WriteAddress(address, slot) => maps.set_address(*address, *slot),
         }
     }
 
@@ -132,6 +134,8 @@ impl Engine {
         };
         self.netlink.make_veth(&host, &container).await?;
         sysctl::isolate(&pair.device)?;
+        // The host has no address there: the programs answer for it.
+        Ipv6::Off.apply(&pair.device)?;
         let (attached, configured) =
             tokio::join!(self.attach_egress(pair.ifindex, &pair.device), self.configure(&namespace, pair));
         attached?;
@@ -185,9 +189,10 @@ impl Engine {
     /// The container's view of its device.
     async fn configure(&self, namespace: &Namespace, pair: &Pair) -> Result<()> {
         let ports = self.settings.nat_ports;
+        let ipv6 = if pair.addresses.iter().any(IpAddr::is_ipv6) { Ipv6::Container } else { Ipv6::Off };
         let inside = namespace
             .run(move || {
-                sysctl::write_where_present(&format!("ipv6/conf/{CONTAINER_DEVICE}/disable_ipv6"), "1")?;
+                ipv6.apply(CONTAINER_DEVICE)?;
                 // Its ephemeral ports are those that masquerading gives out: most flows keep their source port.
                 sysctl::write("ipv4/ip_local_port_range", &format!("{}\t{}", ports.first, ports.last))?;
                 Netlink::open()
@@ -198,15 +203,21 @@ impl Engine {
             .await?
             .ok_or_else(|| Error::Internal(format!("{CONTAINER_DEVICE} has vanished from the new namespace")))?;
         inside.set_up(LOOPBACK).await?;
-        let address = Ipv4Net::new(pair.address, self.settings.subnet.prefix_len())
-            .context(|| format!("use the address {}", pair.address))?;
-        inside.add_address(device.ifindex, address).await?;
+        let given = |address: &IpAddr| Some((*address, self.addressing.of_family(*address)?));
+        for (address, part) in pair.addresses.iter().filter_map(given) {
+            let address =
+                IpNet::new(address, part.subnet.prefix_len()).context(|| format!("use the address {address}"))?;
+            inside.add_address(device.ifindex, address).await?;
+        }
         inside.set_up(device.ifindex).await?;
-        let mtu = match self.netlink.default_device().await? {
-            Some(uplink) => self.netlink.device(uplink).await?.map(|uplink| uplink.mtu.min(pair.mtu)),
-            None => None,
-        };
-        inside.add_default_route(device.ifindex, self.settings.gateway(), mtu).await
+        for (_, part) in pair.addresses.iter().filter_map(given) {
+            let mtu = match self.netlink.default_device(part.gateway).await? {
+                Some(uplink) => self.netlink.device(uplink).await?.map(|uplink| uplink.mtu.min(pair.mtu)),
+                None => None,
+            };
+            inside.add_default_route(device.ifindex, part.gateway, mtu).await?;
+        }
+        Ok(())
     }
 
     /// The directory of [`MARKS`](super::MARKS).

@@ -8,14 +8,11 @@ use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 
 use netbpf_common::abi::{Config, ConfigFlags, Flow, FlowKey, Scope, TargetKind, Word};
 use netbpf_common::flow::is_expired;
-use netbpf_common::wire::{Be16, V4Addr};
+use netbpf_common::wire::{Be16, V4Addr, V6Addr};
 
 use super::Engine;
-use crate::datapath::{Datapath, clock};
+use crate::datapath::{Datapath, InFamily, clock};
 use crate::error::{Context as _, Result};
-
-type Key = FlowKey<V4Addr>;
-type Entry = Flow<V4Addr>;
 
 impl Engine {
     /// Deletes flows that have been silent too long, and those whose container or publish is gone. Returns how many.
@@ -33,10 +30,15 @@ fn collect(datapath: &Datapath, endpoints: BTreeMap<u32, u32>) -> Result<u32> {
     let maps = &datapath.maps;
     let config = maps.config.get(0)?.unwrap_or_default();
     let mut standing = Standing { endpoints, owners: HashMap::new(), config, now: clock::jiffies()? };
-    let has_mappings = config.flags & ConfigFlags::MAPPINGS != 0;
-    let mut mappings = Mappings::default();
+    Ok(collect_family::<V4Addr>(datapath, &mut standing)? + collect_family::<V6Addr>(datapath, &mut standing)?)
+}
+
+fn collect_family<A: InFamily>(datapath: &Datapath, standing: &mut Standing) -> Result<u32> {
+    let maps = &datapath.maps;
+    let has_mappings = standing.config.flags & ConfigFlags::MAPPINGS != 0;
+    let mut mappings = Mappings::<A>::new();
     let mut collected = 0;
-    maps.flows.each(|keys, entries| {
+    A::maps(maps).flows.each(|keys, entries| {
         let mut past = Vec::new();
         for (key, entry) in keys.iter().zip(entries) {
             let owner = entry.owner.slot;
@@ -58,7 +60,7 @@ fn collect(datapath: &Datapath, endpoints: BTreeMap<u32, u32>) -> Result<u32> {
 }
 
 /// The key of the O entry, which has the authoritative word.
-fn original(key: &Key, entry: &Entry) -> Key {
+fn original<A: InFamily>(key: &FlowKey<A>, entry: &Flow<A>) -> FlowKey<A> {
     if entry.is_reply == 0 { *key } else { entry.other }
 }
 
@@ -75,7 +77,7 @@ struct Standing {
 
 impl Standing {
     /// Whether the flow of an entry may be past its time, for all that this entry tells.
-    fn is_past(&self, key: &Key, entry: &Entry) -> bool {
+    fn is_past<A: InFamily>(&self, key: &FlowKey<A>, entry: &Flow<A>) -> bool {
         let leads_nowhere = TargetKind::from_u8(entry.target_kind) == Some(TargetKind::Endpoint)
             && self.endpoints.get(&entry.target) != Some(&entry.target_generation);
         // The word of an R entry lags behind.
@@ -87,19 +89,23 @@ impl Standing {
 }
 
 /// Endpoint-independent mappings that are past their time, unless a flow uses them: that one's packets do not touch them.
-#[derive(Debug, Default)]
-struct Mappings {
-    past: HashSet<Key>,
-    used: HashSet<Key>,
+#[derive(Debug)]
+struct Mappings<A> {
+    past: HashSet<FlowKey<A>>,
+    used: HashSet<FlowKey<A>>,
 }
 
 /// A container's port, whoever the other end is.
-fn port(key: &Key) -> Key {
-    Key::new(Scope::Container, key.proto, key.src, key.sport, V4Addr::default(), Be16::ZERO)
+fn port<A: InFamily>(key: &FlowKey<A>) -> FlowKey<A> {
+    FlowKey::new(Scope::Container, key.proto, key.src, key.sport, A::default(), Be16::ZERO)
 }
 
-impl Mappings {
-    fn look(&mut self, key: &Key, entry: &Entry, is_past: bool) {
+impl<A: InFamily> Mappings<A> {
+    fn new() -> Self {
+        Self { past: HashSet::new(), used: HashSet::new() }
+    }
+
+    fn look(&mut self, key: &FlowKey<A>, entry: &Flow<A>, is_past: bool) {
         if !entry.word.has(Word::MAPPING) {
             // Whoever the other end is: outside, or by way of the mapping a neighbour.
             if key.scope == Scope::Container as u16 {
@@ -110,7 +116,7 @@ impl Mappings {
         }
     }
 
-    fn unused(self) -> Vec<Key> {
+    fn unused(self) -> Vec<FlowKey<A>> {
         self.past.into_iter().filter(|mapping| !self.used.contains(&port(mapping))).collect()
     }
 }
@@ -122,6 +128,9 @@ mod tests {
     use netbpf_common::abi::Timeout;
 
     use super::*;
+
+    type Key = FlowKey<V4Addr>;
+    type Entry = Flow<V4Addr>;
 
     fn address(last: u8) -> V4Addr {
         Ipv4Addr::new(10, 0, 0, last).into()
@@ -186,7 +195,7 @@ mod tests {
         let mapping = Entry { word: Word::half(2).established().with(Word::MAPPING), ..entry() };
         let flow = Entry { other: key(Scope::Uplink), ..entry() };
         let unused = |flows: &[(Key, Entry)]| {
-            let mut mappings = Mappings::default();
+            let mut mappings = Mappings::new();
             mappings.look(&inner, &mapping, true);
             flows.iter().for_each(|(key, entry)| mappings.look(key, entry, false));
             mappings.unused()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +12,13 @@ use netbpf_common::abi::{ENDPOINT_SLOTS, generation};
 use netbpf_common::wire::Mac;
 
 use super::plan::{Observed, Step, Wanted, plan};
-use super::publish::{release, withdraw};
+use super::reserve::release;
+use super::rules::withdraw;
+use super::start::random_mac;
 use super::state::State;
 use super::{Engine, check, process};
 use crate::api::types::{Container, CreateRequest};
+use crate::config::Addressing;
 use crate::error::{Context as _, Error, Result};
 use crate::net::namespace::{self, Namespace};
 use crate::process::Files;
@@ -52,14 +56,12 @@ impl Engine {
         let taken_from = request.netns.clone().filter(|path| path.starts_with("/proc"));
         let slot = state.free_slot()?;
         let ifindex = self.free_ifindex(slot).await?;
-        let address = match request.ip {
-            Some(address) => state.pool.claim(address).map(|()| address)?,
-            None => state.pool.take()?,
-        };
-        let mac = match self.choose_mac(&state, mac, address) {
+        let asked = [request.ip.map(IpAddr::from), request.ip6.map(IpAddr::from)];
+        let addresses = state.pools.give(&asked.into_iter().flatten().collect::<Vec<_>>())?;
+        let mac = match self.choose_mac(&state, mac, addresses[0]) {
             Ok(mac) => mac,
             Err(error) => {
-                state.pool.release(address);
+                state.pools.release(addresses);
                 return Err(error);
             }
         };
@@ -67,7 +69,8 @@ impl Engine {
             hostname,
             owns_netns: request.netns.is_none() || taken_from.is_some(),
             netns: request.netns.filter(|_| taken_from.is_none()).unwrap_or_else(|| namespace::path(&name)),
-            address,
+            address: None,
+            address_v6: None,
             mac: mac.octets(),
             mtu: self.settings.mtu,
             slot,
@@ -81,14 +84,15 @@ impl Engine {
             name,
             id,
         };
+        record.set_addresses(&addresses);
         match self.make(&mut state, &mut record, taken_from, &specs).await {
             Ok(()) => {
-                let container = record.describe(&self.settings);
+                let container = record.describe(&self.addressing);
                 state.containers.insert(record.name.clone(), record);
                 Ok(container)
             }
             Err(error) => {
-                state.pool.release(address);
+                state.pools.release(addresses);
                 Err(error)
             }
         }
@@ -101,13 +105,13 @@ impl Engine {
         taken_from: Option<PathBuf>,
         specs: &[crate::spec::PublishSpec],
     ) -> Result<()> {
-        record.rules = self.reserve(state, &record.name, specs).await?;
+        record.rules = self.reserve(state, record, specs).await?;
         let mut steps = Vec::new();
         let made = async {
             record.generation = self.datapath.bump(generation::LAST_ENDPOINT)?;
             let mut instance = state.instance.clone();
-            instance.last_address = Some(state.pool.last());
-            let wanted = Wanted { taken_from, ..record.wanted() };
+            instance.set_last_addresses(state.pools.last());
+            let wanted = Wanted { taken_from, ..record.wanted(&self.addressing) };
             let planned = plan(&[wanted], &Observed::default());
             // Both wait, for the disk and for a grace period of the kernel, so they do it at the same time. After a
             // crash in between, a later start makes the rest, or forgets a container without a namespace.
@@ -142,18 +146,23 @@ impl Engine {
         }
     }
 
-    fn choose_mac(&self, state: &State, asked: Option<Mac>, address: std::net::Ipv4Addr) -> Result<Mac> {
-        let [a, b, c, d] = address.octets();
-        // As Docker derives it.
-        let mac = asked.unwrap_or(Mac::new([0x02, 0x42, a, b, c, d]));
-        let holder = state.containers.values().find(|record| record.mac() == mac);
-        match holder.map(|record| format!("container {}", record.name)) {
-            Some(holder) => Err(Error::Conflict(format!("MAC address {mac} is that of {holder}: choose another"))),
-            None if mac == self.gateway_mac => {
-                Err(Error::Conflict(format!("MAC address {mac} is that of the gateway: choose another")))
-            }
-            None => Ok(mac),
+    fn choose_mac(&self, state: &State, asked: Option<Mac>, address: IpAddr) -> Result<Mac> {
+        let refusal = |mac: Mac| {
+            let holder = state.containers.values().find(|record| record.mac() == mac);
+            let holder = holder.map(|record| format!("container {}", record.name));
+            let holder = holder.or_else(|| (mac == self.gateway_mac).then(|| "the gateway".into()))?;
+            Some(Error::Conflict(format!("MAC address {mac} is that of {holder}: choose another")))
+        };
+        if let Some(mac) = asked {
+            return refusal(mac).map_or(Ok(mac), Err);
         }
+        let mac = derived_mac(address);
+        // Two IPv6 addresses may end alike, and somebody may have asked for the one that is another's by right.
+        let others = || std::iter::repeat_with(|| Mac::new(random_mac()));
+        std::iter::once(mac)
+            .chain(others().take(16))
+            .find(|mac| refusal(*mac).is_none())
+            .ok_or_else(|| Error::Exhausted(format!("MAC address {mac} is in use: choose another")))
     }
 
     /// A number for a device that leads to this slot.
@@ -195,7 +204,7 @@ impl Engine {
         state.containers.remove(&record.name);
         release(state, &record.rules);
         let mut errors: Vec<Error> = withdraw(&self.datapath, state, &record.rules).err().into_iter().collect();
-        let mut observed = observed(record);
+        let mut observed = observed(record, &self.addressing);
         if record.owns_netns {
             // Deleted later: nobody looks for it in a namespace that has lost its name.
             observed.devices.clear();
@@ -206,7 +215,7 @@ impl Engine {
         }
         let files = Files::of(&self.settings.run_dir, &record.name);
         errors.extend(files.remove().context(|| format!("remove the files of container {}", record.name)).err());
-        state.pool.release(record.address);
+        state.pools.release(record.addresses());
         // What it had counts against the limit of the next in its slot as long as it is there.
         self.uncollected.notify_one();
         match errors.into_iter().next() {
@@ -218,24 +227,33 @@ impl Engine {
     /// All containers, by name.
     pub async fn list(&self) -> Vec<Container> {
         let state = self.state.lock().await;
-        state.containers.values().map(|record| record.describe(&self.settings)).collect()
+        state.containers.values().map(|record| record.describe(&self.addressing)).collect()
     }
 
     /// One container.
     pub async fn inspect(&self, name: &str) -> Result<Container> {
         let state = self.state.lock().await;
-        state.container(name).map(|record| record.describe(&self.settings))
+        state.container(name).map(|record| record.describe(&self.addressing))
     }
 }
 
+/// The MAC address of whom an address is given to: as Docker derives it, from the last four bytes.
+fn derived_mac(address: IpAddr) -> Mac {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => (address.to_bits() as u32).to_be_bytes(),
+    };
+    Mac::new([0x02, 0x42, a, b, c, d])
+}
+
 /// What a container is in the kernel when all is as it should be.
-fn observed(record: &ContainerRecord) -> Observed {
+fn observed(record: &ContainerRecord, addressing: &Addressing) -> Observed {
     Observed {
         namespaces: record.owns_netns.then(|| record.name.clone()).into_iter().collect(),
         devices: [(record.ifindex, record.device.clone())].into(),
         attached: BTreeSet::from([record.ifindex]),
         endpoints: [(record.slot, record.endpoint())].into(),
-        addresses: [(record.address, record.slot)].into(),
+        addresses: record.reached_by(addressing).into_iter().map(|address| (address, record.slot)).collect(),
     }
 }
 
@@ -268,8 +286,12 @@ fn check_foreign(state: &State, path: &Path) -> Result<()> {
 }
 
 /// Steps that bring the kernel from what it has to what is desired.
-pub(super) fn steps<'a>(desired: impl Iterator<Item = &'a ContainerRecord>, observed: &Observed) -> Vec<Step> {
-    let desired: Vec<_> = desired.map(ContainerRecord::wanted).collect();
+pub(super) fn steps<'a>(
+    desired: impl Iterator<Item = &'a ContainerRecord>,
+    addressing: &Addressing,
+    observed: &Observed,
+) -> Vec<Step> {
+    let desired: Vec<_> = desired.map(|record| record.wanted(addressing)).collect();
     plan(&desired, observed)
 }
 
@@ -277,4 +299,16 @@ pub(super) fn steps<'a>(desired: impl Iterator<Item = &'a ContainerRecord>, obse
 pub(super) fn marked(marks: &Path) -> Result<BTreeSet<String>> {
     let entries = fs::read_dir(marks).context(|| format!("read {}", marks.display()))?;
     Ok(entries.flatten().map(|entry| PathBuf::from(entry.file_name()).display().to_string()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_address_is_derived_from_either_family() {
+        for (address, mac) in [("172.30.0.2", "02:42:ac:1e:00:02"), ("fd00::1:2", "02:42:00:01:00:02")] {
+            assert_eq!(derived_mac(address.parse().unwrap()).to_string(), mac);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::api::types::Finding;
 use crate::config::PortRange;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::net::sockets::open_sockets;
 use crate::net::sysctl;
 use crate::spec::transport_name;
@@ -15,8 +15,10 @@ impl Engine {
     /// Looks at all of it.
     pub async fn doctor(&self) -> Result<Vec<Finding>> {
         let nat_ports = self.settings.nat_ports;
-        let look = move || Ok(vec![ranges(nat_ports, sysctl::ephemeral_ports()?), sockets(nat_ports)?]);
-        tokio::task::spawn_blocking(look).await.context(|| "look at the host".into())?
+        let look = move || Ok::<_, Error>(vec![ranges(nat_ports, sysctl::ephemeral_ports()?), sockets(nat_ports)?]);
+        let mut findings = tokio::task::spawn_blocking(look).await.context(|| "look at the host".into())??;
+        findings.extend(self.ipv6_findings().await);
+        Ok(findings)
     }
 }
 

@@ -1,22 +1,20 @@
-//! The host's side: netbpf0 and netbpf1, the datapath's settings, and what is followed of the host.
+//! The host's side: netbpf0 and netbpf1, and the datapath's settings.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netbpf_common::abi::{
-    ABI_VERSION, Config, ConfigFlags, LOOPBACK_INDEX, Network, NetworkFlags, RING_SHARES, Subnet, Transport, Uplink,
-    UplinkFlags, VIRTUALS, generation,
+    self, ABI_VERSION, Config, ConfigFlags, LOOPBACK_INDEX, Network, NetworkFlags, RING_SHARES, Subnet, Transport,
 };
-use netbpf_common::wire::{Mac, V4Addr};
+use netbpf_common::wire::{Mac, V4Addr, V6Addr};
 
 use super::Engine;
-use super::state::{HostState, NETWORK_NUMBER, UplinkState};
-use crate::config::Settings;
-use crate::datapath::{Datapath, Hook, clock, netns_cookie};
+use super::state::NETWORK_NUMBER;
+use crate::config::{Addressing, Part, Settings};
+use crate::datapath::{Datapath, InFamily, clock, netns_cookie};
 use crate::error::{Error, Result};
-use crate::net::address::HostAddress;
-use crate::net::device::{Device, Framing, VethEnd};
-use crate::net::watch::Changes;
+use crate::net::device::{Device, VethEnd};
+use crate::net::sysctl::Ipv6;
 use crate::net::{Netlink, sysctl};
 
 /// The device by which the host reaches containers.
@@ -26,7 +24,12 @@ pub(super) const HOST_DEVICE: &str = "netbpf0";
 pub(super) const ROUTE_DEVICE: &str = "netbpf1";
 
 /// Makes netbpf0 and netbpf1, or finds those that this instance has made. Returns their numbers.
-pub(super) async fn make_devices(netlink: &Netlink, settings: &Settings, mac: Mac) -> Result<(u32, u32)> {
+pub(super) async fn make_devices(
+    netlink: &Netlink,
+    settings: &Settings,
+    addressing: &Addressing,
+    mac: Mac,
+) -> Result<(u32, u32)> {
     let find = async || -> Result<Option<(Device, Device)>> {
         Ok(netlink.device_named(HOST_DEVICE).await?.zip(netlink.device_named(ROUTE_DEVICE).await?))
     };
@@ -45,31 +48,101 @@ pub(super) async fn make_devices(netlink: &Netlink, settings: &Settings, mac: Ma
              stop and uninstall that one, or remove the device with `ip link del {HOST_DEVICE}`"
         )));
     }
-    sysctl::isolate(HOST_DEVICE)?;
-    route_device_forwards()?;
-    sysctl::write_where_present(&format!("ipv6/conf/{ROUTE_DEVICE}/disable_ipv6"), "1")?;
+    // Before the settings of IPv6, which a device has only with an MTU that is large enough.
     for device in [&host, &route] {
         if device.mtu != settings.mtu {
             netlink.set_mtu(device.ifindex, settings.mtu).await?;
         }
     }
-    netlink.set_up_without_arp(host.ifindex).await?;
-    netlink.set_up(route.ifindex).await?;
-    let gateway = settings.gateway();
-    let address = ipnet::Ipv4Net::new_assert(gateway, settings.subnet.prefix_len());
-    netlink.add_address(host.ifindex, address).await?;
-    netlink.add_link_route(host.ifindex, settings.virtual_subnet, gateway).await?;
-    Ok((host.ifindex, route.ifindex))
+    let devices = (host.ifindex, route.ifindex);
+    set_right(netlink, addressing, devices).await?;
+    Ok(devices)
 }
 
-/// Route lookups in BPF ask whether their input device forwards. Whoever writes `net.ipv4.ip_forward` changes it for
-/// every device, so this is done again from time to time.
-pub(super) fn route_device_forwards() -> Result<()> {
-    sysctl::write(&format!("ipv4/conf/{ROUTE_DEVICE}/forwarding"), "1")
+/// Lets netbpf0 and netbpf1 be as they are to be.
+async fn set_right(netlink: &Netlink, addressing: &Addressing, (host, route): (u32, u32)) -> Result<()> {
+    set_switches(addressing)?;
+    netlink.set_up_without_arp(host).await?;
+    netlink.set_up(route).await?;
+    give_addresses(netlink, addressing, host).await
+}
+
+/// What the kernel does by itself on netbpf0 and netbpf1.
+fn set_switches(addressing: &Addressing) -> Result<()> {
+    sysctl::isolate(HOST_DEVICE)?;
+    let [host, route] = ipv6_of_devices(addressing);
+    host.apply(HOST_DEVICE)?;
+    route.apply(ROUTE_DEVICE)?;
+    route_device_forwards(addressing)
+}
+
+/// The gateways' addresses on netbpf0, and what leads to it. The subnet of IPv4 comes with the address; that of IPv6 is a
+/// route, since the address is alone.
+async fn give_addresses(netlink: &Netlink, addressing: &Addressing, ifindex: u32) -> Result<()> {
+    let own: Vec<IpNet> = addressing.parts().map(gateway_net).collect();
+    netlink.keep_addresses(ifindex, &own).await?;
+    for (part, own) in addressing.parts().zip(own) {
+        netlink.add_address(ifindex, own).await?;
+        if part.gateway.is_ipv6() {
+            netlink.add_link_route(ifindex, part.subnet, part.gateway).await?;
+        }
+        netlink.add_link_route(ifindex, part.virtuals, part.gateway).await?;
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Gives netbpf0 and netbpf1 back what somebody took from them: who switches IPv6 off for all devices takes addresses and
+    /// routes as well, and who switches it on again does not bring them back.
+    pub(super) async fn keep_devices(&self) -> Result<()> {
+        let lost = {
+            let state = self.state.lock().await;
+            self.addressing.parts().map(|part| part.gateway).find(|own| !state.host.locals.contains_key(own))
+        };
+        let devices = [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(&self.addressing));
+        let changed = devices.into_iter().find_map(|(device, ipv6)| ipv6.differs(device));
+        if lost.is_none() && changed.is_none() {
+            return route_device_forwards(&self.addressing);
+        }
+        tracing::warn!(?lost, changed, "somebody has changed {HOST_DEVICE} or {ROUTE_DEVICE}: setting them right");
+        set_right(&self.netlink, &self.addressing, self.devices).await
+    }
+}
+
+/// The gateway's address as netbpf0 has it.
+fn gateway_net(part: &Part) -> IpNet {
+    let prefix = match part.subnet {
+        IpNet::V4(subnet) => subnet.prefix_len(),
+        IpNet::V6(_) => part.subnet.max_prefix_len(),
+    };
+    IpNet::new_assert(part.gateway, prefix)
+}
+
+/// What IPv6 is to do on netbpf0 and netbpf1.
+pub(super) fn ipv6_of_devices(addressing: &Addressing) -> [Ipv6; 2] {
+    if addressing.v6.is_some() { [Ipv6::Host, Ipv6::Lookups] } else { [Ipv6::Off, Ipv6::Off] }
+}
+
+/// Where the kernel says whether the device of route lookups forwards.
+pub(super) fn forwarding_of_route_device(addressing: &Addressing) -> impl Iterator<Item = String> {
+    let families = [Some("ipv4"), addressing.v6.map(|_| "ipv6")];
+    families.into_iter().flatten().map(|family| format!("{family}/conf/{ROUTE_DEVICE}/forwarding"))
+}
+
+/// Route lookups in BPF ask whether their input device forwards. Whoever writes `net.ipv4.ip_forward` or
+/// `net.ipv6.conf.all.forwarding` changes it for every device, so this is done again from time to time.
+fn route_device_forwards(addressing: &Addressing) -> Result<()> {
+    forwarding_of_route_device(addressing).try_for_each(|path| sysctl::write(&path, "1"))
 }
 
 /// Tells the programs what they need to know of their instance.
-pub(super) fn write_config(datapath: &Datapath, settings: &Settings, devices: (u32, u32), mac: Mac) -> Result<()> {
+pub(super) fn write_config(
+    datapath: &Datapath,
+    settings: &Settings,
+    addressing: &Addressing,
+    devices: (u32, u32),
+    mac: Mac,
+) -> Result<()> {
     let hz = clock::hz()?;
     let cpus = crate::datapath::possible_cpus()?;
     if settings.half_open_per_cpu(cpus) != settings.half_open {
@@ -85,12 +158,14 @@ pub(super) fn write_config(datapath: &Datapath, settings: &Settings, devices: (u
         netns_cookie: netns_cookie()?,
         host_ifindex: devices.0,
         route_ifindex: devices.1,
-        virtual_v4: settings.virtual_subnet.network().into(),
+        virtual_v4: addressing.virtual_v4.network().into(),
+        virtual_v6: addressing.virtual_v6.network().into(),
         gateway_mac: mac,
         nat_first: settings.nat_ports.first,
         nat_last: settings.nat_ports.last,
         broadcast_rate: settings.broadcast_rate,
-        flags: flag(settings.full_cone, ConfigFlags::MAPPINGS),
+        flags: flag(settings.full_cone, ConfigFlags::MAPPINGS)
+            | flag(addressing.parts().any(|part| part.mode.is_reachable()), ConfigFlags::REACHABLE),
         ring_mask: settings.half_open_per_cpu(cpus) / RING_SHARES - 1,
         share_mask: RING_SHARES - 1,
         flow_limit: settings.flow_limit(),
@@ -101,17 +176,43 @@ pub(super) fn write_config(datapath: &Datapath, settings: &Settings, devices: (u
         keep_ports(datapath, before.nat_first, before.nat_last)?;
     }
     datapath.maps.config.set(0, config)?;
-    let network = Network {
-        v4: Subnet {
-            address: settings.subnet.network().into(),
-            mask: settings.subnet.netmask().into(),
-            gateway: settings.gateway().into(),
-        },
+    if addressing.v4.is_none() {
+        forget_loopback::<V4Addr>(datapath)?;
+    }
+    if addressing.v6.is_none() {
+        forget_loopback::<V6Addr>(datapath)?;
+    }
+    datapath.maps.networks.set(u32::from(NETWORK_NUMBER), network(settings, addressing)?)
+}
+
+/// No socket may be led to a virtual address that has no route, as those of a family that the network has lost.
+fn forget_loopback<A: InFamily>(datapath: &Datapath) -> Result<()> {
+    A::maps(&datapath.maps).virtuals.set(LOOPBACK_INDEX, A::default())
+}
+
+/// The network as the datapath knows it.
+fn network(settings: &Settings, addressing: &Addressing) -> Result<Network> {
+    Ok(Network {
+        v4: subnet(addressing.v4.as_ref())?,
+        v6: subnet(addressing.v6.as_ref())?,
         flags: network_flags(settings),
         mtu: settings.mtu,
-        ..Network::default()
+    })
+}
+
+/// One family's part of the network as the datapath knows it; all zero for none.
+pub(super) fn subnet<A: InFamily>(part: Option<&Part>) -> Result<Subnet<A>> {
+    let Some(part) = part else { return Ok(Subnet::default()) };
+    let of = |address: IpAddr| {
+        A::of(address).ok_or_else(|| Error::Internal(format!("{address} is not of the family of {}", part.subnet)))
     };
-    datapath.maps.networks.set(u32::from(NETWORK_NUMBER), network)
+    Ok(Subnet {
+        address: of(part.subnet.network())?,
+        mask: of(part.subnet.netmask())?,
+        gateway: of(part.gateway)?,
+        external: part.external.map_or_else(|| Ok(A::default()), |external| of(external.network()))?,
+        mode: abi::GatewayMode::from(part.mode) as u32,
+    })
 }
 
 /// Lets flows go on under ports that masquerading gave out before the range was changed: they are marked as ports outside
@@ -130,9 +231,7 @@ fn keep_ports(datapath: &Datapath, first: u16, last: u16) -> Result<()> {
 }
 
 fn network_flags(settings: &Settings) -> u32 {
-    NetworkFlags::MASQUERADE
-        | flag(settings.full_cone, NetworkFlags::FULL_CONE)
-        | flag(settings.clamp_mss, NetworkFlags::CLAMP_MSS)
+    flag(settings.full_cone, NetworkFlags::FULL_CONE) | flag(settings.clamp_mss, NetworkFlags::CLAMP_MSS)
 }
 
 /// Whether a device is this instance's own.
@@ -140,227 +239,42 @@ pub(super) fn is_own(device: &Device, mac: Mac) -> bool {
     device.is_veth && device.mac == Some(mac)
 }
 
-/// The devices to the world: every device that is not ours, not loopback and not the port of a bridge or bond, whose
-/// own program would see the packets twice.
-fn uplinks<'a>(devices: &'a [Device], restriction: &[String], mac: Mac) -> Vec<&'a Device> {
-    devices
-        .iter()
-        .filter(|device| !is_own(device, mac) && !device.is_loopback && !device.is_port)
-        .filter(|device| device.framing != Framing::Other)
-        .filter(|device| restriction.is_empty() || restriction.contains(&device.name))
-        .collect()
-}
-
-fn flag(is_set: bool, flag: u32) -> u32 {
+pub(super) fn flag(is_set: bool, flag: u32) -> u32 {
     if is_set { flag } else { 0 }
-}
-
-/// What the datapath is told of an uplink besides its address.
-fn flags(uplink: &UplinkState) -> u32 {
-    flag(uplink.is_attached, UplinkFlags::ATTACHED) | flag(uplink.is_bare, UplinkFlags::BARE)
-}
-
-/// Virtual indexes of the host's addresses: those that have one keep it, 127.0.0.1 has the first, and when none are left
-/// an address has 0: local, but without a virtual address.
-fn virtual_indexes(addresses: &[HostAddress], before: &BTreeMap<Ipv4Addr, u32>) -> BTreeMap<Ipv4Addr, u32> {
-    let mut indexes: BTreeMap<Ipv4Addr, u32> = BTreeMap::from([(Ipv4Addr::LOCALHOST, LOOPBACK_INDEX)]);
-    // The first index stands for all of 127.0.0.0/8.
-    let present: BTreeSet<Ipv4Addr> =
-        addresses.iter().map(|address| address.address).filter(|address| !address.is_loopback()).collect();
-    for (address, index) in before {
-        if present.contains(address) && *index != 0 {
-            indexes.insert(*address, *index);
-        }
-    }
-    let mut used: BTreeSet<u32> = indexes.values().copied().collect();
-    for address in present {
-        indexes.entry(address).or_insert_with(|| {
-            let index = (1..VIRTUALS).find(|index| !used.contains(index)).unwrap_or(0);
-            used.insert(index);
-            index
-        });
-    }
-    indexes
-}
-
-impl Engine {
-    /// The host's devices and addresses as they are.
-    pub(super) async fn look_at_host(&self) -> Result<(Vec<Device>, Vec<HostAddress>)> {
-        Ok((self.netlink.devices().await?, self.netlink.addresses().await?))
-    }
-
-    /// Tells the datapath what has changed of the host's devices and addresses.
-    pub(super) fn follow_host(
-        &self,
-        host: &mut HostState,
-        (devices, addresses): &(Vec<Device>, Vec<HostAddress>),
-    ) -> Result<()> {
-        host.problems.clear();
-        let mut changed = self.follow_addresses(host, addresses)?;
-        let chosen = uplinks(devices, &self.settings.uplinks, self.gateway_mac);
-        for name in &self.settings.uplinks {
-            if !chosen.iter().any(|device| device.name == *name) {
-                host.problems
-                    .push(format!("uplink {name}: there is no such device, or it is the port of another, or it is of a kind that is not served"));
-            }
-        }
-
-        let gone: Vec<u32> =
-            host.uplinks.keys().filter(|old| !chosen.iter().any(|device| device.ifindex == **old)).copied().collect();
-        for ifindex in gone {
-            // No masquerading to it before its replies would not be understood any more.
-            self.datapath.maps.uplinks.remove(ifindex)?;
-            if let Some(uplink) = host.uplinks.remove(&ifindex) {
-                self.datapath.detach(&Hook::uplink(ifindex, uplink.name, uplink.is_bare))?;
-            }
-            changed = true;
-        }
-        for device in chosen {
-            let primary = addresses.iter().find(|address| address.ifindex == device.ifindex && address.is_primary);
-            let mut uplink = UplinkState {
-                name: device.name.clone(),
-                is_bare: device.framing == Framing::Bare,
-                address: primary.map(|primary| primary.address),
-                is_attached: host.uplinks.get(&device.ifindex).is_some_and(|known| known.is_attached),
-            };
-            if !uplink.is_attached {
-                match self.datapath.attach(&Hook::uplink(device.ifindex, &*device.name, uplink.is_bare)) {
-                    Ok(()) => uplink.is_attached = true,
-                    // One device may be gone again, or have no room; the others are served all the same.
-                    Err(error) => {
-                        tracing::warn!("{error}");
-                        host.problems.push(format!("uplink {}: {error}", device.name));
-                    }
-                }
-            }
-            if host.uplinks.get(&device.ifindex) != Some(&uplink) {
-                let entry = Uplink {
-                    v4: uplink.address.map(V4Addr::from).unwrap_or_default(),
-                    flags: flags(&uplink),
-                    ..Uplink::default()
-                };
-                self.datapath.maps.uplinks.set(device.ifindex, entry)?;
-                tracing::info!(device = uplink.name, address = ?uplink.address, "uplink");
-                host.uplinks.insert(device.ifindex, uplink);
-                changed = true;
-            }
-        }
-        if changed {
-            self.datapath.bump(generation::ROUTE_EPOCH)?;
-            // What was sent to the host stays there only as long as the address is the host's.
-            self.datapath.bump(generation::PUBLISH_EPOCH)?;
-        }
-        Ok(())
-    }
-
-    fn follow_addresses(&self, host: &mut HostState, addresses: &[HostAddress]) -> Result<bool> {
-        let maps = &self.datapath.maps;
-        let locals = virtual_indexes(addresses, &host.locals);
-        if locals == host.locals {
-            return Ok(false);
-        }
-        for address in host.locals.keys().filter(|address| !locals.contains_key(address)) {
-            maps.locals.remove((*address).into())?;
-        }
-        for (address, index) in &locals {
-            if host.locals.get(address) != Some(index) {
-                if *index != 0 {
-                    maps.virtuals.set(*index, (*address).into())?;
-                }
-                maps.locals.set((*address).into(), *index)?;
-            }
-        }
-        host.locals = locals;
-        Ok(true)
-    }
-
-    /// Takes over what an agent before this one has told the datapath about the host.
-    pub(super) fn recall_host(&self) -> Result<HostState> {
-        let maps = &self.datapath.maps;
-        let mut host = HostState::default();
-        for (address, index) in maps.locals.entries()? {
-            host.locals.insert(address.into(), index);
-        }
-        for (ifindex, entry) in maps.uplinks.entries()? {
-            // Not attached: so that it is attached again, with this agent's program.
-            let is_bare = entry.flags & UplinkFlags::BARE != 0;
-            let uplink = UplinkState { name: String::new(), is_bare, address: None, is_attached: false };
-            host.uplinks.insert(ifindex, uplink);
-        }
-        Ok(host)
-    }
-
-    /// Acts on announced changes.
-    pub(super) async fn host_changed(&self, changes: &Changes) -> Result<()> {
-        let own: BTreeSet<u32> = self.state.lock().await.containers.values().map(|record| record.ifindex).collect();
-        if changes.lost || !changes.addresses.is_empty() || changes.devices.iter().any(|index| !own.contains(index)) {
-            // The kernel answers when no device is being deleted, which takes it long: requests do not wait for that. This
-            // is the only task that looks, so what it saw last is what holds.
-            let seen = self.look_at_host().await?;
-            self.follow_host(&mut self.state.lock().await.host, &seen)?;
-        }
-        if changes.routes || changes.lost {
-            self.datapath.bump(generation::ROUTE_EPOCH)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use netbpf_common::abi::GatewayMode;
+    use netbpf_common::wire::Address as _;
+
     use super::*;
 
-    const MAC: Mac = Mac::new([2, 1, 2, 3, 4, 5]);
-
-    fn device(ifindex: u32, name: &str) -> Device {
-        Device {
-            ifindex,
-            name: name.into(),
-            mac: Some(Mac::new([0x52, 0, 0, 0, 0, ifindex as u8])),
-            mtu: 1500,
-            is_veth: false,
-            framing: Framing::Ethernet,
-            is_loopback: false,
-            is_port: false,
-        }
-    }
-
     #[test]
-    fn every_device_that_is_not_ours_is_an_uplink() {
-        let devices = [
-            Device { is_loopback: true, ..device(1, "lo") },
-            device(2, "eth0"),
-            Device { is_port: true, ..device(3, "eth1") },
-            device(4, "br0"),
-            Device { is_veth: true, mac: Some(MAC), ..device(5, "netbpf0") },
-            Device { is_veth: true, ..device(6, "veth7") },
-            Device { framing: Framing::Bare, ..device(7, "wg0") },
-            Device { framing: Framing::Other, ..device(8, "ib0") },
-        ];
-        let names = |restriction: &[String]| -> Vec<&str> {
-            uplinks(&devices, restriction, MAC).iter().map(|device| &*device.name).collect()
+    fn the_datapath_knows_the_families_that_the_network_has() {
+        let known = |settings: &Settings| network(settings, &Addressing::new(settings, [1; 5]).unwrap()).unwrap();
+        let v4_only = known(&Settings::default());
+        assert_eq!((v4_only.v4.mode, v4_only.v6.mask), (GatewayMode::Masquerade as u32, V6Addr::default()));
+        let translated = Settings {
+            ipv4: false,
+            ipv6: true,
+            subnet_v6: "fd00::/56".parse().ok(),
+            mode_v6: crate::config::GatewayMode::Prefix,
+            external_prefix_v6: "2001:db8:0:100::/56".parse().ok(),
+            ..Settings::default()
         };
-        assert_eq!(names(&[]), ["eth0", "br0", "veth7", "wg0"]);
-        assert_eq!(names(&["br0".into(), "eth9".into()]), ["br0"]);
+        let v6_only = known(&translated);
+        assert_eq!(v6_only.v4.mask, V4Addr::default());
+        assert_eq!(v6_only.v6.mode, GatewayMode::Prefix as u32);
+        assert_eq!(format!("{:?} {:?}", v6_only.v6.gateway, v6_only.v6.external), "fd00::1 2001:db8:0:100::");
+        assert_eq!(v6_only.v6.address.and(v6_only.v6.mask), v6_only.v6.address);
     }
 
     #[test]
-    fn an_address_keeps_its_virtual_index_while_others_come_and_go() {
-        let host = |last| HostAddress { address: Ipv4Addr::new(10, 0, 0, last), ifindex: 2, is_primary: true };
-        let first = virtual_indexes(&[host(1), host(2)], &BTreeMap::new());
-        assert_eq!(first[&Ipv4Addr::LOCALHOST], 1);
-        let second = virtual_indexes(&[host(2), host(3)], &first);
-        assert_eq!(second[&Ipv4Addr::new(10, 0, 0, 2)], first[&Ipv4Addr::new(10, 0, 0, 2)]);
-        assert!(!second.contains_key(&Ipv4Addr::new(10, 0, 0, 1)));
-        assert_eq!(second.values().collect::<BTreeSet<_>>().len(), second.len());
-    }
-
-    #[test]
-    fn addresses_beyond_the_subnet_of_virtual_ones_have_none() {
-        let many: Vec<_> = (0..300)
-            .map(|n| HostAddress { address: Ipv4Addr::from_bits(0x0a00_0000 + n), ifindex: 2, is_primary: false })
-            .collect();
-        let indexes = virtual_indexes(&many, &BTreeMap::new());
-        assert_eq!(indexes.values().filter(|index| **index == 0).count(), 301 - 255);
+    fn netbpf0_has_the_gateways_addresses() {
+        let settings = Settings { ipv6: true, subnet_v6: "fd00::/64".parse().ok(), ..Settings::default() };
+        let addressing = Addressing::new(&settings, [1; 5]).unwrap();
+        let own: Vec<String> = addressing.parts().map(|part| gateway_net(part).to_string()).collect();
+        assert_eq!(own, ["172.30.0.1/16", "fd00::1/128"]);
     }
 }

@@ -10,17 +10,21 @@ mod containers;
 mod doctor;
 mod flows;
 mod host;
+mod ipv6;
 mod members;
 mod plan;
 mod process;
 mod publish;
 mod publishes;
 mod reconcile;
+mod reserve;
+mod rules;
 mod sockets;
 mod start;
 mod state;
 mod status;
 mod uninstall;
+mod uplinks;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -30,7 +34,7 @@ use netbpf_common::wire::Mac;
 use nix::fcntl::Flock;
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
-use crate::config::Settings;
+use crate::config::{Addressing, Settings};
 use crate::datapath::Datapath;
 use crate::error::{Error, Result};
 use crate::net::Netlink;
@@ -47,6 +51,8 @@ const MARKS: &str = "netns";
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
+    /// The addresses of the network: what the settings say, and what the instance has drawn where they say nothing.
+    addressing: Addressing,
     cgroup: PathBuf,
     gateway_mac: Mac,
     /// Numbers of netbpf0 and netbpf1.

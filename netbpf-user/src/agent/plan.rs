@@ -1,7 +1,7 @@
 //! From what is desired and what the kernel has to the steps between them. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use netbpf_common::abi::Endpoint;
@@ -22,8 +22,10 @@ pub(super) struct Wanted {
     pub(super) slot: u32,
     /// The endpoint as the datapath knows it.
     pub(super) endpoint: Endpoint,
-    /// Its address.
-    pub(super) address: Ipv4Addr,
+    /// The addresses of its device.
+    pub(super) addresses: Vec<IpAddr>,
+    /// The addresses by which the datapath finds its endpoint.
+    pub(super) reached_by: Vec<IpAddr>,
     /// MTU of both its devices.
     pub(super) mtu: u32,
 }
@@ -40,7 +42,7 @@ pub(super) struct Observed {
     /// Slots in use.
     pub(super) endpoints: BTreeMap<u32, Endpoint>,
     /// Addresses and the slots they lead to.
-    pub(super) addresses: BTreeMap<Ipv4Addr, u32>,
+    pub(super) addresses: BTreeMap<IpAddr, u32>,
 }
 
 /// A veth pair to be made, with its far end in a container.
@@ -54,8 +56,8 @@ pub(super) struct Pair {
     pub(super) ifindex: u32,
     /// MAC address of the container's end.
     pub(super) mac: Mac,
-    /// Address of the container's end.
-    pub(super) address: Ipv4Addr,
+    /// Addresses of the container's end.
+    pub(super) addresses: Vec<IpAddr>,
     /// MTU of both ends.
     pub(super) mtu: u32,
 }
@@ -64,7 +66,7 @@ pub(super) struct Pair {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Packets for the address find no endpoint any more.
-    DeleteAddress(Ipv4Addr),
+    DeleteAddress(IpAddr),
     /// The endpoint is no more; flows to it are stale.
     ClearEndpoint(u32),
     /// Both ends go, and what is left of the program on them.
@@ -80,7 +82,7 @@ pub(super) enum Step {
     /// The endpoint.
     WriteEndpoint(u32, Endpoint),
     /// Packets for the address find the endpoint.
-    WriteAddress(Ipv4Addr, u32),
+    WriteAddress(IpAddr, u32),
 }
 
 impl Step {
@@ -100,7 +102,8 @@ impl Step {
 /// lose their way to an endpoint before it goes, and find it only when it is complete.
 pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
     let by_slot: BTreeMap<u32, &Wanted> = desired.iter().map(|wanted| (wanted.slot, wanted)).collect();
-    let by_address: BTreeMap<Ipv4Addr, &Wanted> = desired.iter().map(|wanted| (wanted.address, wanted)).collect();
+    let by_address: BTreeMap<IpAddr, &Wanted> =
+        desired.iter().flat_map(|wanted| wanted.reached_by.iter().map(move |address| (*address, wanted))).collect();
     let by_device: BTreeMap<u32, &Wanted> = desired.iter().map(|wanted| (wanted.endpoint.ifindex, wanted)).collect();
     let names: BTreeSet<&String> = desired.iter().filter_map(|wanted| wanted.made_as.as_ref()).collect();
 
@@ -137,7 +140,7 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
                 device: wanted.device.clone(),
                 ifindex,
                 mac: wanted.endpoint.mac,
-                address: wanted.address,
+                addresses: wanted.addresses.clone(),
                 mtu: wanted.mtu,
             })));
         } else if !observed.attached.contains(&ifindex) {
@@ -146,8 +149,10 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
         if observed.endpoints.get(&wanted.slot) != Some(&wanted.endpoint) {
             steps.push(Step::WriteEndpoint(wanted.slot, wanted.endpoint));
         }
-        if observed.addresses.get(&wanted.address) != Some(&wanted.slot) {
-            steps.push(Step::WriteAddress(wanted.address, wanted.slot));
+        for address in &wanted.reached_by {
+            if observed.addresses.get(address) != Some(&wanted.slot) {
+                steps.push(Step::WriteAddress(*address, wanted.slot));
+            }
         }
     }
     steps
@@ -155,10 +160,13 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
     fn wanted(name: &str, slot: u32) -> Wanted {
-        let address = Ipv4Addr::new(172, 30, 0, slot as u8 + 1);
+        let v4 = Ipv4Addr::new(172, 30, 0, slot as u8 + 1);
+        let [v6, link] = [0xfd00, 0xfe80].map(|first| Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, slot as u16 + 1));
         Wanted {
             netns: format!("/run/netns/{name}").into(),
             made_as: Some(name.into()),
@@ -168,10 +176,12 @@ mod tests {
             endpoint: Endpoint {
                 generation: slot + 10,
                 ifindex: 65_536 + slot,
-                v4: address.into(),
+                v4: v4.into(),
+                v6: v6.into(),
                 ..Endpoint::default()
             },
-            address,
+            addresses: vec![v4.into(), v6.into()],
+            reached_by: vec![v4.into(), v6.into(), link.into()],
             mtu: 1500,
         }
     }
@@ -212,18 +222,50 @@ mod tests {
     }
 
     #[test]
-    fn the_address_comes_last_and_goes_first() {
+    fn addresses_come_last_and_go_first() {
         let mut kernel = Observed::default();
         let steps = plan(&[wanted("a", 1)], &kernel);
         assert!(matches!(
             steps[..],
-            [Step::MakeNamespace(..), Step::MakePair(_), Step::WriteEndpoint(..), Step::WriteAddress(..)]
+            [
+                Step::MakeNamespace(..),
+                Step::MakePair(_),
+                Step::WriteEndpoint(..),
+                Step::WriteAddress(..),
+                Step::WriteAddress(..),
+                Step::WriteAddress(..)
+            ]
         ));
         apply(&mut kernel, &steps);
         assert!(matches!(
             plan(&[], &kernel)[..],
-            [Step::DeleteAddress(_), Step::ClearEndpoint(_), Step::DeleteDevice(..), Step::DeleteNamespace(_)]
+            [
+                Step::DeleteAddress(_),
+                Step::DeleteAddress(_),
+                Step::DeleteAddress(_),
+                Step::ClearEndpoint(_),
+                Step::DeleteDevice(..),
+                Step::DeleteNamespace(_)
+            ]
         ));
+    }
+
+    #[test]
+    fn a_container_that_is_reached_by_another_address_than_before_keeps_the_rest() {
+        let mut kernel = Observed::default();
+        let before = wanted("a", 1);
+        let steps = plan(std::slice::from_ref(&before), &kernel);
+        apply(&mut kernel, &steps);
+        let outside = |last| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last));
+        let mut after = before;
+        for last in [1, 2] {
+            after.reached_by.truncate(3);
+            after.reached_by.push(outside(last));
+            let steps = plan(std::slice::from_ref(&after), &kernel);
+            assert_eq!(steps.last(), Some(&Step::WriteAddress(outside(last), 1)));
+            assert_eq!(steps.len(), usize::from(last), "the first one only comes, the second takes its place");
+            apply(&mut kernel, &steps);
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Engine {
         let process = ProcessRecord { pid, start, exited: false };
         record.process = Some(process);
         self.store.save(&state.instance, Some(&record))?;
-        let container = record.describe(&self.settings);
+        let container = record.describe(&self.addressing);
         state.containers.insert(name.into(), record);
         self.watch(name.into(), process);
         Ok(container)

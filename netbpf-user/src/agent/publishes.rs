@@ -1,12 +1,14 @@
-//! Which host port is published by whom: the agent's own copy of what the datapath has in `PORTS` and `PUBLISHED_V4`.
+//! Which host port is published by whom: the agent's own copy of what the datapath has in the `PORTS` and
+//! `PUBLISHED` tables of both families.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netbpf_common::abi::{PublishedPort, RULES, Transport};
 
+use crate::datapath::InFamily;
 use crate::error::{Error, Result};
-use crate::spec::transport_name;
+use crate::spec::{Host, transport_name};
 use crate::store::RuleRecord;
 
 /// A range of host ports and who has it.
@@ -23,7 +25,7 @@ type Ranges = BTreeMap<u16, Entry>;
 /// All publishes of an instance.
 #[derive(Debug, Default)]
 pub(super) struct Publishes {
-    ranges: BTreeMap<(Transport, Ipv4Addr), Ranges>,
+    ranges: BTreeMap<(Transport, IpAddr), Ranges>,
     rules: BTreeSet<u32>,
     last_rule: u32,
 }
@@ -34,17 +36,17 @@ pub(super) struct Holder<'a> {
     /// Its container.
     pub(super) container: &'a str,
     /// Its address of the host.
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
     /// The first port that both want.
     pub(super) port: u16,
 }
 
 impl Publishes {
-    /// Who has any port of a range already. A publish for every address conflicts with one for a single address.
-    pub(super) fn holder(&self, transport: Transport, address: Ipv4Addr, first: u16, last: u16) -> Option<Holder<'_>> {
+    /// Who has any port of a range already. A publish for every address conflicts with one for a single address; one of IPv4
+    /// never with one of IPv6.
+    pub(super) fn holder(&self, transport: Transport, address: IpAddr, first: u16, last: u16) -> Option<Holder<'_>> {
         self.ranges.iter().find_map(|((other, theirs), ranges)| {
-            let meets =
-                *other == transport && (*theirs == address || theirs.is_unspecified() || address.is_unspecified());
+            let meets = *other == transport && meet(*theirs, address);
             let (start, entry) = overlap(ranges, first, last).filter(|_| meets)?;
             Some(Holder { container: &entry.container, address: *theirs, port: start.max(first) })
         })
@@ -84,11 +86,12 @@ impl Publishes {
         self.rules.contains(&rule)
     }
 
-    /// What the `PORTS` array has to say about a port.
-    pub(super) fn port(&self, transport: Transport, port: u16) -> PublishedPort {
+    /// What the `PORTS` array of one family has to say about a port.
+    pub(super) fn port<A: InFamily>(&self, transport: Transport, port: u16) -> PublishedPort {
         let mut published = PublishedPort::default();
-        for ((other, address), ranges) in &self.ranges {
-            let Some((_, entry)) = overlap(ranges, port, port).filter(|_| *other == transport) else { continue };
+        let of_family = |(other, address): &(Transport, IpAddr)| *other == transport && A::of(*address).is_some();
+        for ((_, address), ranges) in self.ranges.iter().filter(|(key, _)| of_family(key)) {
+            let Some((_, entry)) = overlap(ranges, port, port) else { continue };
             if address.is_unspecified() {
                 published.wildcard = entry.rule;
             } else {
@@ -97,6 +100,11 @@ impl Publishes {
         }
         published
     }
+}
+
+/// Whether a packet can be to both: to the one address they share, or to any where one of them means all of its family.
+pub(super) fn meet(one: IpAddr, other: IpAddr) -> bool {
+    one == other || one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified())
 }
 
 /// The first range that has any of these ports: the one that reaches over `first`, or else the next to start.
@@ -110,7 +118,7 @@ impl Holder<'_> {
     pub(super) fn refuse(&self, transport: Transport) -> Error {
         Error::Conflict(format!(
             "port {}:{}/{} is published by container {}: choose another host port, or unpublish that one",
-            self.address,
+            Host(self.address),
             self.port,
             transport_name(transport),
             self.container
@@ -120,13 +128,19 @@ impl Holder<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use netbpf_common::wire::{V4Addr, V6Addr};
+
     use super::*;
 
-    const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
-    const ONE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-    const TWO: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+    const ANY_V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    const ONE_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-    fn rule(rule: u32, host_ip: Ipv4Addr, host_port: u16, count: u16) -> RuleRecord {
+    fn rule(rule: u32, host_ip: IpAddr, host_port: u16, count: u16) -> RuleRecord {
         RuleRecord { rule, host_ip, host_port, container_port: 80, more: count - 1, transport: Transport::Tcp }
     }
 
@@ -143,6 +157,22 @@ mod tests {
         assert_eq!(publishes.holder(Transport::Udp, ONE, 8080, 8080), None);
         publishes.insert("b", &rule(2, ANY, 9090, 1));
         assert!(publishes.holder(Transport::Tcp, TWO, 9090, 9090).is_some());
+    }
+
+    #[test]
+    fn the_families_do_not_conflict() {
+        let mut publishes = Publishes::default();
+        publishes.insert("a", &rule(1, ANY, 80, 1));
+        let holder = |publishes: &Publishes, address| {
+            publishes.holder(Transport::Tcp, address, 80, 80).map(|holder| holder.container.to_owned())
+        };
+        assert_eq!(holder(&publishes, ANY_V6), None);
+        assert_eq!(holder(&publishes, ONE_V6), None);
+        publishes.insert("b", &rule(2, ANY_V6, 80, 1));
+        assert_eq!(holder(&publishes, ONE).as_deref(), Some("a"));
+        assert_eq!(holder(&publishes, ONE_V6).as_deref(), Some("b"));
+        assert_eq!(publishes.port::<V4Addr>(Transport::Tcp, 80).wildcard, 1);
+        assert_eq!(publishes.port::<V6Addr>(Transport::Tcp, 80).wildcard, 2);
     }
 
     #[test]
@@ -163,10 +193,10 @@ mod tests {
         publishes.insert("a", &rule(1, ONE, 80, 1));
         publishes.insert("b", &rule(2, TWO, 80, 1));
         publishes.insert("c", &rule(3, ANY, 81, 2));
-        assert_eq!(publishes.port(Transport::Tcp, 80), PublishedPort { wildcard: 0, specific: 2 });
-        assert_eq!(publishes.port(Transport::Tcp, 82), PublishedPort { wildcard: 3, specific: 0 });
+        assert_eq!(publishes.port::<V4Addr>(Transport::Tcp, 80), PublishedPort { wildcard: 0, specific: 2 });
+        assert_eq!(publishes.port::<V4Addr>(Transport::Tcp, 82), PublishedPort { wildcard: 3, specific: 0 });
         publishes.remove(&rule(1, ONE, 80, 1));
-        assert_eq!(publishes.port(Transport::Tcp, 80), PublishedPort { wildcard: 0, specific: 1 });
+        assert_eq!(publishes.port::<V4Addr>(Transport::Tcp, 80), PublishedPort { wildcard: 0, specific: 1 });
     }
 
     #[test]

@@ -2,18 +2,17 @@
 
 use procfs::process::{FDTarget, all_processes};
 
+use super::publishes::meet;
 use crate::error::Error;
 use crate::net::sockets::OpenSocket;
-use crate::spec::transport_name;
+use crate::spec::{Host, transport_name};
 use crate::store::RuleRecord;
 
 /// The first of the host's sockets that is in the way of a publish. Connected ones are not: they keep their packets whatever
 /// is published, since the datapath asks for them first.
 pub(super) fn in_the_way<'a>(sockets: &'a [OpenSocket], rule: &RuleRecord) -> Option<&'a OpenSocket> {
     sockets.iter().find(|bound| {
-        bound.transport == rule.transport
-            && rule.ports().contains(&bound.port)
-            && (rule.is_wildcard() || bound.address.is_unspecified() || bound.address == rule.host_ip)
+        bound.transport == rule.transport && rule.ports().contains(&bound.port) && meet(bound.address, rule.host_ip)
     })
 }
 
@@ -25,7 +24,7 @@ pub(super) fn refuse(held: &OpenSocket) -> Error {
     };
     Error::Conflict(format!(
         "port {}:{}/{} of the host is held by {who}: choose another host port, or stop that process",
-        held.address,
+        Host(held.address),
         held.port,
         transport_name(held.transport)
     ))
@@ -42,7 +41,7 @@ fn holder(inode: u64) -> Option<(i32, String)> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     use netbpf_common::abi::Transport;
 
@@ -50,10 +49,11 @@ mod tests {
 
     #[test]
     fn a_port_on_one_address_is_in_the_way_of_a_publish_there_and_everywhere() {
-        let held = OpenSocket { transport: Transport::Tcp, address: Ipv4Addr::LOCALHOST, port: 8080, inode: 1 };
-        let rule = |host_ip| RuleRecord {
+        let address = Ipv4Addr::LOCALHOST.into();
+        let held = OpenSocket { transport: Transport::Tcp, address, port: 8080, inode: 1 };
+        let rule = |host_ip: Ipv4Addr| RuleRecord {
             rule: 1,
-            host_ip,
+            host_ip: host_ip.into(),
             host_port: 8000,
             container_port: 80,
             more: 99,
@@ -65,6 +65,25 @@ mod tests {
         assert!(
             in_the_way(&[held], &RuleRecord { transport: Transport::Udp, ..rule(Ipv4Addr::UNSPECIFIED) }).is_none()
         );
+    }
+
+    #[test]
+    fn a_port_of_one_family_is_not_in_the_way_of_the_other() {
+        let any_v6: IpAddr = Ipv6Addr::UNSPECIFIED.into();
+        let held = OpenSocket { transport: Transport::Tcp, address: any_v6, port: 80, inode: 1 };
+        let rule = |host_ip| RuleRecord {
+            rule: 1,
+            host_ip,
+            host_port: 80,
+            container_port: 80,
+            more: 0,
+            transport: Transport::Tcp,
+        };
+        assert!(in_the_way(&[held], &rule(Ipv4Addr::UNSPECIFIED.into())).is_none());
+        for address in [any_v6, Ipv6Addr::LOCALHOST.into()] {
+            let line = refuse(in_the_way(&[held], &rule(address)).unwrap()).to_string();
+            assert!(line.contains("[::]:80/tcp"), "{line}");
+        }
     }
 
     #[test]

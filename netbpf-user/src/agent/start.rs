@@ -15,12 +15,12 @@ use tokio::time::MissedTickBehavior;
 use super::publishes::Publishes;
 use super::state::{HostState, NETWORK, State};
 use super::{Engine, host};
-use crate::config::{DatapathLog, Settings};
+use crate::config::{Addressing, DatapathLog, Settings};
 use crate::datapath::{Datapath, Hook, cgroup_root, check_cgroup, mount_bpffs, readable};
 use crate::error::{Context as _, Error, Result};
-use crate::ipam::Pool;
-use crate::net::Netlink;
+use crate::ipam::Pools;
 use crate::net::watch::Watch;
+use crate::net::{self, Netlink};
 use crate::process::Files;
 use crate::store::{InstanceRecord, Store};
 
@@ -32,6 +32,7 @@ impl Engine {
     pub async fn start(settings: Settings) -> Result<Arc<Self>> {
         settings.validate()?;
         require_root()?;
+        require_ipv6(&settings)?;
         let cgroup = settings.cgroup.clone().map_or_else(cgroup_root, check_cgroup)?;
         mount_bpffs(&settings)?;
         make_directory(&settings.state_dir, 0o700)?;
@@ -42,23 +43,44 @@ impl Engine {
         make_directory(&settings.run_dir.join(super::MARKS), 0o700)?;
 
         let is_first = instance.is_none();
-        let instance = match instance {
+        let mut instance = match instance {
             Some(instance) => instance,
             None => {
-                let instance = InstanceRecord::new(random_mac());
+                let instance = InstanceRecord::new(random_mac(), rand::random());
                 store.save(&instance, None)?;
                 instance
             }
         };
-        let mut pool = Pool::new(NETWORK, settings.subnet, settings.gateway(), instance.last_address);
+        let global_id = match instance.global_id {
+            Some(id) => id,
+            // Of a version without IPv6: drawn now, and the same from now on.
+            None => {
+                let id = rand::random();
+                instance.global_id = Some(id);
+                store.save(&instance, None)?;
+                id
+            }
+        };
+        let addressing = Addressing::new(&settings, global_id)?;
+        let mut pools = Pools::new(NETWORK, &addressing, &instance.last_addresses());
         let mut publishes = Publishes::default();
         for record in containers.values() {
-            pool.claim(record.address).map_err(|error| {
-                Error::Conflict(format!(
-                    "container {} of this instance does not fit the settings: {error}",
-                    record.name
-                ))
-            })?;
+            for address in record.addresses() {
+                if addressing.of_family(address).is_none() {
+                    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+                    return Err(Error::Conflict(format!(
+                        "container {} has the address {address}, and {family} is off: set {family} = true, at least until the container is \
+                         removed",
+                        record.name
+                    )));
+                }
+                pools.claim(address).map_err(|error| {
+                    Error::Conflict(format!(
+                        "container {} of this instance does not fit the settings: {error}",
+                        record.name
+                    ))
+                })?;
+            }
             for rule in &record.rules {
                 publishes.insert(&record.name, rule);
             }
@@ -70,8 +92,8 @@ impl Engine {
         let watch = Watch::open()?;
         let begin = async {
             let datapath = Arc::new(Datapath::load(&settings)?);
-            let devices = host::make_devices(&netlink, &settings, gateway_mac).await?;
-            host::write_config(&datapath, &settings, devices, gateway_mac)?;
+            let devices = host::make_devices(&netlink, &settings, &addressing, gateway_mac).await?;
+            host::write_config(&datapath, &settings, &addressing, devices, gateway_mac)?;
             let engine = Arc::new(Self {
                 cgroup,
                 gateway_mac,
@@ -79,7 +101,7 @@ impl Engine {
                 datapath,
                 netlink: netlink.clone(),
                 store,
-                state: Mutex::new(State { instance, containers, pool, publishes, host: HostState::default() }),
+                state: Mutex::new(State { instance, containers, pools, publishes, host: HostState::default() }),
                 doomed: std::sync::Mutex::default(),
                 burial: Mutex::default(),
                 uncollected: Arc::default(),
@@ -87,6 +109,7 @@ impl Engine {
                 stop: watch::Sender::new(false),
                 _lock: lock,
                 settings: settings.clone(),
+                addressing,
             });
             engine.begin().await?;
             Ok(engine)
@@ -153,7 +176,7 @@ impl Engine {
                     Ok(count) => tracing::debug!(count, "flows collected"),
                     Err(error) => tracing::error!("{error}"),
                 }
-                if let Err(error) = host::route_device_forwards() {
+                if let Err(error) = engine.keep_devices().await {
                     tracing::error!("{error}");
                 }
             }
@@ -218,6 +241,18 @@ pub(super) fn require_root() -> Result<()> {
     Err(Error::Unsupported("netbpf needs root, for BPF and network devices: run it with sudo".into()))
 }
 
+/// Only what the settings ask for is needed.
+fn require_ipv6(settings: &Settings) -> Result<()> {
+    if !settings.ipv6 || net::has_ipv6() {
+        return Ok(());
+    }
+    Err(Error::Unsupported(
+        "the kernel has no IPv6 (ipv6.disable=1 on its command line, or built without): switch it on there, or set \
+         ipv6 = false in netbpf's settings"
+            .into(),
+    ))
+}
+
 pub(super) fn lock(state_dir: &Path) -> Result<Flock<File>> {
     let path = state_dir.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
@@ -232,7 +267,7 @@ pub(super) fn lock(state_dir: &Path) -> Result<Flock<File>> {
 }
 
 /// A locally administered address of a single machine (IEEE 802, U/L and I/G bits).
-fn random_mac() -> [u8; 6] {
+pub(super) fn random_mac() -> [u8; 6] {
     let mut octets: [u8; 6] = rand::random();
     octets[0] = octets[0] & 0xfc | 0x02;
     octets

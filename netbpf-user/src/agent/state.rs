@@ -1,16 +1,18 @@
 //! What the agent knows: desired state, and its own copy of what it has told the datapath.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use netbpf_common::abi::{ENDPOINT_SLOTS, Endpoint};
+use netbpf_common::wire::{Address as _, V4Addr, V6Addr};
 
 use super::plan::Wanted;
 use super::publishes::Publishes;
 use crate::api::types::{Container, PortMapping};
-use crate::config::Settings;
+use crate::config::{Addressing, GatewayMode, Part};
 use crate::error::{Error, Result};
-use crate::ipam::Pool;
+use crate::ipam::Pools;
 use crate::spec::transport_name;
 use crate::store::{ContainerRecord, InstanceRecord, RuleRecord};
 
@@ -25,7 +27,7 @@ pub(super) const NETWORK_NUMBER: u16 = 1;
 pub(super) struct State {
     pub(super) instance: InstanceRecord,
     pub(super) containers: BTreeMap<String, ContainerRecord>,
-    pub(super) pool: Pool,
+    pub(super) pools: Pools,
     pub(super) publishes: Publishes,
     pub(super) host: HostState,
 }
@@ -36,7 +38,7 @@ pub(super) struct HostState {
     /// Devices to the world.
     pub(super) uplinks: BTreeMap<u32, UplinkState>,
     /// Addresses of the host and their virtual indexes.
-    pub(super) locals: BTreeMap<Ipv4Addr, u32>,
+    pub(super) locals: BTreeMap<IpAddr, u32>,
     /// What could not be done, one line each.
     pub(super) problems: Vec<String>,
 }
@@ -47,7 +49,9 @@ pub(super) struct UplinkState {
     pub(super) name: String,
     /// Whether its packets have no Ethernet header.
     pub(super) is_bare: bool,
-    pub(super) address: Option<Ipv4Addr>,
+    /// The addresses that packets leave with.
+    pub(super) v4: Option<V4Addr>,
+    pub(super) v6: Option<V6Addr>,
     pub(super) is_attached: bool,
 }
 
@@ -74,15 +78,37 @@ impl ContainerRecord {
         Endpoint {
             generation: self.generation,
             ifindex: self.ifindex,
-            v4: self.address.into(),
+            v4: self.address.map(V4Addr::from).unwrap_or_default(),
+            v6: self.address_v6.map(V6Addr::from).unwrap_or_default(),
             mac: self.mac(),
             network: NETWORK_NUMBER,
             ..Endpoint::default()
         }
     }
 
+    /// The addresses by which the datapath finds its endpoint: its own, the one of its link (RFC 4291 appendix A), and the one
+    /// that the world knows it by (RFC 6296).
+    pub(super) fn reached_by(&self, addressing: &Addressing) -> Vec<IpAddr> {
+        let mut addresses: Vec<IpAddr> = self.addresses().collect();
+        if let Some(own) = self.address_v6 {
+            addresses.push(V6Addr::link_local(self.mac()).into());
+            addresses.extend(addressing.v6.and_then(|part| outside(&part, own)));
+        }
+        addresses
+    }
+
+    /// Notes the addresses that it was given.
+    pub(super) fn set_addresses(&mut self, addresses: &[IpAddr]) {
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => self.address = Some(*address),
+                IpAddr::V6(address) => self.address_v6 = Some(*address),
+            }
+        }
+    }
+
     /// Its network end as the plan makes it.
-    pub(super) fn wanted(&self) -> Wanted {
+    pub(super) fn wanted(&self, addressing: &Addressing) -> Wanted {
         Wanted {
             netns: self.netns.clone(),
             made_as: self.owns_netns.then(|| self.name.clone()),
@@ -90,7 +116,8 @@ impl ContainerRecord {
             device: self.device.clone(),
             slot: self.slot,
             endpoint: self.endpoint(),
-            address: self.address,
+            addresses: self.addresses().collect(),
+            reached_by: self.reached_by(addressing),
             mtu: self.mtu,
         }
     }
@@ -101,12 +128,14 @@ impl ContainerRecord {
     }
 
     /// As the API has it.
-    pub(super) fn describe(&self, settings: &Settings) -> Container {
+    pub(super) fn describe(&self, addressing: &Addressing) -> Container {
         let (status, pid) = match &self.process {
             None => ("created", 0),
             Some(process) if process.exited => ("exited", 0),
             Some(process) => ("running", process.pid),
         };
+        let v4 = addressing.v4.filter(|_| self.address.is_some());
+        let v6 = addressing.v6.filter(|_| self.address_v6.is_some());
         Container {
             name: self.name.clone(),
             id: self.id.clone(),
@@ -116,16 +145,41 @@ impl ContainerRecord {
             netns: self.netns.display().to_string(),
             network: NETWORK.into(),
             ip: self.address,
-            prefix_len: settings.subnet.prefix_len(),
-            ip6: None,
+            prefix_len: v4.map(|part| part.subnet.prefix_len()),
+            ip6: self.address_v6,
+            prefix_len6: v6.map(|part| part.subnet.prefix_len()),
             mac: self.mac().to_string(),
-            gateway: settings.gateway(),
-            gateway6: None,
+            gateway: v4.and_then(|part| ipv4(part.gateway)),
+            gateway6: v6.and_then(|part| ipv6(part.gateway)),
             device: self.device.clone(),
             mtu: self.mtu,
             ports: self.ports(),
             created: self.created,
         }
+    }
+}
+
+/// The address that the world knows a container by, where that is another than its own.
+fn outside(part: &Part, own: Ipv6Addr) -> Option<IpAddr> {
+    match (part.mode, part.subnet, part.external?) {
+        (GatewayMode::Prefix, IpNet::V6(subnet), IpNet::V6(external)) => {
+            Some(V6Addr::from(own).moved(subnet.netmask().into(), external.network().into()).into())
+        }
+        _ => None,
+    }
+}
+
+fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn ipv6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(address),
     }
 }
 

@@ -1,24 +1,27 @@
 //! What is attached, how full it is, and what is not as desired.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt as _;
 
+use bytemuck::Pod;
 use netbpf_common::abi::{DropReason, Endpoint, Event, PublishedPort, program};
 
 use super::Engine;
-use super::host::{HOST_DEVICE, ROUTE_DEVICE};
+use super::host::{HOST_DEVICE, ROUTE_DEVICE, forwarding_of_route_device, ipv6_of_devices};
 use super::state::State;
 use crate::api::types::{MapStatus, ProgramStatus, Status, UplinkStatus};
-use crate::datapath::Attachment;
+use crate::datapath::{Attachment, FamilyMaps, InFamily, Table};
 use crate::error::{Context as _, Result};
-use crate::net::namespace;
+use crate::net::{namespace, sysctl};
 
 impl Engine {
     /// What is attached, how full it is, and what is not as desired.
     pub async fn status(&self) -> Result<Status> {
         // Of a table of millions this takes long; nobody waits for it with the lock.
         let datapath = self.datapath.clone();
-        let flows = tokio::task::spawn_blocking(move || datapath.maps.flows.count());
+        let count = move || Ok([datapath.maps.v4.flows.count()?, datapath.maps.v6.flows.count()?]);
+        let flows = tokio::task::spawn_blocking(count);
         let flows = flows.await.context(|| "count flows".into())??;
         let state = self.state.lock().await;
         let attachments = self.datapath.attachments()?;
@@ -43,7 +46,8 @@ impl Engine {
                 .map(|(ifindex, uplink)| UplinkStatus {
                     name: uplink.name.clone(),
                     ifindex: *ifindex,
-                    address: uplink.address,
+                    address: uplink.v4.map(Ipv4Addr::from),
+                    address6: uplink.v6.map(Ipv6Addr::from),
                 })
                 .collect(),
             programs,
@@ -72,26 +76,18 @@ impl Engine {
         }
     }
 
-    fn maps(&self, state: &State, flows: usize) -> Result<Vec<MapStatus>> {
+    fn maps(&self, state: &State, flows: [usize; 2]) -> Result<Vec<MapStatus>> {
         let maps = &self.datapath.maps;
-        let full = |name: &str, entries: usize, max: u32| MapStatus {
-            name: name.into(),
-            entries: entries as u64,
-            max: u64::from(max),
-        };
-        let ports = maps.ports.entries()?.iter().filter(|(_, port)| *port != PublishedPort::default()).count();
         let endpoints = maps.endpoints.entries()?.iter().filter(|(_, end)| *end != Endpoint::default()).count();
         let rules = state.containers.values().map(|record| record.rules.len()).sum();
-        Ok(vec![
-            full(maps.flows.name(), flows, maps.flows.max_entries()),
-            full(maps.endpoints.name(), endpoints, maps.endpoints.max_entries()),
-            full(maps.addresses.name(), maps.addresses.entries()?.len(), maps.addresses.max_entries()),
-            full(maps.locals.name(), maps.locals.entries()?.len(), maps.locals.max_entries()),
-            full(maps.uplinks.name(), maps.uplinks.entries()?.len(), maps.uplinks.max_entries()),
-            full(maps.rules.name(), rules, maps.rules.max_entries()),
-            full(maps.ports.name(), ports, maps.ports.max_entries()),
-            full(maps.published.name(), maps.published.entries()?.len(), maps.published.max_entries()),
-        ])
+        let mut all = vec![
+            full(&maps.endpoints, endpoints),
+            full(&maps.uplinks, maps.uplinks.entries()?.len()),
+            full(&maps.rules, rules),
+        ];
+        all.extend(maps_of_family(&maps.v4, flows[0])?);
+        all.extend(maps_of_family(&maps.v6, flows[1])?);
+        Ok(all)
     }
 
     /// Compares what is desired with what the kernel has, not with what the agent once did.
@@ -132,6 +128,11 @@ impl Engine {
             if self.datapath.maps.endpoints.get(record.slot)? != Some(record.endpoint()) {
                 problems.push(format!("container {}: the datapath does not know its endpoint", record.name));
             }
+            for address in record.reached_by(&self.addressing) {
+                if self.datapath.maps.slot_of(address)? != Some(record.slot) {
+                    problems.push(format!("container {}: the datapath does not find it by {address}", record.name));
+                }
+            }
         }
         let cgroup = std::fs::metadata(&self.cgroup).context(|| format!("look at {}", self.cgroup.display()))?.ino();
         for name in program::SOCKET {
@@ -139,10 +140,33 @@ impl Engine {
                 problems.push(format!("{name} is not attached to the cgroup {}", self.cgroup.display()));
             }
         }
-        let forwarding = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{ROUTE_DEVICE}/forwarding"));
-        if !forwarding.is_ok_and(|value| value.trim() == "1") {
-            problems.push(format!("{ROUTE_DEVICE} does not forward: containers cannot reach the world"));
+        for setting in forwarding_of_route_device(&self.addressing) {
+            if sysctl::read(&setting).as_deref() != Some("1") {
+                problems.push(format!(
+                    "{ROUTE_DEVICE} does not forward (net/{setting}): containers cannot reach the world"
+                ));
+            }
+        }
+        for (device, ipv6) in [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(&self.addressing)) {
+            if let Some(difference) = ipv6.differs(device) {
+                problems.push(format!("IPv6 on {device} is not as it was set: {difference}"));
+            }
         }
         Ok(problems)
     }
+}
+
+fn full<K: Pod, V: Pod>(map: &Table<K, V>, entries: usize) -> MapStatus {
+    MapStatus { name: map.name().into(), entries: entries as u64, max: u64::from(map.max_entries()) }
+}
+
+fn maps_of_family<A: InFamily>(maps: &FamilyMaps<A>, flows: usize) -> Result<[MapStatus; 5]> {
+    let ports = maps.ports.entries()?.iter().filter(|(_, port)| *port != PublishedPort::default()).count();
+    Ok([
+        full(&maps.flows, flows),
+        full(&maps.addresses, maps.addresses.entries()?.len()),
+        full(&maps.locals, maps.locals.entries()?.len()),
+        full(&maps.ports, ports),
+        full(&maps.published, maps.published.entries()?.len()),
+    ])
 }

@@ -1,7 +1,7 @@
 //! The words of the API: what goes over the socket, and what `--json` prints.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ pub struct CreateRequest {
     /// IPv4 address; one of the pool when absent.
     #[schema(value_type = Option<String>)]
     pub ip: Option<Ipv4Addr>,
+    /// IPv6 address; one of the pool when absent and the network has IPv6.
+    #[schema(value_type = Option<String>)]
+    pub ip6: Option<Ipv6Addr>,
     /// MAC address as `02:42:ac:1e:00:05`; one derived from the address when absent.
     pub mac_address: Option<String>,
     /// Publishes in the form of SPEC (see `netbpf run --help`).
@@ -77,19 +80,21 @@ pub struct Container {
     pub netns: String,
     /// Network.
     pub network: String,
-    /// IPv4 address.
-    #[schema(value_type = String)]
-    pub ip: Ipv4Addr,
+    /// IPv4 address; null where the network has no IPv4.
+    #[schema(value_type = Option<String>)]
+    pub ip: Option<Ipv4Addr>,
     /// Prefix length of the IPv4 subnet.
-    pub prefix_len: u8,
-    /// IPv6 address.
+    pub prefix_len: Option<u8>,
+    /// IPv6 address; null where the network has no IPv6.
     #[schema(value_type = Option<String>)]
     pub ip6: Option<Ipv6Addr>,
+    /// Prefix length of the IPv6 subnet.
+    pub prefix_len6: Option<u8>,
     /// MAC address of its end.
     pub mac: String,
     /// IPv4 gateway.
-    #[schema(value_type = String)]
-    pub gateway: Ipv4Addr,
+    #[schema(value_type = Option<String>)]
+    pub gateway: Option<Ipv4Addr>,
     /// IPv6 gateway.
     #[schema(value_type = Option<String>)]
     pub gateway6: Option<Ipv6Addr>,
@@ -103,12 +108,19 @@ pub struct Container {
     pub created: u64,
 }
 
+impl Container {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.ip.map(IpAddr::from).into_iter().chain(self.ip6.map(IpAddr::from))
+    }
+}
+
 /// A publish as it is in force: `count` host ports led to as many container ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PortMapping {
-    /// Address of the host, `0.0.0.0` for all.
+    /// Address of the host; `0.0.0.0` for all of IPv4, `::` for all of IPv6.
     #[schema(value_type = String)]
-    pub host_ip: Ipv4Addr,
+    pub host_ip: IpAddr,
     /// First host port.
     pub host_port: u16,
     /// First container port.
@@ -149,9 +161,12 @@ pub struct UplinkStatus {
     pub name: String,
     /// ifindex.
     pub ifindex: u32,
-    /// Address that masqueraded packets leave with.
+    /// Address that masqueraded IPv4 packets leave with.
     #[schema(value_type = Option<String>)]
     pub address: Option<Ipv4Addr>,
+    /// The same of IPv6.
+    #[schema(value_type = Option<String>)]
+    pub address6: Option<Ipv6Addr>,
 }
 
 /// A program at one of its places.
@@ -181,11 +196,11 @@ pub struct MapStatus {
 /// One flow, both directions together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Flow {
-    /// `tcp`, `udp`, `icmp` or the protocol's number.
+    /// `tcp`, `udp`, `icmp`, `icmpv6` or the protocol's number.
     pub protocol: String,
     /// `half`, `established`, `closing`, ...
     pub state: String,
-    /// Who began, as it sent: address and port or echo identifier.
+    /// Who began, as it sent: address and port or echo identifier, `10.0.0.1:80` or `[fd00::1]:80`.
     pub source: String,
     /// To whom, as it was sent.
     pub destination: String,

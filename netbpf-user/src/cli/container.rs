@@ -1,12 +1,13 @@
 //! The flags that `run`, `create` and `attach` share.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use netbpf_user::api::types::CreateRequest;
 
 /// What SPEC is. Rust's documentation would take the brackets for links.
 pub(super) const SPEC_HELP: &str = "Publish: [HOST_IP:][HOST_PORT[-HOST_PORT]]:CONTAINER_PORT[-CONTAINER_PORT][/tcp|/udp|/sctp]; \
-    CONTAINER_PORT alone, or HOST_IP::CONTAINER_PORT, chooses a free host port";
+    CONTAINER_PORT alone, or HOST_IP::CONTAINER_PORT, chooses a free host port. Without HOST_IP all addresses of the host are \
+    meant; an IPv6 address stands in brackets, [::] for all of them";
 
 /// The network of a container.
 #[derive(clap::Args)]
@@ -14,7 +15,10 @@ pub(super) struct NetworkFlags {
     /// IPv4 address; a free one of the pool by default
     #[arg(long, value_name = "A")]
     ip: Option<Ipv4Addr>,
-    /// MAC address; derived from the IPv4 address by default
+    /// IPv6 address; a free one of the pool by default, where the network has IPv6
+    #[arg(long, value_name = "A")]
+    ip6: Option<Ipv6Addr>,
+    /// MAC address; derived from the address by default
     #[arg(long, value_name = "M")]
     mac_address: Option<String>,
     #[arg(short, long, value_name = "SPEC", help = SPEC_HELP)]
@@ -26,8 +30,8 @@ pub(super) struct NetworkFlags {
 
 impl NetworkFlags {
     pub(super) fn request(self) -> CreateRequest {
-        let Self { ip, mac_address, publish, publish_exposed } = self;
-        CreateRequest { ip, mac_address, publish, publish_exposed, ..Default::default() }
+        let Self { ip, ip6, mac_address, publish, publish_exposed } = self;
+        CreateRequest { ip, ip6, mac_address, publish, publish_exposed, ..Default::default() }
     }
 }
 

@@ -209,6 +209,7 @@ mod tests {
         for (line, expected) in [
             ("netbpf attach --pid 1", "the following required arguments were not provided: --name <N>"),
             ("netbpf create --ip 1.2.3", "invalid value '1.2.3' for '--ip <A>': invalid IPv4 address syntax"),
+            ("netbpf create --ip6 10.0.0.1", "invalid value '10.0.0.1' for '--ip6 <A>': invalid IPv6 address syntax"),
             ("netbpf rm --al", "unexpected argument '--al' found"),
         ] {
             let Err(error) = parse(line) else { panic!("{line}") };

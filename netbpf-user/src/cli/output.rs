@@ -1,12 +1,13 @@
 //! What verbs print: tables for people, JSON for programs.
 
 use std::io::{self, ErrorKind, Write as _};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use comfy_table::{ContentArrangement, Table, presets};
 use netbpf_user::api::types::{Container, PortMapping};
+use netbpf_user::spec::Host;
 use serde::Serialize;
 
 use super::Global;
@@ -42,16 +43,18 @@ pub(super) fn print_table(table: &Table) -> anyhow::Result<()> {
     print(table.trim_fmt())
 }
 
-/// `0.0.0.0:8080->80/tcp`, as Docker writes it.
+/// `0.0.0.0:8080->80/tcp` or `[::]:8080->80/tcp`, as Docker writes it.
 pub(super) fn mapping(port: &PortMapping) -> String {
     let (host, container) = (range(port.host_port, port.count), range(port.container_port, port.count));
-    format!("{}:{host}->{container}/{}", port.host_ip, port.protocol)
+    format!("{}:{host}->{container}/{}", Host(port.host_ip), port.protocol)
 }
 
 /// Mappings in one cell of a table: neighbours as one range, and no more than a line of a terminal holds.
 pub(super) fn mappings_cell(ports: &[PortMapping]) -> String {
     let mut merged: Vec<PortMapping> = Vec::new();
-    for port in ports {
+    // A publish of both families is two mappings, and its neighbours of either come next but one.
+    let of_v4 = |port: &&PortMapping| port.host_ip.is_ipv4();
+    for port in ports.iter().filter(of_v4).chain(ports.iter().filter(|port| !of_v4(port))) {
         match merged.last_mut() {
             Some(last) if continues(last, port) => last.count += port.count,
             _ => merged.push(port.clone()),
@@ -96,14 +99,14 @@ pub(super) fn single_ports(ports: &[PortMapping]) -> impl Iterator<Item = Single
 pub(super) struct SinglePort {
     pub(super) container_port: u32,
     pub(super) protocol: String,
-    host_ip: Ipv4Addr,
+    host_ip: IpAddr,
     host_port: u32,
 }
 
 impl std::fmt::Display for SinglePort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { container_port, protocol, host_ip, host_port } = self;
-        write!(f, "{container_port}/{protocol} -> {host_ip}:{host_port}")
+        write!(f, "{container_port}/{protocol} -> {}:{host_port}", Host(*host_ip))
     }
 }
 
@@ -121,6 +124,12 @@ pub(super) fn mappings(global: &Global, ports: &[PortMapping]) -> anyhow::Result
         return json(&ports);
     }
     ports.iter().try_for_each(|port| print(mapping(port)))
+}
+
+/// Addresses in one cell of a table.
+pub(super) fn addresses_cell(addresses: impl Iterator<Item = IpAddr>) -> String {
+    let shown: Vec<String> = addresses.map(|address| address.to_string()).collect();
+    if shown.is_empty() { "-".into() } else { shown.join(", ") }
 }
 
 /// Prints the container that was made: its name.
@@ -151,12 +160,14 @@ pub(super) fn seconds_since(unix: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
     #[test]
     fn a_mapping_is_written_as_docker_does() {
         let mut port = PortMapping {
-            host_ip: Ipv4Addr::UNSPECIFIED,
+            host_ip: Ipv4Addr::UNSPECIFIED.into(),
             host_port: 8080,
             container_port: 80,
             count: 1,
@@ -169,6 +180,12 @@ mod tests {
         let next = PortMapping { host_port: 8083, container_port: 83, count: 1, ..port.clone() };
         let apart = PortMapping { host_port: 9000, ..next.clone() };
         assert_eq!(mappings_cell(&[port.clone(), next, apart]), "0.0.0.0:8080-8083->80-83/tcp, 0.0.0.0:9000->83/tcp");
+        let v6 = |of: &PortMapping| PortMapping { host_ip: Ipv6Addr::UNSPECIFIED.into(), count: 1, ..of.clone() };
+        let one = PortMapping { count: 1, ..port.clone() };
+        let two = PortMapping { host_port: 8081, container_port: 81, ..one.clone() };
+        let both = [one.clone(), v6(&one), two.clone(), v6(&two)];
+        assert_eq!(mappings_cell(&both), "0.0.0.0:8080-8081->80-81/tcp, [::]:8080-8081->80-81/tcp");
+        assert_eq!(single_ports(&[v6(&one)]).next().unwrap().to_string(), "80/tcp -> [::]:8080");
         assert_eq!(single_ports(&[port]).last().unwrap().to_string(), "82/tcp -> 0.0.0.0:8082");
     }
 }

@@ -13,7 +13,7 @@ use super::output::{self, SinglePort};
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  netbpf port web            80/tcp -> 0.0.0.0:32768
+  netbpf port web            80/tcp -> 0.0.0.0:32768, 80/tcp -> [::]:32768
   netbpf port web 53/udp")]
 pub(super) struct Port {
     /// The container

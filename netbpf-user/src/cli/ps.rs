@@ -24,12 +24,13 @@ impl Ps {
         let mut table = output::table(["NAME", "STATUS", "PID", "NETWORK", "IP", "AGE", "PORTS"]);
         for container in containers {
             let pid = if container.pid == 0 { "-".into() } else { container.pid.to_string() };
+            let addresses = output::addresses_cell(container.addresses());
             table.add_row([
                 container.name,
                 container.status,
                 pid,
                 container.network,
-                container.ip.to_string(),
+                addresses,
                 output::age(output::seconds_since(container.created)),
                 output::mappings_cell(&container.ports),
             ]);

@@ -81,7 +81,7 @@ fn start(client: &Client, container: &Container, command: &[OsString], detach: b
     let run_dir = client.socket().parent().unwrap_or(Path::new("/"));
     let files = Files::of(run_dir, &container.name);
     let written = files
-        .write(&container.hostname, container.ip)
+        .write(&container.hostname, container.addresses())
         .and_then(|()| if detach { File::create(files.log()).map(Some) } else { Ok(None) });
     let log = written.map_err(|error| Failure::underway("write the files of the container", error))?;
     let entry = Entry {

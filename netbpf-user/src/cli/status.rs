@@ -1,6 +1,7 @@
 //! `netbpf status`
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -34,8 +35,8 @@ fn print(status: &types::Status) -> anyhow::Result<()> {
 
     let mut uplinks = output::table(["UPLINK", "IFINDEX", "ADDRESS"]);
     for uplink in &status.uplinks {
-        let address = uplink.address.map_or_else(|| "-".into(), |address| address.to_string());
-        uplinks.add_row([uplink.name.clone(), uplink.ifindex.to_string(), address]);
+        let both = uplink.address.map(IpAddr::from).into_iter().chain(uplink.address6.map(IpAddr::from));
+        uplinks.add_row([uplink.name.clone(), uplink.ifindex.to_string(), output::addresses_cell(both)]);
     }
     let mut programs = output::table(["PROGRAM", "ATTACHED TO", "LINK", "ID"]);
     for program in &status.programs {

@@ -4,22 +4,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use aya::maps::MapInfo;
-use aya::programs::{CgroupSockAddr, Program, ProgramError};
+use aya::maps::{MapInfo, ProgramArray};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use netbpf_common::abi::{ABI_VERSION, Config, map};
+use netbpf_common::abi::{ABI_VERSION, Config, map, program};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::SigSet;
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use super::attach::{Filters, device_links};
 use super::table::Table;
-use super::{Datapath, Maps, foreign_layout, netns_cookie};
+use super::{Datapath, FamilyMaps, Maps, foreign_layout, netns_cookie, probe};
 use crate::config::{DatapathLog, Settings};
 use crate::error::{Context as _, Error, Result, chain};
 
 /// The kernel programs, built from netbpf-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netbpf-ebpf"));
+
+/// A constant of the programs: what the kernel takes besides the flags that every kernel knows.
+const IPV6_CHECKSUM_FLAG: &str = "IPV6_CHECKSUM_FLAG";
 
 /// Lines of the verifier's log that are kept when it refuses a program.
 const VERIFIER_LINES: usize = 40;
@@ -40,19 +43,14 @@ impl Datapath {
         }
         let directory = settings.bpffs.clone();
         let maps_directory = directory.join("maps");
-        let sizes = [
-            Size { map: map::FLOWS_V4, setting: "flows", value: settings.flows, places_each: 2 },
-            Size { map: map::RING_V4, setting: "half_open", value: settings.half_open, places_each: 1 },
-            Size { map: map::FRAGMENTS_V4, setting: "fragments", value: settings.fragments, places_each: 1 },
-            Size { map: map::HELD_V4, setting: "held_fragments", value: settings.held_fragments, places_each: 1 },
-        ];
+        let sizes = sizes(settings);
         check_pinned(&directory, &sizes)?;
         for directory in [&maps_directory, &directory.join("links")] {
             fs::create_dir_all(directory).context(|| format!("make {}", directory.display()))?;
         }
 
         let mut loader = EbpfLoader::new();
-        for name in map::ALL {
+        for name in map::all() {
             loader.map_pin_path(name, maps_directory.join(name));
         }
         for Size { map, value, places_each, .. } in sizes {
@@ -60,10 +58,19 @@ impl Datapath {
         }
         let level = level(settings.datapath_log);
         loader.override_global(aya_log::LEVEL, &level, false);
+        let ipv6_checksum_flag = probe::ipv6_checksum_flag()?;
+        loader.override_global(IPV6_CHECKSUM_FLAG, &ipv6_checksum_flag, true);
         let mut programs = loader.load(OBJECT).map_err(|error| cannot_load(&error))?;
         load_all(&mut programs)?;
+        join_parts(&mut programs)?;
         let maps = Maps::open(&maps_directory)?;
-        Ok(Self { directory, programs: Mutex::new(programs), maps, filters: Mutex::new(Filters::default()) })
+        Ok(Self {
+            directory,
+            programs: Mutex::new(programs),
+            maps,
+            knows_ipv6_checksums: ipv6_checksum_flag != 0,
+            filters: Mutex::new(Filters::default()),
+        })
     }
 
     /// Whether this instance has a pinned datapath.
@@ -104,15 +111,11 @@ impl Maps {
             config: Table::open(directory, map::CONFIG)?,
             endpoints: Table::open(directory, map::ENDPOINTS)?,
             networks: Table::open(directory, map::NETWORKS)?,
-            addresses: Table::open(directory, map::ADDRESSES_V4)?,
-            locals: Table::open(directory, map::LOCALS_V4)?,
-            virtuals: Table::open(directory, map::VIRTUALS_V4)?,
+            v4: FamilyMaps::open(directory)?,
+            v6: FamilyMaps::open(directory)?,
             uplinks: Table::open(directory, map::UPLINKS)?,
             generations: Table::open(directory, map::GENERATIONS)?,
             rules: Table::open(directory, map::RULES)?,
-            ports: Table::open(directory, map::PORTS)?,
-            published: Table::open(directory, map::PUBLISHED_V4)?,
-            flows: Table::open(directory, map::FLOWS_V4)?,
             kept: Table::open(directory, map::KEPT_PORTS)?,
             members: Table::open(directory, map::MEMBERS)?,
             confirmed: Table::open(directory, map::CONFIRMED)?,
@@ -125,6 +128,22 @@ pub(super) fn socket_hook<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a 
     let program =
         programs.program_mut(name).ok_or_else(|| Error::Internal(format!("the object has no program {name}")))?;
     program.try_into().context(|| format!("use the program {name} as a socket hook"))
+}
+
+/// Lets each path find the part of it that is for IPv6. Packets meet the new ones from here on, which work on the same maps.
+fn join_parts(programs: &mut Ebpf) -> Result<()> {
+    let parts = programs.take_map(map::PARTS).ok_or_else(|| Error::Internal("the object has no map PARTS".into()))?;
+    let mut parts = ProgramArray::try_from(parts).context(|| "use the map PARTS".into())?;
+    for (place, name) in (0..).zip(program::PARTS) {
+        let part: &SchedClassifier = programs
+            .program(name)
+            .ok_or_else(|| Error::Internal(format!("the object has no program {name}")))?
+            .try_into()
+            .context(|| format!("use the program {name}"))?;
+        let descriptor = part.fd().context(|| format!("use the program {name}"))?;
+        parts.set(place, descriptor, 0).context(|| format!("put the program {name} into its place"))?;
+    }
+    Ok(())
 }
 
 /// Loads every program. The verifier takes its time over the paths of packets, so each has a thread.
@@ -164,6 +183,20 @@ struct Size {
     value: u32,
     /// Places of the map for each of what the setting counts.
     places_each: u32,
+}
+
+fn sizes(settings: &Settings) -> Vec<Size> {
+    let of_family = |names: map::OfFamily, flows: (&'static str, u32)| {
+        let size = |map, (setting, value), places_each| Size { map, setting, value, places_each };
+        [
+            size(names.flows, flows, 2),
+            size(names.ring, ("half_open", settings.half_open), 1),
+            size(names.fragments, ("fragments", settings.fragments), 1),
+            size(names.held, ("held_fragments", settings.held_fragments), 1),
+        ]
+    };
+    let v4 = of_family(map::V4, ("flows", settings.flows));
+    v4.into_iter().chain(of_family(map::V6, ("flows_v6", settings.flows_v6))).collect()
 }
 
 /// Refuses pinned maps of another version, of other sizes or of another network namespace before anything is loaded.

@@ -2,7 +2,9 @@
 
 mod attach;
 pub(crate) mod clock;
+mod family;
 mod load;
+mod probe;
 mod sys;
 mod table;
 
@@ -12,12 +14,11 @@ use std::sync::Mutex;
 use aya::Ebpf;
 use aya::programs::tc::SchedClassifier;
 use aya::programs::{TestRun as _, TestRunOptions};
-use netbpf_common::abi::{
-    COLLECT_KEYS, COUNTERS, Config, Endpoint, Flow, FlowKey, Network, PublishKey, PublishedPort, Rule, Uplink, program,
-};
-use netbpf_common::wire::V4Addr;
+use netbpf_common::abi::{COLLECT_KEYS, COUNTERS, Config, Endpoint, FlowKey, Network, Rule, Uplink};
+use netbpf_common::wire::{V4Addr, V6Addr};
 
 pub(crate) use attach::{Attachment, Hook, remove_filter};
+pub use family::{FamilyMaps, InFamily};
 pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
 pub(crate) use sys::readable;
 pub use table::Table;
@@ -39,24 +40,16 @@ pub struct Maps {
     pub endpoints: Table<u32, Endpoint>,
     /// Networks by number.
     pub networks: Table<u32, Network>,
-    /// Slots by address.
-    pub addresses: Table<V4Addr, u32>,
-    /// Virtual indexes by address of the host.
-    pub locals: Table<V4Addr, u32>,
-    /// Addresses of the host by virtual index.
-    pub virtuals: Table<u32, V4Addr>,
+    /// Those of IPv4 alone.
+    pub v4: FamilyMaps<V4Addr>,
+    /// Those of IPv6 alone.
+    pub v6: FamilyMaps<V6Addr>,
     /// Uplinks by ifindex.
     pub uplinks: Table<u32, Uplink>,
     /// Generations of rules and epochs.
     pub generations: Table<u32, u32>,
     /// Publish rules by number.
     pub rules: Table<u32, Rule>,
-    /// What ports are published as.
-    pub ports: Table<u32, PublishedPort>,
-    /// Rules of publishes on single addresses.
-    pub published: Table<PublishKey<V4Addr>, u32>,
-    /// The flow table.
-    pub flows: Table<FlowKey<V4Addr>, Flow<V4Addr>>,
     /// Bitmap of ports outside the NAT range that flows have kept, by port index.
     pub kept: Table<u32, u64>,
     /// The rings of the members of networks: from the slot of each to that of the next.
@@ -74,6 +67,8 @@ pub struct Datapath {
     programs: Mutex<Ebpf>,
     /// The maps.
     pub maps: Maps,
+    /// Whether the kernel's checksum helper knows IPv6.
+    knows_ipv6_checksums: bool,
     /// Filters of devices on a kernel without TCX, which has no links to pin.
     filters: Mutex<attach::Filters>,
 }
@@ -98,18 +93,23 @@ impl Datapath {
         Ok(next)
     }
 
-    /// Hands keys of flows to the program that deletes those which have expired or are stale. Returns how many.
+    /// Hands keys of flows of one family to the program that deletes those which have expired or are stale. Returns how many.
     ///
     /// # Errors
     /// When the kernel does not run it.
-    pub fn collect(&self, keys: &[FlowKey<V4Addr>]) -> Result<u32> {
+    pub fn collect<A: InFamily>(&self, keys: &[FlowKey<A>]) -> Result<u32> {
         let mut deleted = 0;
         for batch in keys.chunks(COLLECT_KEYS) {
             let mut frame = bytemuck::cast_slice(batch).to_vec();
             frame.resize(frame.len().max(SHORTEST_FRAME), 0);
-            deleted += self.run(program::COLLECT, &frame, &[], 1)?.returned;
+            deleted += self.run(A::COLLECT, &frame, &[], 1)?.returned;
         }
         Ok(deleted)
+    }
+
+    /// Whether the kernel's helper for checksums knows IPv6 (`BPF_F_IPV6`).
+    pub(crate) fn knows_ipv6_checksums(&self) -> bool {
+        self.knows_ipv6_checksums
     }
 
     /// Runs a TC program on a frame (BPF_PROG_TEST_RUN), `repeat` times; `context` is a `__sk_buff`, or nothing.

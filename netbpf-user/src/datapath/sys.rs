@@ -1,4 +1,5 @@
-//! System calls that no crate offers: map elements in batches, links by file descriptor, one socket option.
+//! System calls that no crate offers: map elements in batches, links by file descriptor, a program of a few instructions, one
+//! socket option.
 //!
 //! All `unsafe` of this crate is here. Keys and values are `bytemuck::Pod`, so every byte pattern the kernel writes is
 //! a value; sizes are compared with the kernel's own when a map is opened (see [`super::table`]).
@@ -11,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_type};
 use bytemuck::Pod;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -144,6 +145,56 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     attr.link_update.link_fd = number(link);
     attr.link_update.__bindgen_anon_1.new_prog_fd = number(program);
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// One instruction of a program (`struct bpf_insn`).
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct Instruction {
+    code: u8,
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+impl Instruction {
+    /// Ends the program with what is in r0.
+    pub(super) const EXIT: Self = Self::new(0x95, 0, 0);
+
+    const fn new(code: u8, register: u8, immediate: i32) -> Self {
+        // The destination is the nibble that comes first in memory.
+        let registers = if cfg!(target_endian = "little") { register } else { register << 4 };
+        Self { code, registers, offset: 0, immediate }
+    }
+
+    /// Sets a register to a number.
+    pub(super) const fn set(register: u8, number: i32) -> Self {
+        Self::new(0xb7, register, number)
+    }
+
+    /// Calls a helper of the kernel.
+    pub(super) const fn call(helper: i32) -> Self {
+        Self::new(0x85, 0, helper)
+    }
+}
+
+/// Loads a TC program, runs it once on a frame, and returns what it returned.
+pub(super) fn run_once(program: &[Instruction], frame: &[u8]) -> io::Result<u32> {
+    let mut attr = empty();
+    attr.__bindgen_anon_3.prog_type = bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32;
+    attr.__bindgen_anon_3.insns = pointer(program);
+    attr.__bindgen_anon_3.insn_cnt = program.len() as u32;
+    attr.__bindgen_anon_3.license = c"GPL".as_ptr() as u64;
+    let fd = bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr)?;
+    // SAFETY: a descriptor that the kernel has just made for us.
+    let program = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut attr = empty();
+    attr.test.prog_fd = number(program.as_fd());
+    attr.test.data_in = pointer(frame);
+    attr.test.data_size_in = frame.len() as u32;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
+    // SAFETY: `test` is the member that was filled; the kernel has written the result into it.
+    Ok(unsafe { attr.test.retval })
 }
 
 /// What a link is attached to.

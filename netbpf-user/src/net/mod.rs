@@ -35,6 +35,11 @@ impl Netlink {
     }
 }
 
+/// Whether the kernel has IPv6 at all: it may be built without it, or started with `ipv6.disable=1`.
+pub(crate) fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6/conf/all").exists()
+}
+
 /// The kernel's error number for a request; 0 when the kernel did not answer with one.
 fn errno(error: &rtnetlink::Error) -> i32 {
     match error {

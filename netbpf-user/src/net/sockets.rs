@@ -4,7 +4,7 @@
 //! and does not tell whether a socket on `::` takes IPv4 too.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netbpf_common::abi::Transport;
 use rtnetlink::sys::protocols::NETLINK_SOCK_DIAG;
@@ -12,13 +12,14 @@ use rtnetlink::sys::{Socket as Netlink, SocketAddr};
 
 use crate::error::{Error, Result};
 
-/// A socket that takes packets from anybody: a listening one of TCP, an unconnected one of UDP.
+/// A socket that takes packets from anybody: a listening one of TCP, an unconnected one of UDP. One on `::` that takes
+/// IPv4 as well counts as two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OpenSocket {
     /// Transport.
     pub(crate) transport: Transport,
-    /// The IPv4 address it is bound to; unspecified for all.
-    pub(crate) address: Ipv4Addr,
+    /// The address it is bound to; unspecified for all of its family.
+    pub(crate) address: IpAddr,
     /// Its port.
     pub(crate) port: u16,
     /// Number of its inode, by which its process is found.
@@ -39,7 +40,7 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 const CLOSE: u32 = 1 << 7;
 const LISTEN: u32 = 1 << 10;
 
-/// What takes IPv4 packets from anybody in the network namespace of the calling thread.
+/// What takes packets from anybody in the network namespace of the calling thread.
 pub(crate) fn open_sockets() -> Result<Vec<OpenSocket>> {
     let list = || -> io::Result<Vec<OpenSocket>> {
         let mut sockets = Vec::new();
@@ -88,7 +89,7 @@ fn receive(netlink: &mut Netlink, transport: Transport, sockets: &mut Vec<OpenSo
                         code => Err(io::Error::from_raw_os_error(-code)),
                     };
                 }
-                SOCK_DIAG_BY_FAMILY => sockets.extend(socket(transport, body)),
+                SOCK_DIAG_BY_FAMILY => sockets.extend(socket(transport, body).into_iter().flatten()),
                 _ => {}
             }
             rest = next;
@@ -104,19 +105,22 @@ fn split(datagram: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, body, datagram.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-/// A `struct inet_diag_msg`, if it is of a socket that takes IPv4.
-fn socket(transport: Transport, message: &[u8]) -> Option<OpenSocket> {
+/// A `struct inet_diag_msg`: what the socket takes.
+fn socket(transport: Transport, message: &[u8]) -> Option<impl Iterator<Item = OpenSocket> + use<>> {
     let fixed = message.get(..MESSAGE)?;
-    let address = match i32::from(fixed[0]) {
-        libc::AF_INET => Ipv4Addr::from(*fixed[8..].first_chunk::<4>()?),
+    let (first, second): (IpAddr, Option<IpAddr>) = match i32::from(fixed[0]) {
+        libc::AF_INET => (Ipv4Addr::from(*fixed[8..].first_chunk::<4>()?).into(), None),
         _ => match Ipv6Addr::from(*fixed[8..].first_chunk::<16>()?) {
-            any if any.is_unspecified() && !takes_ipv6_alone(&message[MESSAGE..]) => Ipv4Addr::UNSPECIFIED,
-            other => other.to_ipv4_mapped()?,
+            any if any.is_unspecified() && !takes_ipv6_alone(&message[MESSAGE..]) => {
+                (Ipv4Addr::UNSPECIFIED.into(), Some(any.into()))
+            }
+            other => (other.to_canonical(), None),
         },
     };
     let port = u16::from_be_bytes(*fixed[4..].first_chunk()?);
-    let inode = u32::from_ne_bytes(*fixed[68..].first_chunk()?);
-    Some(OpenSocket { transport, address, port, inode: inode.into() })
+    let inode = u32::from_ne_bytes(*fixed[68..].first_chunk()?).into();
+    let addresses = [Some(first), second].into_iter().flatten();
+    Some(addresses.map(move |address| OpenSocket { transport, address, port, inode }))
 }
 
 fn takes_ipv6_alone(mut attributes: &[u8]) -> bool {
@@ -137,22 +141,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_bound_is_listed_and_what_takes_ipv6_alone_is_not() {
+    fn what_is_bound_is_listed() {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let sockets = open_sockets().unwrap();
-        let listed = |transport, address, port| {
-            sockets.iter().any(|socket| (socket.transport, socket.address, socket.port) == (transport, address, port))
+        let listed = |transport, address: Ipv4Addr, port| {
+            sockets.iter().any(|it| (it.transport, it.address, it.port) == (transport, address.into(), port))
         };
         assert!(listed(Transport::Tcp, Ipv4Addr::LOCALHOST, tcp.local_addr().unwrap().port()));
         assert!(listed(Transport::Udp, Ipv4Addr::UNSPECIFIED, udp.local_addr().unwrap().port()));
+    }
 
+    #[test]
+    fn a_socket_of_ipv6_takes_ipv4_as_well_only_on_all_addresses_and_unless_it_says_so() {
         let mut message = [0; MESSAGE + 8];
         message[0] = libc::AF_INET6 as u8;
         message[4..6].copy_from_slice(&80_u16.to_be_bytes());
-        assert_eq!(socket(Transport::Tcp, &message[..MESSAGE]).map(|socket| socket.port), Some(80));
+        let addresses = |message: &[u8]| -> Vec<String> {
+            socket(Transport::Tcp, message).unwrap().map(|it| format!("{} {}", it.address, it.port)).collect()
+        };
+        assert_eq!(addresses(&message[..MESSAGE]), ["0.0.0.0 80", ":: 80"]);
         message[MESSAGE..]
             .copy_from_slice(&[&5_u16.to_ne_bytes()[..], &INET_DIAG_SKV6ONLY.to_ne_bytes(), &[1; 4]].concat());
-        assert_eq!(socket(Transport::Tcp, &message), None);
+        assert_eq!(addresses(&message), [":: 80"]);
+        let mut on = |address: &str| {
+            message[8..24].copy_from_slice(&address.parse::<Ipv6Addr>().unwrap().octets());
+            addresses(&message[..MESSAGE])
+        };
+        assert_eq!(on("fd00::1"), ["fd00::1 80"]);
+        assert_eq!(on("::ffff:10.0.0.1"), ["10.0.0.1 80"]);
     }
 }

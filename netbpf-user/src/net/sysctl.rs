@@ -22,10 +22,87 @@ pub(crate) fn write_where_present(path: &str, value: &str) -> Result<()> {
     }
 }
 
+/// What IPv6 is to do on one device of ours. Nowhere does it listen to router advertisements: addresses and routes of our
+/// devices are given by us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ipv6 {
+    /// Nothing: no address, no packet.
+    Off,
+    /// The host's own packets, from addresses that it is given.
+    Host,
+    /// To be named as the input of route lookups, which ask whether it forwards.
+    Lookups,
+    /// A container's: addresses that it is given, and a link-local one made of its MAC address (RFC 4291 appendix A), by which
+    /// its neighbours are answered.
+    Container,
+}
+
+impl Ipv6 {
+    /// `IN6_ADDR_GEN_MODE_EUI64` and `IN6_ADDR_GEN_MODE_NONE` (include/uapi/linux/if_link.h).
+    const EUI64: &str = "0";
+    const NO_LINK_LOCAL: &str = "1";
+
+    /// Settings of a device, in the order in which they are written: IPv6 wakes up when all is as it is to be.
+    pub(crate) fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            // Whoever switches IPv6 on for all devices at once does not give this one an address.
+            Self::Off => &[("accept_ra", "0"), ("addr_gen_mode", Self::NO_LINK_LOCAL), ("disable_ipv6", "1")],
+            Self::Host => &[
+                ("accept_ra", "0"),
+                ("autoconf", "0"),
+                ("addr_gen_mode", Self::NO_LINK_LOCAL),
+                ("forwarding", "0"),
+                ("disable_ipv6", "0"),
+            ],
+            Self::Lookups => &[
+                ("accept_ra", "0"),
+                ("autoconf", "0"),
+                ("addr_gen_mode", Self::NO_LINK_LOCAL),
+                ("forwarding", "1"),
+                ("disable_ipv6", "0"),
+            ],
+            Self::Container => &[
+                ("accept_ra", "0"),
+                ("autoconf", "0"),
+                ("accept_redirects", "0"),
+                ("addr_gen_mode", Self::EUI64),
+                ("disable_ipv6", "0"),
+            ],
+        }
+    }
+
+    /// Lets it be so on a device. A kernel without IPv6 has nothing to switch off.
+    pub(crate) fn apply(self, device: &str) -> Result<()> {
+        for (name, value) in self.settings() {
+            let path = format!("ipv6/conf/{device}/{name}");
+            match self {
+                Self::Off => write_where_present(&path, value)?,
+                _ => write(&path, value)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The first setting of a device that is not so, with its value.
+    pub(crate) fn differs(self, device: &str) -> Option<String> {
+        self.settings().iter().find_map(|(name, value)| {
+            let path = format!("ipv6/conf/{device}/{name}");
+            match read(&path) {
+                Some(now) => (now != *value).then(|| format!("net/{path} is {now}")),
+                None => (self != Self::Off).then(|| format!("there is no net/{path}")),
+            }
+        })
+    }
+}
+
 /// Keeps a device of ours out of the host's own routing.
 pub(crate) fn isolate(device: &str) -> Result<()> {
-    write(&format!("ipv4/conf/{device}/forwarding"), "0")?;
-    write_where_present(&format!("ipv6/conf/{device}/disable_ipv6"), "1")
+    write(&format!("ipv4/conf/{device}/forwarding"), "0")
+}
+
+/// One setting; none where the kernel does not have it.
+pub(crate) fn read(path: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/sys/net/{path}")).ok().map(|text| text.trim().to_owned())
 }
 
 /// The host's ephemeral ports.

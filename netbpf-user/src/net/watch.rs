@@ -35,8 +35,15 @@ pub(crate) struct Watch {
 impl Watch {
     /// Listens in the calling thread's network namespace.
     pub(crate) fn open() -> Result<Self> {
-        let groups =
-            [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route, MulticastGroup::Ipv4Rule];
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv4Rule,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv6Rule,
+        ];
         let what = || "listen to changes of the network".into();
         let (mut connection, _, messages) = rtnetlink::new_multicast_connection(&groups).context(what)?;
         connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER).context(what)?;

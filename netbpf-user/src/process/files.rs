@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -28,12 +28,9 @@ impl Files {
     ///
     /// # Errors
     /// When the file system refuses.
-    pub fn write(&self, hostname: &str, ip: Ipv4Addr) -> io::Result<()> {
+    pub fn write(&self, hostname: &str, addresses: impl Iterator<Item = IpAddr>) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
-        let hosts = format!(
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\n\
-             ff02::2\tip6-allrouters\n{ip}\t{hostname}\n"
-        );
+        let hosts = hosts(hostname, addresses);
         fs::write(self.directory.join("hosts"), hosts)?;
         fs::write(self.directory.join("hostname"), format!("{hostname}\n"))?;
         fs::write(self.directory.join("resolv.conf"), resolv_conf()?)
@@ -61,6 +58,18 @@ impl Files {
             _ => Ok(()),
         }
     }
+}
+
+/// /etc/hosts: the container itself by every address that it has.
+fn hosts(hostname: &str, addresses: impl Iterator<Item = IpAddr>) -> String {
+    let mut hosts = String::from(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\n\
+         ff02::2\tip6-allrouters\n",
+    );
+    for address in addresses {
+        hosts.push_str(&format!("{address}\t{hostname}\n"));
+    }
+    hosts
 }
 
 /// The host's resolvers, as far as a container can reach them: what listens on the host's loopback, it cannot.
@@ -95,6 +104,12 @@ fn nameserver(line: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_finds_itself_by_every_address() {
+        let addresses = ["172.30.0.2", "fd00::2"].map(|text| text.parse().unwrap());
+        assert!(hosts("web", addresses.into_iter()).ends_with("\n172.30.0.2\tweb\nfd00::2\tweb\n"));
+    }
 
     #[test]
     fn resolvers_on_the_loopback_of_the_host_are_left_out() {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ext (198.18.0.2) eth0 ──── eth0 host (198.18.0.1) ── containers (172.30.0.0/16)
+//!     (2001:db8:198::2)          (2001:db8:198::1)
 //! ```
 //!
 //! Everything lives in namespaces, a cgroup and directories of its own, so that many rigs stand beside each other and the
@@ -18,7 +19,7 @@ pub mod traffic;
 
 use std::ffi::OsStr;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -36,7 +37,7 @@ use layout::Layout;
 pub struct Options {
     /// The binary `netbpf`.
     pub program: PathBuf,
-    /// `net.ipv4.ip_forward` of the host.
+    /// `net.ipv4.ip_forward` and `net.ipv6.conf.all.forwarding` of the host.
     pub ip_forward: bool,
     /// `net.ipv4.conf.*.rp_filter` of the host.
     pub rp_filter: u8,
@@ -86,6 +87,10 @@ impl Rig {
     pub const HOST_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
     /// Address of the machine outside.
     pub const EXT_IP: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+    /// IPv6 address of the host on the wire.
+    pub const HOST_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x198, 0, 0, 0, 0, 1);
+    /// IPv6 address of the machine outside.
+    pub const EXT_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x198, 0, 0, 0, 0, 2);
     /// Device of the wire, at both ends.
     pub const WIRE: &str = "eth0";
 
@@ -118,23 +123,29 @@ impl Rig {
         let Options { ip_forward, rp_filter, offloads, .. } = self.options;
         // A new namespace inherits from the machine's: what the rest rests on is said here.
         for (name, value) in [
-            ("ip_forward", u8::from(ip_forward)),
-            ("conf/all/rp_filter", rp_filter),
-            ("conf/default/rp_filter", rp_filter),
+            ("ipv4/ip_forward", u8::from(ip_forward)),
+            ("ipv4/conf/all/rp_filter", rp_filter),
+            ("ipv4/conf/default/rp_filter", rp_filter),
+            ("ipv6/conf/all/forwarding", u8::from(ip_forward)),
         ] {
-            self.host.sysctl(&format!("net/ipv4/{name}"), &value.to_string())?;
+            self.host.sysctl(&format!("net/{name}"), &value.to_string())?;
         }
         let (wire, host_ip, ext_ip) = (Self::WIRE, Self::HOST_IP, Self::EXT_IP);
+        // Both ends are ours: nobody else has the addresses, and nobody has to wait until that was asked.
+        let (host_ip6, ext_ip6) = (Self::HOST_IP6, Self::EXT_IP6);
         self.host.ip(&[
             "link set lo up",
             &format!("link add {wire} type veth peer name {wire} netns {}", self.ext.name()),
             &format!("address add {host_ip}/24 dev {wire}"),
+            &format!("address add {host_ip6}/64 dev {wire} nodad"),
             &format!("link set {wire} up"),
             &format!("route add default via {ext_ip}"),
+            &format!("route add default via {ext_ip6}"),
         ])?;
         self.ext.ip(&[
             "link set lo up",
             &format!("address add {ext_ip}/24 dev {wire}"),
+            &format!("address add {ext_ip6}/64 dev {wire} nodad"),
             &format!("link set {wire} up"),
         ])?;
         self.set_offloads(offloads)

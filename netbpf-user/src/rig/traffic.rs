@@ -1,7 +1,7 @@
 //! Real sockets between the machines of a rig: what arrives, and who is seen to have sent it.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -29,8 +29,9 @@ pub struct Exchange {
 ///
 /// # Errors
 /// When there is no connection within two seconds, or what comes back is not what was sent.
-pub fn tcp(client: &Namespace, to: SocketAddrV4, server: &Namespace, port: u16) -> Result<Exchange, RigError> {
-    let listener = server.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
+pub fn tcp(client: &Namespace, to: impl Into<SocketAddr>, server: &Namespace, port: u16) -> Result<Exchange, RigError> {
+    let to = to.into();
+    let listener = server.enter(|| TcpListener::bind((any(to), port)))?;
     let listener = listener.doing(|| format!("listen on port {port} in {}", server.name()))?;
     setsockopt(&listener, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE.as_secs() as i64, 0))
         .doing(|| "set a deadline".into())?;
@@ -41,6 +42,11 @@ pub fn tcp(client: &Namespace, to: SocketAddrV4, server: &Namespace, port: u16) 
         let served = served.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok(Exchange { server: asked?, client: served.map_err(patient).doing(doing)? })
     })
+}
+
+/// All addresses of the family of an address.
+fn any(of: SocketAddr) -> IpAddr {
+    if of.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 /// What EAGAIN says of a socket with a deadline.
@@ -63,7 +69,7 @@ fn echo(listener: &TcpListener) -> io::Result<SocketAddr> {
     Ok(client)
 }
 
-fn ask(to: SocketAddrV4) -> io::Result<SocketAddr> {
+fn ask(to: SocketAddr) -> io::Result<SocketAddr> {
     let mut stream = connect(to)?;
     let payload: Vec<u8> = (0..PAYLOAD as u32).map(|place| (place.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     stream.write_all(&payload)?;
@@ -75,8 +81,8 @@ fn ask(to: SocketAddrV4) -> io::Result<SocketAddr> {
     stream.peer_addr()
 }
 
-fn connect(to: SocketAddrV4) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to.into(), PATIENCE)?;
+fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
@@ -86,7 +92,8 @@ fn connect(to: SocketAddrV4) -> io::Result<TcpStream> {
 ///
 /// # Errors
 /// When it is not.
-pub fn tcp_refused(client: &Namespace, to: SocketAddrV4) -> Result<(), RigError> {
+pub fn tcp_refused(client: &Namespace, to: impl Into<SocketAddr>) -> Result<(), RigError> {
+    let to = to.into();
     let doing = || format!("be refused by {to}");
     match client.enter(|| connect(to))? {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
@@ -99,10 +106,11 @@ pub fn tcp_refused(client: &Namespace, to: SocketAddrV4) -> Result<(), RigError>
 ///
 /// # Errors
 /// When none comes back within two seconds, or not what was sent.
-pub fn udp(client: &Namespace, to: SocketAddrV4, server: &Namespace, port: u16) -> Result<Exchange, RigError> {
+pub fn udp(client: &Namespace, to: impl Into<SocketAddr>, server: &Namespace, port: u16) -> Result<Exchange, RigError> {
+    let to = to.into();
     let doing = || format!("exchange a datagram with {to}");
     let bind = |namespace: &Namespace, port| {
-        let socket = namespace.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))?.doing(doing)?;
+        let socket = namespace.enter(|| UdpSocket::bind((any(to), port)))?.doing(doing)?;
         socket.set_read_timeout(Some(PATIENCE)).doing(doing)?;
         Ok::<_, RigError>(socket)
     };
@@ -123,18 +131,24 @@ pub fn udp(client: &Namespace, to: SocketAddrV4, server: &Namespace, port: u16) 
 ///
 /// # Errors
 /// When none comes within two seconds.
-pub fn ping(client: &Namespace, to: Ipv4Addr) -> Result<(), RigError> {
+pub fn ping(client: &Namespace, to: impl Into<IpAddr>) -> Result<(), RigError> {
+    let to = to.into();
+    // Types of the messages: RFC 792, RFC 4443.
+    let (family, icmp, request, answer) = match to {
+        IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp, 8, 0),
+        IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6, 128, 129),
+    };
     let doing = || format!("ping {to}");
     // Ping sockets leave identifier and checksum to the kernel; a new namespace allows them to nobody.
     client.sysctl("net/ipv4/ping_group_range", "0 0")?;
-    let open = || socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp);
+    let open = || socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, icmp);
     let socket = UdpSocket::from(client.enter(open)?.doing(doing)?);
     socket.set_read_timeout(Some(PATIENCE)).doing(doing)?;
-    let echo_request = [8, 0, 0, 0, 0, 0, 0, 1, b'p', b'i', b'n', b'g'];
+    let echo_request = [request, 0, 0, 0, 0, 0, 0, 1, b'p', b'i', b'n', b'g'];
     socket.send_to(&echo_request, (to, 0)).doing(doing)?;
     let mut reply = [0; 64];
     let (length, from) = socket.recv_from(&mut reply).map_err(patient).doing(doing)?;
-    if from.ip() != to || reply[0] != 0 || &reply[8..length] != b"ping" {
+    if from.ip() != to || reply[0] != answer || &reply[8..length] != b"ping" {
         return Err(RigError::new(doing(), format!("{from} sent something else")));
     }
     Ok(())

@@ -4,7 +4,7 @@ mod record;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError};
@@ -12,10 +12,14 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use record::{ContainerRecord, ProcessRecord, RuleRecord};
 
+use crate::config::GlobalId;
 use crate::error::{Error, Result};
 
-/// Layout of what is stored.
-const VERSION: u32 = 1;
+/// Layout of what is stored. Version 1 knew IPv4 alone; what has been added since is absent there, and is read as none.
+const VERSION: u32 = 2;
+
+/// The oldest layout that is read.
+const OLDEST: u32 = 1;
 
 const INSTANCE: TableDefinition<'_, (), &[u8]> = TableDefinition::new("instance");
 const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
@@ -26,14 +30,39 @@ pub(crate) struct InstanceRecord {
     version: u32,
     /// MAC address of the gateway.
     pub(crate) gateway_mac: [u8; 6],
-    /// Address the pool has given out last.
+    /// IPv4 address the pool has given out last.
     pub(crate) last_address: Option<Ipv4Addr>,
+    /// IPv6 address the pool has given out last.
+    #[serde(default)]
+    pub(crate) last_address_v6: Option<Ipv6Addr>,
+    /// What the unique local addresses of the instance have in common; none was drawn yet by a version without IPv6.
+    #[serde(default)]
+    pub(crate) global_id: Option<GlobalId>,
 }
 
 impl InstanceRecord {
     /// A new instance.
-    pub(crate) fn new(gateway_mac: [u8; 6]) -> Self {
-        Self { version: VERSION, gateway_mac, last_address: None }
+    pub(crate) fn new(gateway_mac: [u8; 6], global_id: GlobalId) -> Self {
+        let (last_address, last_address_v6) = (None, None);
+        Self { version: VERSION, gateway_mac, last_address, last_address_v6, global_id: Some(global_id) }
+    }
+}
+
+impl InstanceRecord {
+    /// The addresses that the pools have given out last.
+    pub(crate) fn last_addresses(&self) -> Vec<IpAddr> {
+        let (v4, v6) = (self.last_address.map(IpAddr::from), self.last_address_v6.map(IpAddr::from));
+        v4.into_iter().chain(v6).collect()
+    }
+
+    /// Notes them.
+    pub(crate) fn set_last_addresses(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => self.last_address = Some(address),
+                IpAddr::V6(address) => self.last_address_v6 = Some(address),
+            }
+        }
     }
 }
 
@@ -69,13 +98,14 @@ impl Store {
             version: u32,
         }
         let Versioned { version } = serde_json::from_slice(&instance).map_err(|error| bad(&error))?;
-        if version != VERSION {
+        if !(OLDEST..=VERSION).contains(&version) {
             return Err(Error::Unsupported(format!(
                 "the database {} has layout {version}, this netbpf knows {VERSION}: use the version of netbpf that wrote it",
                 self.path.display()
             )));
         }
-        let instance = serde_json::from_slice(&instance).map_err(|error| bad(&error))?;
+        let instance: InstanceRecord = serde_json::from_slice(&instance).map_err(|error| bad(&error))?;
+        let instance = InstanceRecord { version: VERSION, ..instance };
         let mut containers = BTreeMap::new();
         match transaction.open_table(CONTAINERS) {
             Ok(table) => {
@@ -139,8 +169,6 @@ fn unusable(path: &Path, error: &dyn Display) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use netbpf_common::abi::Transport;
-
     use super::*;
 
     fn directory(name: &str) -> PathBuf {
@@ -149,48 +177,45 @@ mod tests {
         directory
     }
 
-    fn container(name: &str) -> ContainerRecord {
-        ContainerRecord {
-            name: name.into(),
-            id: "0".repeat(64),
-            hostname: name.into(),
-            netns: format!("/run/netns/{name}").into(),
-            owns_netns: true,
-            address: Ipv4Addr::new(172, 30, 0, 2),
-            mac: [2, 0x42, 172, 30, 0, 2],
-            mtu: 1500,
-            slot: 1,
-            generation: 1,
-            ifindex: 65_537,
-            device: "nb0123456789".into(),
-            rules: vec![RuleRecord {
-                rule: 1,
-                host_ip: Ipv4Addr::UNSPECIFIED,
-                host_port: 8080,
-                container_port: 80,
-                more: 0,
-                transport: Transport::Udp,
-            }],
-            process: None,
-            remove_on_exit: false,
-            created: 0,
-        }
-    }
-
     #[test]
     fn what_was_saved_is_there_after_a_restart_and_what_was_forgotten_is_not() {
         let directory = directory("restart");
-        let instance = InstanceRecord::new([2, 1, 2, 3, 4, 5]);
+        let instance = InstanceRecord::new([2, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5]);
         {
             let store = Store::open(&directory).unwrap();
             assert_eq!(store.load().unwrap().0, None);
-            store.save(&instance, Some(&container("a"))).unwrap();
-            store.save(&instance, Some(&container("b"))).unwrap();
+            store.save(&instance, Some(&ContainerRecord::example("a"))).unwrap();
+            store.save(&instance, Some(&ContainerRecord::example("b"))).unwrap();
             store.forget("a").unwrap();
         }
         let (loaded, containers) = Store::open(&directory).unwrap().load().unwrap();
         assert_eq!(loaded, Some(instance));
-        assert_eq!(containers.into_values().collect::<Vec<_>>(), [container("b")]);
+        assert_eq!(containers.into_values().collect::<Vec<_>>(), [ContainerRecord::example("b")]);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_a_version_without_ipv6_has_written_is_read() {
+        let instance = r#"{"version":1,"gateway_mac":[2,1,2,3,4,5],"last_address":"172.30.0.9"}"#;
+        let record = r#"{"name":"a","id":"0","hostname":"a","netns":"/run/netns/a","owns_netns":true,
+            "address":"172.30.0.2","mac":[2,66,172,30,0,2],"mtu":1500,"slot":1,"generation":1,"ifindex":65537,
+            "device":"nb0","rules":[{"rule":1,"host_ip":"0.0.0.0","host_port":80,"container_port":80,"more":0,
+            "transport":"tcp"}],"process":null,"remove_on_exit":false,"created":0}"#;
+        let directory = directory("older");
+        let store = Store::open(&directory).unwrap();
+        let write = |transaction: &redb::WriteTransaction| {
+            transaction.open_table(INSTANCE)?.insert((), instance.as_bytes())?;
+            transaction.open_table(CONTAINERS)?.insert("a", record.as_bytes())?;
+            Ok(())
+        };
+        store.commit(write).unwrap();
+        let (loaded, containers) = store.load().unwrap();
+        let loaded = loaded.unwrap();
+        assert_eq!((loaded.version, loaded.global_id), (VERSION, None));
+        assert_eq!(loaded.last_address, Some(Ipv4Addr::new(172, 30, 0, 9)));
+        let addresses: Vec<_> = containers["a"].addresses().map(|address| address.to_string()).collect();
+        assert_eq!(addresses, ["172.30.0.2"]);
+        assert!(containers["a"].rules[0].is_wildcard());
         std::fs::remove_dir_all(directory).unwrap();
     }
 
@@ -199,7 +224,7 @@ mod tests {
         let directory = directory("refused");
         {
             let store = Store::open(&directory).unwrap();
-            store.save(&InstanceRecord { version: 9, ..InstanceRecord::new([2; 6]) }, None).unwrap();
+            store.save(&InstanceRecord { version: 9, ..InstanceRecord::new([2; 6], [0; 5]) }, None).unwrap();
             assert!(store.load().unwrap_err().to_string().contains("layout 9"));
         }
         std::fs::write(directory.join("netbpf.redb"), b"not a database").unwrap();

@@ -1,6 +1,6 @@
 //! What is kept of a container over restarts.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use netbpf_common::abi::Transport;
@@ -21,7 +21,10 @@ pub(crate) struct ContainerRecord {
     /// Whether netbpf has made that namespace, under the container's name.
     pub(crate) owns_netns: bool,
     /// IPv4 address.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: Option<Ipv4Addr>,
+    /// IPv6 address.
+    #[serde(default)]
+    pub(crate) address_v6: Option<Ipv6Addr>,
     /// MAC address of its end.
     pub(crate) mac: [u8; 6],
     /// MTU of its device, in bytes.
@@ -45,6 +48,11 @@ pub(crate) struct ContainerRecord {
 }
 
 impl ContainerRecord {
+    /// Its addresses, IPv4 first.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address.map(IpAddr::from).into_iter().chain(self.address_v6.map(IpAddr::from))
+    }
+
     /// MAC address of its end.
     pub(crate) fn mac(&self) -> Mac {
         Mac::new(self.mac)
@@ -53,6 +61,37 @@ impl ContainerRecord {
     /// Its network namespace, open or not.
     pub(crate) fn netns(&self) -> &Path {
         &self.netns
+    }
+
+    /// One for tests.
+    #[cfg(test)]
+    pub(crate) fn example(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            id: "0".repeat(64),
+            hostname: name.into(),
+            netns: format!("/run/netns/{name}").into(),
+            owns_netns: true,
+            address: Some(Ipv4Addr::new(172, 30, 0, 2)),
+            address_v6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2)),
+            mac: [2, 0x42, 172, 30, 0, 2],
+            mtu: 1500,
+            slot: 1,
+            generation: 1,
+            ifindex: 65_537,
+            device: "nb0123456789".into(),
+            rules: vec![RuleRecord {
+                rule: 1,
+                host_ip: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                host_port: 8080,
+                container_port: 80,
+                more: 0,
+                transport: Transport::Udp,
+            }],
+            process: None,
+            remove_on_exit: false,
+            created: 0,
+        }
     }
 }
 
@@ -72,8 +111,8 @@ pub(crate) struct ProcessRecord {
 pub(crate) struct RuleRecord {
     /// Place in `RULES`.
     pub(crate) rule: u32,
-    /// Address of the host; 0.0.0.0 for all.
-    pub(crate) host_ip: Ipv4Addr,
+    /// Address of the host; unspecified for all of its family.
+    pub(crate) host_ip: IpAddr,
     /// First host port.
     pub(crate) host_port: u16,
     /// First container port.
@@ -86,7 +125,7 @@ pub(crate) struct RuleRecord {
 }
 
 impl RuleRecord {
-    /// Whether it is for every address of the host.
+    /// Whether it is for every address of the host, of one family.
     pub(crate) fn is_wildcard(&self) -> bool {
         self.host_ip.is_unspecified()
     }

@@ -9,7 +9,7 @@ use bytemuck::Pod;
 
 use super::refusal::Refusal;
 use super::{Env, Packet, Parsed, verdict::Outcome};
-use crate::abi::{DropReason, Endpoint, Network, Subnet, Uplink};
+use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
 use crate::wire::checksum::Delta;
 use crate::wire::{Address, Be16, Be32, Kind};
 
@@ -145,8 +145,27 @@ pub trait Family: Copy + Debug + 'static {
         Refusal::Drop(DropReason::UnsupportedProtocol).code()
     }
 
+    /// The address of this family that stands for one of the other, which a packet has until it crosses over; see
+    /// [`siit`](super::siit).
+    #[inline(always)]
+    fn is_translated(_: Self::Addr) -> bool {
+        false
+    }
+
+    /// Gives a packet, which has been rewritten, the header of the other family. A [`code`](super::refusal::code).
+    #[inline(always)]
+    fn cross<P: Packet>(_: &mut P, _: &Parsed<Self>) -> u64 {
+        Refusal::Drop(DropReason::Internal).code()
+    }
+
     /// The endpoint's address; the default for none.
     fn address_of(endpoint: &Endpoint) -> Self::Addr;
+    /// Whether an endpoint can be reached by published ports.
+    fn has_service(endpoint: &Endpoint) -> bool;
+    /// Whether this is the address that published ports of an endpoint lead to.
+    fn is_service(endpoint: &Endpoint, address: Self::Addr) -> bool;
+    /// Leads a client to that address; one that must cross over to it does not keep its own.
+    fn serve(endpoint: &Endpoint, config: &Config, client: &mut Self::Addr, service: &mut Self::Addr);
     /// Whether an endpoint may send from an address.
     fn is_own(endpoint: &Endpoint, address: Self::Addr) -> bool;
     /// The network's part of this family.

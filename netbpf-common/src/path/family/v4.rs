@@ -1,7 +1,7 @@
 //! IPv4 as the paths need it.
 
 use super::{Family, IcmpError, Ip, Part};
-use crate::abi::{DropReason, Endpoint, Network, Subnet, Uplink};
+use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
 use crate::path::{Packet, verdict::Outcome};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::{Be16, Be32, Ethernet, IcmpV4, Ipv4, Kind, V4Addr, protocol};
@@ -106,6 +106,21 @@ impl Family for V4 {
     #[inline(always)]
     fn address_of(endpoint: &Endpoint) -> V4Addr {
         endpoint.v4
+    }
+
+    #[inline(always)]
+    fn has_service(endpoint: &Endpoint) -> bool {
+        endpoint.v4 != V4Addr::default()
+    }
+
+    #[inline(always)]
+    fn is_service(endpoint: &Endpoint, address: V4Addr) -> bool {
+        endpoint.v4 == address
+    }
+
+    #[inline(always)]
+    fn serve(endpoint: &Endpoint, _: &Config, _: &mut V4Addr, service: &mut V4Addr) {
+        *service = endpoint.v4;
     }
 
     #[inline(always)]

@@ -3,10 +3,10 @@
 use core::hint::black_box;
 
 use super::{Family, IcmpError, Ip, Part};
-use crate::abi::{DropReason, Endpoint, Network, Subnet, Uplink};
-use crate::path::{Env, Packet, Parsed, neighbour, verdict::Outcome};
+use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
+use crate::path::{Env, Packet, Parsed, neighbour, siit, verdict::Outcome};
 use crate::wire::checksum::Delta;
-use crate::wire::{Be16, Ethernet, Extension, ExtensionHeader, IcmpV6, Ipv6, Kind, Tcp, V6Addr, protocol};
+use crate::wire::{Be16, Ethernet, Extension, ExtensionHeader, IcmpV6, Ipv6, Kind, Tcp, V4Addr, V6Addr, protocol};
 
 /// IPv6.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +110,37 @@ impl Family for V6 {
     #[inline(always)]
     fn address_of(endpoint: &Endpoint) -> V6Addr {
         endpoint.v6
+    }
+
+    #[inline(always)]
+    fn has_service(endpoint: &Endpoint) -> bool {
+        endpoint.v6 != V6Addr::default() || endpoint.v4 != V4Addr::default()
+    }
+
+    #[inline(always)]
+    fn is_service(endpoint: &Endpoint, address: V6Addr) -> bool {
+        let crosses = endpoint.v6 == V6Addr::default();
+        if crosses { address.as_v4() == Some(endpoint.v4) } else { endpoint.v6 == address }
+    }
+
+    #[inline(always)]
+    fn serve(endpoint: &Endpoint, config: &Config, client: &mut V6Addr, service: &mut V6Addr) {
+        if endpoint.v6 == V6Addr::default() {
+            *client = V6Addr::of_v4(config.translator());
+            *service = V6Addr::of_v4(endpoint.v4);
+        } else {
+            *service = endpoint.v6;
+        }
+    }
+
+    #[inline(always)]
+    fn is_translated(address: V6Addr) -> bool {
+        address.as_v4().is_some()
+    }
+
+    #[inline(always)]
+    fn cross<P: Packet>(packet: &mut P, parsed: &Parsed<Self>) -> u64 {
+        siit::narrow(packet, parsed)
     }
 
     #[inline(always)]

@@ -164,7 +164,7 @@ impl<'rig> Tour<'rig> {
     /// Address and gateway of a container.
     fn addresses(&self, name: &str) -> anyhow::Result<(Ipv4Addr, Ipv4Addr)> {
         let container: netbpf_user::api::types::Container = serde_json::from_str(&self.ask(&["inspect", name])?.0)?;
-        Ok((container.ip, container.gateway))
+        container.ip.zip(container.gateway).context("the rig's network has IPv4")
     }
 
     /// A connection to port 80 of the server, by whatever address.

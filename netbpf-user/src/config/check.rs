@@ -1,0 +1,325 @@
+//! Settings that make no sense, each refused in one line.
+
+use std::net::Ipv6Addr;
+use std::ops::RangeInclusive;
+
+use ipnet::Ipv6Net;
+
+use super::addressing::{Addressing, VIRTUAL_PREFIX_V6};
+use super::{GatewayMode, MIN_HALF_OPEN, Settings, Xdp};
+use crate::error::{Error, Result};
+
+/// Largest flow count: two entries each, and `map_max_entries` of a hash is bounded by 2^31.
+const FLOWS: RangeInclusive<u32> = 1024..=1 << 24;
+
+/// An LRU map gives every CPU a stock of its own: a small one would forget what has just come.
+const FRAGMENTS: RangeInclusive<u32> = 1024..=1 << 20;
+
+/// Lengths of an IPv6 subnet: a /64 as everybody has it (RFC 7421), smaller ones, and up to a whole site.
+const PREFIXES_V6: RangeInclusive<u8> = 48..=120;
+
+/// The least that a link must carry for IPv6 (RFC 8200 section 5).
+const LEAST_MTU_V6: u32 = 1280;
+
+/// Longest prefix that is translated one to one: what makes up for it in the checksum lies behind (RFC 6296 section 3.1).
+const LONGEST_TRANSLATED: u8 = 64;
+
+fn invalid(line: String) -> Result<()> {
+    Err(Error::Invalid(line))
+}
+
+impl Settings {
+    /// Refuses what makes no sense, before anything is touched.
+    pub fn validate(&self) -> Result<()> {
+        for (name, path) in [("state_dir", &self.state_dir), ("run_dir", &self.run_dir), ("bpffs", &self.bpffs)] {
+            if !path.is_absolute() {
+                return invalid(format!(
+                    "{name} '{}' is not an absolute path: give one that starts with /",
+                    path.display()
+                ));
+            }
+        }
+        if self.xdp != Xdp::Off {
+            return Err(Error::Unsupported("XDP on uplinks is not offered by this version: use --xdp off".into()));
+        }
+        if !(576..=65_535).contains(&self.mtu) {
+            return invalid(format!("mtu {} is out of range: choose 576 to 65535", self.mtu));
+        }
+        if !self.ipv4 && !self.ipv6 {
+            return invalid("ipv4 and ipv6 are both off: switch at least one of them on".into());
+        }
+        if self.ipv4 {
+            self.validate_ipv4()?;
+        }
+        if self.ipv6 {
+            self.validate_ipv6()?;
+        } else if let Some(subnet) = self.subnet_v6 {
+            return invalid(format!(
+                "subnet_v6 {subnet} is of no use while ipv6 is off: set ipv6 = true, or leave it out"
+            ));
+        }
+        // What is drawn is looked at when it has been. Here only what the settings name may be in each other's way, so not a
+        // subnet that happens to be one of an ID: no subnet is of two.
+        Addressing::new(self, [0; 5]).or_else(|_| Addressing::new(self, [0xff; 5]))?;
+        self.validate_sizes()
+    }
+
+    fn validate_ipv4(&self) -> Result<()> {
+        let subnet = self.subnet;
+        if subnet.network() != subnet.addr() {
+            return invalid(format!("subnet {subnet} has host bits set: write {}", subnet.trunc()));
+        }
+        if !(8..=29).contains(&subnet.prefix_len()) {
+            return invalid(format!("subnet {subnet} is of a size that is no use: take a prefix from /8 to /29"));
+        }
+        let first = subnet.network().octets()[0];
+        if first == 0 || first == 127 || first >= 224 {
+            return invalid(format!("subnet {subnet} is not of unicast addresses: take one of RFC 1918"));
+        }
+        let gateway = self.gateway();
+        if !subnet.contains(&gateway) || gateway == subnet.network() || gateway == subnet.broadcast() {
+            return invalid(format!("gateway {gateway} is no host address of {subnet}: choose another"));
+        }
+        let virtuals = self.virtual_subnet;
+        if virtuals.prefix_len() != 24 || virtuals.network() != virtuals.addr() {
+            return invalid(format!("virtual_subnet {virtuals} is not a /24: write one as in 169.254.30.0/24"));
+        }
+        if self.mode == GatewayMode::Prefix {
+            return invalid("mode \"prefix\" is for IPv6 alone (mode_v6): use masquerade, routed or closed".into());
+        }
+        Ok(())
+    }
+
+    fn validate_ipv6(&self) -> Result<()> {
+        if self.mtu < LEAST_MTU_V6 {
+            return invalid(format!(
+                "mtu {} is too small for IPv6: choose at least {LEAST_MTU_V6}, or switch ipv6 off",
+                self.mtu
+            ));
+        }
+        if let Some(subnet) = self.subnet_v6 {
+            check_net("subnet_v6", subnet)?;
+            if !PREFIXES_V6.contains(&subnet.prefix_len()) {
+                let (shortest, longest) = (PREFIXES_V6.start(), PREFIXES_V6.end());
+                return invalid(format!(
+                    "subnet_v6 {subnet} is of a size that is no use: take a /64, or a prefix from /{shortest} to /{longest}"
+                ));
+            }
+            if let Some(gateway) = self.gateway_v6.filter(|it| !subnet.contains(it) || *it == subnet.network()) {
+                return invalid(format!("gateway_v6 {gateway} is no host address of {subnet}: choose another"));
+            }
+        } else if let Some(gateway) = self.gateway_v6 {
+            return invalid(format!("gateway_v6 {gateway} is of no subnet: name that too, as subnet_v6"));
+        }
+        if let Some(range) = self.fixed_cidr_v6 {
+            check_net("fixed_cidr_v6", range)?;
+            let Some(subnet) = self.subnet_v6 else {
+                return invalid(format!("fixed_cidr_v6 {range} is of no subnet: name that too, as subnet_v6"));
+            };
+            if !subnet.contains(&range) || range.prefix_len() > 126 {
+                return invalid(format!(
+                    "fixed_cidr_v6 {range} is no part of subnet_v6 {subnet} with room for containers: choose one inside, \
+                     up to /126"
+                ));
+            }
+        }
+        if let Some(virtuals) = self.virtual_subnet_v6 {
+            check_net("virtual_subnet_v6", virtuals)?;
+            if virtuals.prefix_len() != VIRTUAL_PREFIX_V6 {
+                return invalid(format!(
+                    "virtual_subnet_v6 {virtuals} is not a /{VIRTUAL_PREFIX_V6}: write one, or leave it out"
+                ));
+            }
+        }
+        self.validate_external()
+    }
+
+    fn validate_external(&self) -> Result<()> {
+        let Some(external) = self.external_prefix_v6 else {
+            return match self.mode_v6 {
+                GatewayMode::Prefix => invalid(
+                    "mode_v6 \"prefix\" needs to know what addresses are translated to: set external_prefix_v6".into(),
+                ),
+                _ => Ok(()),
+            };
+        };
+        if self.mode_v6 != GatewayMode::Prefix {
+            return invalid(format!(
+                "external_prefix_v6 {external} is for mode_v6 = \"prefix\": set that, or leave the prefix out"
+            ));
+        }
+        check_net("external_prefix_v6", external)?;
+        let length = self.subnet_v6.map_or(LONGEST_TRANSLATED, |subnet| subnet.prefix_len());
+        if length > LONGEST_TRANSLATED {
+            return invalid(format!(
+                "subnet_v6 with a prefix of /{length} cannot be translated one to one (RFC 6296): take a /{LONGEST_TRANSLATED} \
+                 or a shorter one for mode_v6 \"prefix\""
+            ));
+        }
+        if external.prefix_len() != length {
+            return invalid(format!(
+                "external_prefix_v6 {external} is not as long as the subnet (/{length}): addresses are translated one to one"
+            ));
+        }
+        Ok(())
+    }
+
+    fn validate_sizes(&self) -> Result<()> {
+        if self.nat_ports.first < 1024 || self.nat_ports.last - self.nat_ports.first < 255 {
+            return invalid(format!(
+                "nat_ports {} is no use: take at least 256 ports, none below 1024",
+                self.nat_ports
+            ));
+        }
+        for (name, flows) in [("flows", self.flows), ("flows_v6", self.flows_v6)] {
+            if !FLOWS.contains(&flows) {
+                let (least, most) = (FLOWS.start(), FLOWS.end());
+                return invalid(format!("{name} {flows} is out of range: choose {least} to {most}"));
+            }
+        }
+        let fewest = self.flows.min(self.flows_v6);
+        if !self.half_open.is_power_of_two() || self.half_open < MIN_HALF_OPEN || self.half_open > fewest {
+            return invalid(format!(
+                "half_open {} is no use: choose a power of two, at least {MIN_HALF_OPEN} and at most flows and flows_v6 \
+                 ({fewest})",
+                self.half_open
+            ));
+        }
+        if !(1..=self.flows).contains(&self.flow_limit()) {
+            return invalid(format!(
+                "flows_per_container {} is out of range: choose 1 to flows ({})",
+                self.flow_limit(),
+                self.flows
+            ));
+        }
+        for (name, fragments) in [("fragments", self.fragments), ("held_fragments", self.held_fragments)] {
+            if !FRAGMENTS.contains(&fragments) {
+                let (least, most) = (FRAGMENTS.start(), FRAGMENTS.end());
+                return invalid(format!("{name} {fragments} is out of range: choose {least} to {most}"));
+            }
+        }
+        if self.broadcast_rate == 0 {
+            return invalid("broadcast_rate is 0: choose at least one per second".into());
+        }
+        for (name, seconds) in &self.timeouts {
+            if !Self::TIMEOUT_NAMES.contains(&name.as_str()) {
+                return invalid(format!("unknown timeout '{name}': there are {}", Self::TIMEOUT_NAMES.join(", ")));
+            }
+            if *seconds == 0 {
+                return invalid(format!("timeout {name} is 0: choose at least one second"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what is no subnet of addresses that machines have.
+fn check_net(name: &str, net: Ipv6Net) -> Result<()> {
+    if net.network() != net.addr() {
+        return invalid(format!("{name} {net} has host bits set: write {}", net.trunc()));
+    }
+    let address: Ipv6Addr = net.addr();
+    // Below 100::/8 lie ::, ::1, mapped and translated addresses (RFC 4291 section 2.4).
+    let what = if address.octets()[0] == 0 {
+        "reserved"
+    } else if address.is_multicast() {
+        "multicast"
+    } else if address.is_unicast_link_local() {
+        "link-local"
+    } else {
+        return Ok(());
+    };
+    invalid(format!("{name} {net} is of {what} addresses: take unique local ones (fd00::/8), or global ones of yours"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn refused(change: fn(&mut Settings)) -> String {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        let line = settings.validate().unwrap_err().to_string();
+        assert!(!line.contains('\n') && line.contains(": "), "what and why, then what to do: {line}");
+        line
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(refused(|s| s.subnet = "172.30.0.5/16".parse().unwrap()).contains("172.30.0.0/16"));
+        assert!(refused(|s| s.gateway = Some(Ipv4Addr::new(10, 0, 0, 1))).contains("gateway"));
+        assert!(refused(|s| s.half_open = 1000).contains("power of two"));
+        assert!(refused(|s| s.xdp = Xdp::Native).contains("--xdp off"));
+        assert!(refused(|s| _ = s.timeouts.insert("tcp".into(), 1)).contains("tcp_syn_sent"));
+        assert!(refused(|s| s.flows_per_container = Some(0)).contains("flows_per_container"));
+        assert!(refused(|s| s.flows_per_container = Some(s.flows + 1)).contains("flows_per_container"));
+        assert!(refused(|s| s.flows_v6 = 10).contains("flows_v6"));
+        assert!(refused(|s| s.fragments = 10).contains("1024"));
+        assert!(refused(|s| s.broadcast_rate = 0).contains("broadcast_rate"));
+        assert!(refused(|s| s.virtual_subnet = "172.30.7.0/24".parse().unwrap()).contains("overlaps"));
+        assert!(refused(|s| s.mode = GatewayMode::Prefix).contains("IPv6 alone"));
+        assert!(refused(|s| s.ipv4 = false).contains("both off"));
+        assert!(refused(|s| s.subnet_v6 = "fd00::/64".parse().ok()).contains("ipv6 = true"));
+    }
+
+    #[test]
+    fn ipv6_that_cannot_work_is_refused() {
+        type Case = (fn(&mut Settings), &'static str);
+        let cases: &[Case] = &[
+            (|s| s.mtu = 1279, "1280"),
+            (|s| s.subnet_v6 = "fd00::5/64".parse().ok(), "fd00::/64"),
+            (|s| s.subnet_v6 = "fd00::/47".parse().ok(), "/48"),
+            (|s| s.subnet_v6 = "fd00::/121".parse().ok(), "/120"),
+            (|s| s.subnet_v6 = "ff05::/64".parse().ok(), "multicast"),
+            (|s| s.subnet_v6 = "fe80::/64".parse().ok(), "link-local"),
+            (|s| s.subnet_v6 = "::/64".parse().ok(), "reserved"),
+            (|s| s.subnet_v6 = "::ffff:0:0/96".parse().ok(), "reserved"),
+            (|s| s.gateway_v6 = "fd00::1".parse().ok(), "subnet_v6"),
+            (|s| s.fixed_cidr_v6 = "fd00::/80".parse().ok(), "subnet_v6"),
+            (|s| s.virtual_subnet_v6 = "fd00::/64".parse().ok(), "/120"),
+            (|s| s.mode_v6 = GatewayMode::Prefix, "external_prefix_v6"),
+            (|s| s.external_prefix_v6 = "2001:db8::/64".parse().ok(), "\"prefix\""),
+        ];
+        for (change, word) in cases {
+            let mut settings = Settings { ipv6: true, ..Settings::default() };
+            change(&mut settings);
+            let line = settings.validate().unwrap_err().to_string();
+            assert!(line.contains(word) && !line.contains('\n'), "{line}");
+        }
+        let in_subnet = |change: fn(&mut Settings)| {
+            let mut settings =
+                Settings { ipv6: true, subnet_v6: "2001:db8:1::/64".parse().ok(), ..Settings::default() };
+            settings.validate().unwrap();
+            change(&mut settings);
+            settings.validate().unwrap_err().to_string()
+        };
+        assert!(in_subnet(|s| s.gateway_v6 = "2001:db8:2::1".parse().ok()).contains("gateway_v6"));
+        assert!(in_subnet(|s| s.gateway_v6 = "2001:db8:1::".parse().ok()).contains("gateway_v6"));
+        assert!(in_subnet(|s| s.fixed_cidr_v6 = "2001:db8:2::/80".parse().ok()).contains("fixed_cidr_v6"));
+        assert!(in_subnet(|s| s.virtual_subnet_v6 = "2001:db8:1::/120".parse().ok()).contains("overlaps"));
+        let translated = |subnet: &str, external: &str| {
+            let settings = Settings {
+                ipv6: true,
+                subnet_v6: subnet.parse().ok(),
+                mode_v6: GatewayMode::Prefix,
+                external_prefix_v6: external.parse().ok(),
+                ..Settings::default()
+            };
+            settings.validate().map_err(|error| error.to_string())
+        };
+        assert!(translated("fd00::/64", "2001:db8::/56").unwrap_err().contains("/64"));
+        assert!(translated("fd00::/80", "2001:db8::/80").unwrap_err().contains("RFC 6296"));
+        assert!(translated("fd00::/64", "fe80::/64").unwrap_err().contains("link-local"));
+        translated("fd00::/64", "2001:db8::/64").unwrap();
+        translated("fd00::/48", "2001:db8::/48").unwrap();
+    }
+
+    #[test]
+    fn a_network_may_have_either_family_or_both() {
+        for (ipv4, ipv6) in [(true, false), (true, true), (false, true)] {
+            Settings { ipv4, ipv6, ..Settings::default() }.validate().unwrap();
+        }
+    }
+}

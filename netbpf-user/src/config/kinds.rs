@@ -1,0 +1,118 @@
+//! The kinds of values that settings have.
+
+use std::fmt;
+use std::str::FromStr;
+
+use netbpf_common::abi;
+use serde::{Deserialize, Serialize, de};
+
+/// Whether and how uplinks are served by XDP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Xdp {
+    /// By TC alone.
+    #[default]
+    Off,
+    /// By XDP behind the driver.
+    Generic,
+    /// By XDP in the driver.
+    Native,
+}
+
+/// Level of the datapath's own log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatapathLog {
+    /// None.
+    #[default]
+    Off,
+    /// Defects.
+    Error,
+    /// And what an administrator should look into.
+    Warn,
+    /// And what is made and ends.
+    Info,
+    /// And single packets.
+    Debug,
+}
+
+/// Ports from the first to the last, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Whether any port of `first..=last` is in the range.
+    pub fn overlaps(&self, first: u16, last: u16) -> bool {
+        first <= self.last && last >= self.first
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let range = text.split_once('-').and_then(|(first, last)| {
+            Some(Self { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? })
+        });
+        match range {
+            Some(range) if range.first != 0 && range.first <= range.last => Ok(range),
+            _ => Err(format!("bad port range '{text}': write FIRST-LAST, as in 16384-32767")),
+        }
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// How containers of one family reach the world, and the world them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GatewayMode {
+    /// Under the uplink's address; the world reaches published ports.
+    #[default]
+    Masquerade,
+    /// Under their own addresses, by which the world reaches them.
+    Routed,
+    /// IPv6: under addresses of an external prefix, translated one to one (RFC 6296), by which the world reaches them.
+    Prefix,
+    /// Not at all.
+    Closed,
+}
+
+impl GatewayMode {
+    /// Whether the world reaches containers by addresses of their own.
+    pub fn is_reachable(self) -> bool {
+        matches!(self, Self::Routed | Self::Prefix)
+    }
+}
+
+impl From<GatewayMode> for abi::GatewayMode {
+    fn from(mode: GatewayMode) -> Self {
+        match mode {
+            GatewayMode::Masquerade => Self::Masquerade,
+            GatewayMode::Routed => Self::Routed,
+            GatewayMode::Prefix => Self::Prefix,
+            GatewayMode::Closed => Self::Closed,
+        }
+    }
+}
