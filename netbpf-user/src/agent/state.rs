@@ -163,7 +163,9 @@ impl ContainerRecord {
 fn outside(part: &Part, own: Ipv6Addr) -> Option<IpAddr> {
     match (part.mode, part.subnet, part.external?) {
         (GatewayMode::Prefix, IpNet::V6(subnet), IpNet::V6(external)) => {
-            Some(V6Addr::from(own).moved(subnet.netmask().into(), external.network().into()).into())
+            let mut outside = V6Addr::from(own);
+            outside.move_into(&subnet.netmask().into(), &external.network().into());
+            Some(outside.into())
         }
         _ => None,
     }
