@@ -1,6 +1,6 @@
 //! What is done to a frame that was right.
 
-use crate::journey::repair;
+use crate::headers::repair;
 
 /// Damage. Places are taken modulo the length of the frame, so that every damage fits every frame.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -38,19 +38,26 @@ impl Damage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::family::TestFamily;
     use crate::fixture::Hook;
-    use crate::journey::{is_header_sound, is_transport_sound, link_on};
-    use crate::talk::{CLIENT, WEB};
+    use crate::for_both;
+    use crate::headers::{Headers, is_header_sound, is_transport_sound};
+    use crate::journey::link_on;
 
-    #[test]
-    fn what_is_covered_up_is_believed_and_what_is_not_is_not() {
-        let frame = link_on(Hook::Uplink).udp(CLIENT, WEB, b"payload");
+    for_both!(what_is_covered_up_is_believed_and_what_is_not_is_not);
+
+    fn what_is_covered_up_is_believed_and_what_is_not_is_not<F: TestFamily>() {
+        let frame = link_on(Hook::Uplink).udp(F::CLIENT, F::WEB, b"payload");
         assert!(is_header_sound(&frame) && is_transport_sound(&frame));
-        let damage = Damage { bytes: vec![(22, 17), (44, 99)], ..Damage::default() };
+        let Headers { transport, .. } = Headers::read(&frame).expect("a datagram");
+        // The last byte of the destination, and one of the payload.
+        let (header, payload) = (transport.start as u16 - 1, transport.end as u16 - 3);
+        let damage = Damage { bytes: vec![(header, 17), (payload, 99)], ..Damage::default() };
         let damaged = damage.done_to(frame.clone());
-        assert!(!is_header_sound(&damaged) && !is_transport_sound(&damaged));
+        assert_eq!(is_header_sound(&damaged), !F::HEADER_HAS_CHECKSUM);
+        assert!(!is_transport_sound(&damaged));
         let covered_up = Damage { is_covered_up: true, ..damage }.done_to(frame);
         assert!(is_header_sound(&covered_up) && is_transport_sound(&covered_up));
-        assert_eq!((covered_up[22], covered_up[44]), (17, 99));
+        assert_eq!((covered_up[usize::from(header)], covered_up[usize::from(payload)]), (17, 99));
     }
 }

@@ -1,28 +1,19 @@
 //! An instance to which anything may happen, in any order: packets of all sides, restarts of containers,
 //! publishes, routes and time. Whatever it was, flows are whole, and lead to nobody they were not made for.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
-use netbpf_common::abi::{ENDPOINT_SLOTS, Endpoint, Event, PublishKey, PublishedPort, Rule, Uplink, generation};
+use netbpf_common::abi::{ENDPOINT_SLOTS, Endpoint, Event, PublishKey, PublishedPort, Rule, generation};
 use netbpf_common::path::Verdict;
 
+use crate::family::TestFamily;
 use crate::fixture::Hook;
-use crate::journey::{
-    Arrival, Speech, TTL, Tuple, collect, container_of, entry, flows, frame_on, is_header_sound, is_transport_sound,
-    link_on, travel,
-};
+use crate::headers::{is_header_sound, is_transport_sound};
+use crate::in_each_family;
+use crate::journey::{Arrival, Speech, TTL, Tuple, collect, container_of, entry, flows, frame_on, link_on, travel};
 use crate::memory::{HashMap, Memory};
 use crate::talk::egress;
-use crate::world::{
-    C1, C2, C3, Container, FAR, GATEWAY, GATEWAY_MAC, HOST, OUTSIDE, PUBLISHES, Publish, VIRTUAL_LOOPBACK, uplink,
-};
-
-/// Another address that the uplink may come to have.
-pub const ALSO_HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 7);
-/// The virtual address of the uplink's.
-const VIRTUAL_HOST: Ipv4Addr = Ipv4Addr::new(169, 254, 30, 2);
-/// An address of the network that nobody has.
-const NOBODY: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 99);
+use crate::world::{C1, C2, C3, Container, GATEWAY_MAC, PUBLISHES, Publish, uplink_at};
 
 // What there is to choose from: few of each, so that they meet.
 
@@ -43,18 +34,33 @@ pub const PORTS: [u16; 7] = [0, 53, 80, 5060, 8080, 20_000, 20_001];
 /// Ports of who is spoken to.
 pub const SERVICES: [u16; 10] = [0, 53, 80, 90, 443, 5353, 7003, 8080, 9090, 20_000];
 /// Addresses of who is spoken to.
-pub const ADDRESSES: [Ipv4Addr; 11] =
-    [FAR, OUTSIDE, HOST, ALSO_HOST, GATEWAY, NOBODY, VIRTUAL_LOOPBACK, VIRTUAL_HOST, C1.ip, C2.ip, C3.ip];
+pub fn addresses<F: TestFamily>() -> [IpAddr; 11] {
+    [
+        F::FAR,
+        F::OUTSIDE,
+        F::HOST,
+        F::ALSO_HOST,
+        F::GATEWAY,
+        F::NOBODY,
+        F::VIRTUAL_LOOPBACK,
+        F::VIRTUAL_HOST,
+        C1.ip::<F>(),
+        C2.ip::<F>(),
+        C3.ip::<F>(),
+    ]
+}
 /// Who speaks, and where that sets out.
-pub const SENDERS: [(Hook, Ipv4Addr); 7] = [
-    (egress(C1), C1.ip),
-    (egress(C2), C2.ip),
-    (egress(C3), C3.ip),
-    (Hook::Uplink, FAR),
-    (Hook::Uplink, OUTSIDE),
-    (Hook::Host, HOST),
-    (Hook::Host, GATEWAY),
-];
+pub fn senders<F: TestFamily>() -> [(Hook, IpAddr); 7] {
+    [
+        (egress(C1), C1.ip::<F>()),
+        (egress(C2), C2.ip::<F>()),
+        (egress(C3), C3.ip::<F>()),
+        (Hook::Uplink, F::FAR),
+        (Hook::Uplink, F::OUTSIDE),
+        (Hook::Host, F::HOST),
+        (Hook::Host, F::GATEWAY),
+    ]
+}
 /// Seconds that pass: less and more than each timeout.
 pub const SECONDS: [u64; 5] = [1, 2, 31, 121, 500_000];
 
@@ -68,9 +74,9 @@ pub enum Happening {
         /// What.
         speech: Speech,
         /// The sender.
-        from: SocketAddrV4,
+        from: SocketAddr,
         /// The receiver.
-        to: SocketAddrV4,
+        to: SocketAddr,
     },
     /// A packet that has arrived is answered.
     Answer {
@@ -95,7 +101,7 @@ pub enum Happening {
     /// A rule is withdrawn.
     Unpublish(Publish),
     /// Routes or addresses of uplinks change.
-    Renumber(Ipv4Addr),
+    Renumber(IpAddr),
     /// Seconds pass.
     Sleep(u64),
     /// The collector looks at all flows.
@@ -126,7 +132,7 @@ impl Instance {
     pub fn new(ring: u32, capacity: usize) -> Self {
         let mut memory = Memory::new(ring);
         memory.capacity = capacity;
-        memory.locals.insert(ALSO_HOST.into(), 4);
+        in_each_family!(F => memory.of_mut::<F>().locals.insert(F::addr(F::ALSO_HOST), 4));
         Self { memory, sent: Vec::new(), members: HashMap::default(), last_generation: 1 }
     }
 
@@ -146,12 +152,12 @@ impl Instance {
             Happening::Answer { arrival, speech } if !self.sent.is_empty() => {
                 let Sent { arrival, .. } = self.sent[arrival % self.sent.len()].clone();
                 if let (Some(tuple), Some(hook)) = (Tuple::read(&arrival.bytes), arrival.way_back()) {
-                    self.speak(hook, like(*speech, tuple.protocol).answer(), tuple.to, tuple.from);
+                    self.speak(hook, like(*speech, &tuple).answer(), tuple.to, tuple.from);
                 }
             }
             Happening::Repeat { arrival, speech } if !self.sent.is_empty() => {
                 let Sent { hook, tuple, .. } = self.sent[arrival % self.sent.len()].clone();
-                self.speak(hook, like(*speech, tuple.protocol), tuple.from, tuple.to);
+                self.speak(hook, like(*speech, &tuple), tuple.from, tuple.to);
             }
             Happening::Answer { .. } | Happening::Repeat { .. } => {}
             Happening::Remove(container) => self.remove(*container),
@@ -163,7 +169,7 @@ impl Instance {
             Happening::Unpublish(publish) => self.unpublish(publish),
             Happening::Renumber(address) => {
                 for entry in self.memory.uplinks.values_mut() {
-                    *entry = Uplink { v4: (*address).into(), ..uplink() };
+                    *entry = uplink_at(*address);
                 }
                 self.memory.bump(generation::ROUTE_EPOCH);
             }
@@ -181,7 +187,7 @@ impl Instance {
                 self.unpublish(publish);
             }
         }
-        self.memory.addresses.remove(&container.ip.into());
+        in_each_family!(F => self.memory.of_mut::<F>().addresses.remove(&F::addr(container.ip::<F>())));
         self.memory.endpoints.remove(&container.slot);
     }
 
@@ -190,7 +196,7 @@ impl Instance {
         let ifindex = container.device() + self.last_generation * ENDPOINT_SLOTS;
         let endpoint = Endpoint { ifindex, ..container.endpoint(self.last_generation) };
         self.memory.endpoints.insert(container.slot, endpoint);
-        self.memory.addresses.insert(container.ip.into(), container.slot);
+        in_each_family!(F => self.memory.of_mut::<F>().addresses.insert(F::addr(container.ip::<F>()), container.slot));
     }
 
     fn publish(&mut self, publish: &Publish, container: Container) {
@@ -207,21 +213,24 @@ impl Instance {
     /// The ports of a publish lead to a rule, or nowhere.
     fn announce(&mut self, publish: &Publish, rule: u32) {
         self.memory.bump(generation::FIRST_RULE + publish.rule);
-        for port in publish.host_port..publish.host_port + publish.count {
-            let published = match publish.address {
-                None => PublishedPort { wildcard: rule, specific: 0 },
-                Some(address) => {
-                    let key = PublishKey::new(address.into(), publish.transport, port);
-                    self.memory.published.insert(key, rule);
-                    PublishedPort { wildcard: 0, specific: u32::from(rule != 0) }
-                }
-            };
-            self.memory.ports.insert(publish.transport.port_index(port), published);
-        }
+        in_each_family!(F => self.lead::<F>(publish, rule));
         self.memory.bump(generation::PUBLISH_EPOCH);
     }
 
-    fn speak(&mut self, hook: Hook, speech: Speech, from: SocketAddrV4, to: SocketAddrV4) {
+    fn lead<F: TestFamily>(&mut self, publish: &Publish, rule: u32) {
+        let tables = self.memory.of_mut::<F>();
+        for port in publish.host_ports() {
+            let published = if publish.is_on_loopback {
+                tables.published.insert(PublishKey::new(F::addr(F::LOOPBACK), publish.transport, port), rule);
+                PublishedPort { wildcard: 0, specific: u32::from(rule != 0) }
+            } else {
+                PublishedPort { wildcard: rule, specific: 0 }
+            };
+            tables.ports.insert(publish.transport.port_index(port), published);
+        }
+    }
+
+    fn speak(&mut self, hook: Hook, speech: Speech, from: SocketAddr, to: SocketAddr) {
         let answers = |memory: &Memory| [Event::ResetMade, Event::IcmpMade].map(|event| memory.events(event));
         let before = answers(&self.memory);
         let bytes = speech.frame(link_on(hook), from, to, TTL, b"odd");
@@ -241,12 +250,11 @@ impl Instance {
         match way_back {
             Hook::Egress(device) => {
                 let container = container_of(device);
-                assert_eq!(*seen.to.ip(), container.ip, "delivered to another");
+                assert_eq!(seen.to.ip(), container.ip_like(seen.to.ip()), "delivered to another");
                 assert_eq!(&arrival.bytes[..6], container.mac);
             }
             Hook::Uplink => {
-                let is_local = self.memory.locals.contains_key(&(*seen.from.ip()).into());
-                assert!(is_local, "{} on the wire", seen.from);
+                assert!(self.memory.is_local(seen.from.ip()), "{} on the wire", seen.from);
             }
             Hook::Host => assert_eq!(&arrival.bytes[..6], GATEWAY_MAC),
             Hook::Forwarded => {}
@@ -268,7 +276,7 @@ impl Instance {
         let (Some(sender), Some(receiver)) = (generation(hook), generation(way_back)) else {
             panic!("{hook:?} or {way_back:?} is the device of no endpoint");
         };
-        let members = if flow.is_reply == 0 { [sender, receiver] } else { [receiver, sender] };
+        let members = if flow.is_reply { [receiver, sender] } else { [sender, receiver] };
         assert_eq!(*self.members.entry(flow.word.id()).or_insert(members), members);
     }
 }
@@ -278,10 +286,10 @@ fn egress_now(memory: &Memory, container: Container) -> Hook {
     Hook::Egress(memory.endpoints.get(&container.slot).map_or(container.device(), |endpoint| endpoint.ifindex))
 }
 
-/// The speech, or one of the protocol if it is of another.
-fn like(speech: Speech, protocol: u8) -> Speech {
+/// The speech, or one of the protocol of a packet if it is of another.
+fn like(speech: Speech, tuple: &Tuple) -> Speech {
     [speech, Speech::ACK, Speech::Udp, Speech::Ping]
         .into_iter()
-        .find(|speech| speech.protocol() == protocol)
+        .find(|speech| speech.protocol(tuple.from.ip()) == tuple.protocol)
         .unwrap_or(speech)
 }

@@ -2,31 +2,24 @@
 //! ends, and what is read off it there. Checksums are computed by another library (etherparse).
 
 use std::collections::HashMap;
-use std::net::SocketAddrV4;
-use std::ops::Range;
+use std::net::{IpAddr, SocketAddr};
 
-use etherparse::checksum::Sum16BitWords;
-use etherparse::{IpNumber, Ipv4HeaderSlice, PacketBuilder};
-use netbpf_common::abi::{ENDPOINT_SLOTS, Flow, FlowKey, Life, Scope};
-use netbpf_common::path::{self, Env, FlowEntry, V4, Verdict};
-use netbpf_common::wire::{Be16, V4Addr, protocol, tcp_flags};
+use etherparse::IpNumber;
+use netbpf_common::abi::{ENDPOINT_SLOTS, Flow, FlowKey, Life, Scope, Word};
+use netbpf_common::path::{self, Env, FlowEntry, Verdict};
+use netbpf_common::wire::{Be16, protocol, tcp_flags};
 
+use crate::family::{Dual, TestFamily};
 use crate::fixture::Hook;
 use crate::frame::Frame;
+use crate::headers::Headers;
 use crate::memory::Memory;
-use crate::packet::Ethernet;
+use crate::packet::{Ethernet, icmp};
 use crate::world::{CONTAINERS, Container, GATEWAY_MAC, HOST_DEVICE, OUTSIDE_MAC, UPLINK, UPLINK_MAC};
+use crate::{in_each_family, in_family};
 
 /// What builders put into the header.
 pub const TTL: u8 = 64;
-
-const ETHERNET: usize = 14;
-/// Offset in the frame.
-const IP_CHECKSUM: usize = ETHERNET + 10;
-/// Offsets in the transport header.
-const TCP_CHECKSUM: usize = 16;
-const UDP_CHECKSUM: usize = 6;
-const ICMP_CHECKSUM: usize = 2;
 
 /// What a packet says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,12 +50,12 @@ impl Speech {
     /// The sudden end of a TCP connection.
     pub const RST: Self = Self::Tcp(tcp_flags::RST);
 
-    /// IP protocol number.
-    pub const fn protocol(self) -> u8 {
+    /// IP protocol number in the family of an address.
+    pub const fn protocol(self, address: IpAddr) -> u8 {
         match self {
             Self::Tcp(_) => protocol::TCP,
             Self::Udp | Self::UdpWithoutChecksum => protocol::UDP,
-            Self::Ping | Self::Pong => protocol::ICMP,
+            Self::Ping | Self::Pong => icmp(address).0,
         }
     }
 
@@ -87,25 +80,21 @@ impl Speech {
     }
 
     /// The frame. An echo has its identifier at the asking side, as the keys of flows do.
-    pub fn frame(self, link: Ethernet, from: SocketAddrV4, to: SocketAddrV4, ttl: u8, payload: &[u8]) -> Vec<u8> {
-        let echo = || PacketBuilder::ethernet2(link.from, link.to).ipv4(from.ip().octets(), to.ip().octets(), ttl);
-        let builder = match self {
+    pub fn frame(self, link: Ethernet, from: SocketAddr, to: SocketAddr, ttl: u8, payload: &[u8]) -> Vec<u8> {
+        match self {
             // What a SYN carried would have to be acknowledged by the next segment.
-            Self::Tcp(flags) if flags & tcp_flags::SYN != 0 => return link.segment(from, to, flags, ttl, &[]),
-            Self::Tcp(flags) => return link.segment(from, to, flags, ttl, payload),
-            Self::Udp => return link.datagram(from, to, ttl, payload),
+            Self::Tcp(flags) if flags & tcp_flags::SYN != 0 => link.segment(from, to, flags, ttl, &[]),
+            Self::Tcp(flags) => link.segment(from, to, flags, ttl, payload),
+            Self::Udp => link.datagram(from, to, ttl, payload),
             Self::UdpWithoutChecksum => {
                 let mut frame = link.datagram(from, to, ttl, payload);
                 let end = frame.len() - payload.len();
                 frame[end - 2..end].fill(0);
-                return frame;
+                frame
             }
-            Self::Ping => echo().icmpv4_echo_request(from.port(), 1),
-            Self::Pong => echo().icmpv4_echo_reply(to.port(), 1),
-        };
-        let mut frame = Vec::with_capacity(builder.size(payload.len()));
-        builder.write(&mut frame, payload).expect("a Vec takes all, and the payload fits");
-        frame
+            Self::Ping => link.echo_with(from.ip(), to.ip(), true, from.port(), ttl, payload),
+            Self::Pong => link.echo_with(from.ip(), to.ip(), false, to.port(), ttl, payload),
+        }
     }
 }
 
@@ -115,32 +104,36 @@ pub struct Tuple {
     /// IP protocol number.
     pub protocol: u8,
     /// The sender.
-    pub from: SocketAddrV4,
+    pub from: SocketAddr,
     /// The receiver.
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
 }
 
 impl Tuple {
     /// Of a packet.
-    pub const fn new(speech: Speech, from: SocketAddrV4, to: SocketAddrV4) -> Self {
-        Self { protocol: speech.protocol(), from, to }
+    pub const fn new(speech: Speech, from: SocketAddr, to: SocketAddr) -> Self {
+        Self { protocol: speech.protocol(from.ip()), from, to }
     }
 
-    /// Reads a frame that holds TCP, UDP or an echo over IPv4.
+    /// Reads a frame that holds TCP, UDP or an echo.
     pub fn read(frame: &[u8]) -> Option<Self> {
-        let ip = Ipv4HeaderSlice::from_slice(frame.get(ETHERNET..)?).ok()?;
-        let l4 = frame.get(transport(&ip))?;
+        const V4_REQUEST: u8 = 8;
+        const V4_REPLY: u8 = 0;
+        const V6_REQUEST: u8 = 128;
+        const V6_REPLY: u8 = 129;
+        let Headers { source, destination, protocol, transport, .. } = Headers::read(frame)?;
+        let l4 = frame.get(transport)?;
         let word = |at: usize| Some(u16::from_be_bytes([*l4.get(at)?, *l4.get(at + 1)?]));
-        let (source, destination) = match (ip.protocol(), l4.first()?) {
+        let (sport, dport) = match (protocol, *l4.first()?) {
             (IpNumber::TCP | IpNumber::UDP, _) => (word(0)?, word(2)?),
-            (IpNumber::ICMP, 8) => (word(4)?, 0),
-            (IpNumber::ICMP, 0) => (0, word(4)?),
+            (IpNumber::ICMP, V4_REQUEST) | (IpNumber::IPV6_ICMP, V6_REQUEST) => (word(4)?, 0),
+            (IpNumber::ICMP, V4_REPLY) | (IpNumber::IPV6_ICMP, V6_REPLY) => (0, word(4)?),
             _ => return None,
         };
         Some(Self {
-            protocol: ip.protocol().0,
-            from: SocketAddrV4::new(ip.source_addr(), source),
-            to: SocketAddrV4::new(ip.destination_addr(), destination),
+            protocol: protocol.0,
+            from: SocketAddr::new(source, sport),
+            to: SocketAddr::new(destination, dport),
         })
     }
 
@@ -150,11 +143,17 @@ impl Tuple {
         Self { from: self.to, to: self.from, ..self }
     }
 
+    /// Of the packets of a key.
+    fn of_key<F: TestFamily>(key: &FlowKey<F::Addr>) -> Self {
+        let end = |address: F::Addr, port: Be16| SocketAddr::new(address.into(), port.get());
+        Self { protocol: key.proto, from: end(key.src, key.sport), to: end(key.dst, key.dport) }
+    }
+
     /// The key of the flow of such packets that come from `scope`.
-    pub fn key(&self, scope: Scope) -> FlowKey<V4Addr> {
-        let port = |end: SocketAddrV4| Be16::new(end.port());
+    pub fn key<F: TestFamily>(&self, scope: Scope) -> FlowKey<F::Addr> {
+        let port = |end: SocketAddr| Be16::new(end.port());
         let (from, to) = (self.from, self.to);
-        FlowKey::new(scope, self.protocol, (*from.ip()).into(), port(from), (*to.ip()).into(), port(to))
+        FlowKey::new(scope, self.protocol, F::addr(from.ip()), port(from), F::addr(to.ip()), port(to))
     }
 }
 
@@ -198,7 +197,7 @@ impl Arrival {
     /// Where an answer to it sets out; nothing if it got nowhere.
     pub fn way_back(&self) -> Option<Hook> {
         match self.verdict {
-            Verdict::Pass | Verdict::Drop(_) | Verdict::Done => None,
+            Verdict::Pass | Verdict::Drop(_) | Verdict::Done | Verdict::HandOver => None,
             // An answer to somebody outside.
             Verdict::Device { ifindex: UPLINK } => Some(Hook::Uplink),
             Verdict::Peer { ifindex } | Verdict::Device { ifindex } => Some(Hook::Egress(ifindex)),
@@ -209,13 +208,15 @@ impl Arrival {
 
     /// The control bits of the TCP segment that it is.
     pub fn tcp_flags(&self) -> Option<u8> {
-        let is_tcp = Tuple::read(&self.bytes)?.protocol == protocol::TCP;
-        is_tcp.then(|| self.bytes.get(ETHERNET + 20 + 13).copied()).flatten()
+        const FLAGS: usize = 13;
+        let headers = Headers::read(&self.bytes)?;
+        let l4 = self.bytes.get(headers.transport)?;
+        (headers.protocol == IpNumber::TCP).then(|| l4.get(FLAGS).copied()).flatten()
     }
 }
 
 /// Sends a packet with a few bytes of payload.
-pub fn send<E: Env<V4>>(env: E, hook: Hook, speech: Speech, from: SocketAddrV4, to: SocketAddrV4) -> Arrival {
+pub fn send<E: Dual>(env: E, hook: Hook, speech: Speech, from: SocketAddr, to: SocketAddr) -> Arrival {
     let mut frame = frame_on(hook, speech.frame(link_on(hook), from, to, TTL, b"odd"));
     let verdict = travel(env, hook, &mut frame);
     Arrival::new(verdict, frame)
@@ -226,13 +227,13 @@ pub fn send<E: Env<V4>>(env: E, hook: Hook, speech: Speech, from: SocketAddrV4, 
 /// # Panics
 /// When it has not.
 #[track_caller]
-pub fn answer<E: Env<V4>>(env: E, arrival: &Arrival, speech: Speech) -> Arrival {
+pub fn answer<E: Dual>(env: E, arrival: &Arrival, speech: Speech) -> Arrival {
     let Tuple { from, to, .. } = arrival.tuple();
     send(env, arrival.way_back().expect("checked"), speech, to, from)
 }
 
 /// Lets a frame meet the path of a hook.
-pub fn travel<E: Env<V4>>(env: E, hook: Hook, frame: &mut Frame) -> Verdict {
+pub fn travel<E: Dual>(env: E, hook: Hook, frame: &mut Frame) -> Verdict {
     match hook {
         Hook::Egress(_) => path::egress(frame, &env),
         Hook::Uplink => path::uplink(frame, &env),
@@ -277,24 +278,44 @@ pub const fn scope_of(hook: Hook) -> Scope {
     }
 }
 
-/// The flow entry that packets of this tuple find when they come by a hook.
-pub fn entry<E: Env<V4>>(env: E, hook: Hook, tuple: &Tuple) -> Option<Flow<V4Addr>> {
-    Some(copy_of(&env.flow(&tuple.key(scope_of(hook)))?))
+/// What tests look at of a flow entry, of whichever family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// State and number of the flow.
+    pub word: Word,
+    /// When its route was looked up.
+    pub routed: u32,
+    /// Whether it is of those who answer.
+    pub is_reply: bool,
 }
 
-fn copy_of(entry: &impl FlowEntry<V4Addr>) -> Flow<V4Addr> {
+/// The flow entry that packets of this tuple find when they come by a hook.
+pub fn entry<E: Dual>(env: E, hook: Hook, tuple: &Tuple) -> Option<Record> {
+    in_family!(tuple.from.ip(), F => {
+        let flow = copy_of::<F>(&Env::<F>::flow(&env, &tuple.key::<F>(scope_of(hook)))?);
+        Some(Record { word: flow.word, routed: flow.routed, is_reply: flow.is_reply != 0 })
+    })
+}
+
+fn copy_of<F: TestFamily>(entry: &impl FlowEntry<F::Addr>) -> Flow<F::Addr> {
     let mut flow = Flow::default();
     entry.read_into(&mut flow);
     flow
 }
 
-/// The original keys of all flows.
+/// What the originators of all flows say, in both families.
 ///
 /// # Panics
 /// When a flow is not whole, see [`originals`].
 #[track_caller]
-pub fn flows(memory: &Memory) -> Vec<FlowKey<V4Addr>> {
-    originals(&memory.flows.borrow().iter().map(|(key, entry)| (*key, copy_of(entry))).collect())
+pub fn flows(memory: &Memory) -> Vec<Tuple> {
+    in_each_family!(F => keys::<F>(memory).iter().map(Tuple::of_key::<F>).collect::<Vec<_>>()).concat()
+}
+
+#[track_caller]
+fn keys<F: TestFamily>(memory: &Memory) -> Vec<FlowKey<F::Addr>> {
+    let flows = memory.of::<F>().flows.borrow();
+    originals::<F>(&flows.iter().map(|(key, entry)| (*key, copy_of::<F>(entry))).collect())
 }
 
 /// The original keys of the flows in a table.
@@ -302,7 +323,7 @@ pub fn flows(memory: &Memory) -> Vec<FlowKey<V4Addr>> {
 /// # Panics
 /// When there is half a flow, a dead one, or a reply key that two flows have.
 #[track_caller]
-pub fn originals(table: &HashMap<FlowKey<V4Addr>, Flow<V4Addr>>) -> Vec<FlowKey<V4Addr>> {
+pub fn originals<F: TestFamily>(table: &HashMap<FlowKey<F::Addr>, Flow<F::Addr>>) -> Vec<FlowKey<F::Addr>> {
     let mut originals = Vec::with_capacity(table.len() / 2);
     for (key, flow) in table {
         let other = table.get(&flow.other).unwrap_or_else(|| panic!("half a flow: {key:?}"));
@@ -319,91 +340,7 @@ pub fn originals(table: &HashMap<FlowKey<V4Addr>, Flow<V4Addr>>) -> Vec<FlowKey<
 
 /// Asks the collector to look at every flow; how many it ended.
 pub fn collect(memory: &Memory) -> usize {
-    flows(memory).iter().filter(|key| path::collect::collect(&memory, key)).count()
-}
-
-/// Whether the receiver of a frame would believe the checksum of its IPv4 header.
-pub fn is_header_sound(frame: &[u8]) -> bool {
-    frame.get(ETHERNET..).and_then(|rest| Ipv4HeaderSlice::from_slice(rest).ok()).is_some_and(|ip| {
-        let sum = Sum16BitWords::new().add_slice(ip.slice());
-        transport(&ip).end <= frame.len() && sum.ones_complement() == 0
-    })
-}
-
-/// Whether the receiver of a frame would believe the checksum of its TCP, UDP or ICMP, as far as
-/// that has one.
-pub fn is_transport_sound(frame: &[u8]) -> bool {
-    let Some(ip) = frame.get(ETHERNET..).and_then(|rest| Ipv4HeaderSlice::from_slice(rest).ok()) else { return false };
-    let Some(l4) = frame.get(transport(&ip)) else { return false };
-    let sum = match ip.protocol() {
-        _ if ip.is_fragmenting_payload() => return true,
-        IpNumber::UDP if l4.get(6..8) == Some(&[0, 0]) => return true,
-        IpNumber::TCP | IpNumber::UDP => pseudo_header(&ip, l4.len()),
-        IpNumber::ICMP => Sum16BitWords::new(),
-        _ => return true,
-    };
-    sum.add_slice(l4).ones_complement() == 0
-}
-
-/// Leaves the checksum of a TCP or UDP frame to the device: only the sum of the pseudo header stays
-/// there (CHECKSUM_PARTIAL).
-///
-/// # Panics
-/// When it is no such frame.
-pub fn leave_checksum_to_device(frame: &mut [u8]) {
-    let (field, l4) = checksum_field(frame);
-    let ip = Ipv4HeaderSlice::from_slice(&frame[ETHERNET..]).expect("a header");
-    let partial = !pseudo_header(&ip, l4.len()).ones_complement();
-    frame[field].copy_from_slice(&partial.to_ne_bytes());
-}
-
-/// Finishes such a checksum as a device does: blindly, over all from the transport header on.
-///
-/// # Panics
-/// When it is no frame with TCP or UDP.
-pub fn finish_checksum(frame: &mut [u8]) {
-    let (field, l4) = checksum_field(frame);
-    let is_udp = field.start == l4.start + UDP_CHECKSUM;
-    let sum = Sum16BitWords::new().add_slice(&frame[l4]);
-    let sum = if is_udp { sum.to_ones_complement_with_no_zero() } else { sum.ones_complement() };
-    frame[field].copy_from_slice(&sum.to_ne_bytes());
-}
-
-/// Makes the checksums of an IPv4 frame right again, as far as it is one.
-pub fn repair(frame: &mut [u8]) {
-    let Ok(ip) = Ipv4HeaderSlice::from_slice(frame.get(ETHERNET..).unwrap_or_default()) else { return };
-    let (header, protocol, l4) = (ip.to_header(), ip.protocol(), transport(&ip));
-    let pseudo = pseudo_header(&ip, l4.len());
-    frame[IP_CHECKSUM..][..2].copy_from_slice(&header.calc_header_checksum().to_be_bytes());
-    let (at, sum) = match protocol {
-        IpNumber::TCP => (TCP_CHECKSUM, pseudo),
-        IpNumber::UDP => (UDP_CHECKSUM, pseudo),
-        IpNumber::ICMP => (ICMP_CHECKSUM, Sum16BitWords::new()),
-        _ => return,
-    };
-    let Some(l4) = frame.get_mut(l4).filter(|l4| l4.len() >= at + 2) else { return };
-    l4[at..at + 2].fill(0);
-    let sum = sum.add_slice(l4);
-    let sum = if protocol == IpNumber::UDP { sum.to_ones_complement_with_no_zero() } else { sum.ones_complement() };
-    l4[at..at + 2].copy_from_slice(&sum.to_ne_bytes());
-}
-
-fn checksum_field(frame: &[u8]) -> (Range<usize>, Range<usize>) {
-    let ip = Ipv4HeaderSlice::from_slice(&frame[ETHERNET..]).expect("a header");
-    let l4 = transport(&ip);
-    let at = l4.start + if ip.protocol() == IpNumber::TCP { TCP_CHECKSUM } else { UDP_CHECKSUM };
-    (at..at + 2, l4)
-}
-
-fn transport(ip: &Ipv4HeaderSlice<'_>) -> Range<usize> {
-    let start = ETHERNET + ip.slice().len();
-    start..(ETHERNET + usize::from(ip.total_len())).max(start)
-}
-
-fn pseudo_header(ip: &Ipv4HeaderSlice<'_>, len: usize) -> Sum16BitWords {
-    Sum16BitWords::new()
-        .add_4bytes(ip.source())
-        .add_4bytes(ip.destination())
-        .add_2bytes([0, ip.protocol().0])
-        .add_2bytes((len as u16).to_be_bytes())
+    in_each_family!(F => keys::<F>(memory).iter().filter(|key| path::collect::collect::<F, _>(&memory, key)).count())
+        .iter()
+        .sum()
 }

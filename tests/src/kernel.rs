@@ -2,20 +2,23 @@
 //! calling thread alone, the real object, its real maps.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use netbpf_common::abi::{PublishKey, PublishedPort, generation, program};
+use netbpf_common::path::{V4, V6};
 use netbpf_user::Settings;
-use netbpf_user::datapath::{Datapath, Run};
+use netbpf_user::datapath::{Datapath, InFamily, Run};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
+use crate::family::TestFamily;
 use crate::fixture::Hook;
-use crate::world::{self, CONTAINERS, LOCALS, PUBLISHES};
+use crate::in_each_family;
+use crate::world::{self, CONTAINERS, PUBLISHES};
 
 /// Bytes of a `__sk_buff` (include/uapi/linux/bpf.h).
 const CONTEXT: usize = 192;
@@ -76,7 +79,6 @@ impl Kernel {
         maps.config.set(0, world::config(ring))?;
         for container in CONTAINERS {
             maps.endpoints.set(container.slot, container.endpoint(world::GENERATION))?;
-            maps.addresses.set(container.ip.into(), container.slot)?;
         }
         for (slot, next) in world::members() {
             maps.members.set(slot, next)?;
@@ -84,23 +86,33 @@ impl Kernel {
         for (number, network) in world::networks() {
             maps.networks.set(number, network)?;
         }
-        for (address, index) in LOCALS {
-            maps.locals.set(address.into(), index)?;
-            maps.virtuals.set(index, address.into())?;
-        }
         maps.uplinks.set(world::UPLINK, world::uplink())?;
         for publish in PUBLISHES {
             maps.rules.set(publish.rule, publish.rule())?;
             maps.generations.set(generation::FIRST_RULE + publish.rule, world::GENERATION)?;
-            for port in publish.host_port..publish.host_port + publish.count {
+        }
+        in_each_family!(F => self.fill_tables::<F>()).into_iter().collect()
+    }
+
+    /// What a family has of its own.
+    fn fill_tables<F: TestFamily<Addr: InFamily>>(&self) -> Result<()> {
+        let maps = F::Addr::maps(&self.datapath.maps);
+        for container in CONTAINERS {
+            maps.addresses.set(F::addr(container.ip::<F>()), container.slot)?;
+        }
+        for (address, index) in world::locals::<F>() {
+            maps.locals.set(F::addr(address), index)?;
+            maps.virtuals.set(index, F::addr(address))?;
+        }
+        for publish in PUBLISHES {
+            for port in publish.host_ports() {
                 let mut entry = PublishedPort::default();
-                match publish.address {
-                    None => entry.wildcard = publish.rule,
-                    Some(address) => {
-                        entry.specific = 1;
-                        let key = PublishKey::new(address.into(), publish.transport, port);
-                        maps.published.set(key, publish.rule)?;
-                    }
+                if publish.is_on_loopback {
+                    entry.specific = 1;
+                    let key = PublishKey::new(F::addr(F::LOOPBACK), publish.transport, port);
+                    maps.published.set(key, publish.rule)?;
+                } else {
+                    entry.wildcard = publish.rule;
                 }
                 maps.ports.set(publish.transport.port_index(port), entry)?;
             }
@@ -113,8 +125,13 @@ impl Kernel {
     /// # Errors
     /// When the table cannot be read.
     pub fn forget_flows(&self) -> Result<()> {
-        for (key, _) in self.datapath.maps.flows.entries()? {
-            self.datapath.maps.flows.remove(key)?;
+        in_each_family!(F => self.forget_flows_of::<F>()).into_iter().collect()
+    }
+
+    fn forget_flows_of<F: TestFamily<Addr: InFamily>>(&self) -> Result<()> {
+        let flows = &F::Addr::maps(&self.datapath.maps).flows;
+        for (key, _) in flows.entries()? {
+            flows.remove(key)?;
         }
         Ok(())
     }
@@ -165,19 +182,37 @@ fn devices() -> Result<()> {
         pair(&name, container.device(), &format!("{name}-eth0"), None)?;
         ip(&["link", "set", &name, "up"])?;
     }
-    let mac = |mac: [u8; 6]| netbpf_common::wire::Mac::new(mac).to_string();
     ip(&["link", "set", "up0", "address", &mac(world::UPLINK_MAC)])?;
     for name in ["up0", "up0-far", "netbpf0", "netbpf1", "other0", "other0-far"] {
         ip(&["link", "set", name, "up"])?;
     }
-    let prefix = |address: Ipv4Addr, len: u8| format!("{address}/{len}");
-    ip(&["address", "add", &prefix(world::HOST, 24), "dev", "up0"])?;
-    ip(&["neighbour", "add", &world::OUTSIDE.to_string(), "lladdr", &mac(world::OUTSIDE_MAC), "dev", "up0"])?;
-    ip(&["route", "add", "default", "via", &world::OUTSIDE.to_string(), "dev", "up0"])?;
-    ip(&["route", "add", &prefix(world::BEHIND_FOREIGN, 32), "dev", "other0"])?;
-    ip(&["route", "add", "blackhole", &prefix(world::BLACKHOLE, 32)])?;
+    routes::<V4>([24, 32])?;
+    routes::<V6>([64, 128])?;
     // Of this namespace: what is written here is seen nowhere else.
-    fs::write("/proc/sys/net/ipv4/conf/netbpf1/forwarding", "1").context("let routes be looked up from netbpf1")
+    for version in ["ipv4", "ipv6"] {
+        let forwarding = format!("/proc/sys/net/{version}/conf/netbpf1/forwarding");
+        fs::write(forwarding, "1").context("let routes be looked up from netbpf1")?;
+    }
+    Ok(())
+}
+
+/// Addresses and routes of a family; `lengths` are those of the uplink's prefix and of one machine's.
+fn routes<F: TestFamily>(lengths: [u8; 2]) -> Result<()> {
+    let [uplink, machine] = lengths;
+    let prefix = |address: IpAddr, len: u8| format!("{address}/{len}");
+    let outside = F::OUTSIDE.to_string();
+    let version = if F::HOST.is_ipv4() { "-4" } else { "-6" };
+    // Nobody else is there who could have the address: it need not be asked for.
+    let address = ["address", "add", &prefix(F::HOST, uplink), "dev", "up0"];
+    ip(&if F::HOST.is_ipv4() { address.to_vec() } else { [&address[..], &["nodad"]].concat() })?;
+    ip(&["neighbour", "add", &outside, "lladdr", &mac(world::OUTSIDE_MAC), "dev", "up0"])?;
+    ip(&[version, "route", "add", "default", "via", &outside, "dev", "up0"])?;
+    ip(&[version, "route", "add", &prefix(F::BEHIND_FOREIGN, machine), "dev", "other0"])?;
+    ip(&[version, "route", "add", "blackhole", &prefix(F::BLACKHOLE, machine)])
+}
+
+fn mac(mac: [u8; 6]) -> String {
+    netbpf_common::wire::Mac::new(mac).to_string()
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {

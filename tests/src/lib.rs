@@ -4,9 +4,11 @@
 #[cfg(feature = "system")]
 pub mod craft;
 pub mod damage;
+pub mod family;
 pub mod fixture;
 pub mod frame;
 pub mod fuzz;
+pub mod headers;
 pub mod instance;
 pub mod journey;
 #[cfg(feature = "system")]
@@ -21,7 +23,7 @@ pub mod ping;
 pub mod place;
 #[cfg(feature = "system")]
 pub mod server;
-#[cfg(feature = "system")]
+#[cfg(feature = "model")]
 pub mod shared;
 #[cfg(feature = "system")]
 pub mod sight;

@@ -1,24 +1,15 @@
 //! What holds of every frame that meets a path, whatever it says.
 
-use std::net::Ipv4Addr;
-
 use etherparse::SlicedPacket;
 use netbpf_common::abi::Event;
 use netbpf_common::path::Verdict;
-use netbpf_common::wire::V4Addr;
 
 use crate::fixture::Hook;
 use crate::frame::Frame;
-use crate::journey::{
-    Arrival, collect, container_of, finish_checksum, flows, is_header_sound, is_transport_sound, travel,
-};
+use crate::headers::{Headers, finish_checksum, is_header_sound, is_transport_sound};
+use crate::journey::{Arrival, collect, container_of, flows, travel};
 use crate::memory::Memory;
 use crate::world::GATEWAY_MAC;
-
-const ETHERNET: usize = 14;
-/// Offsets of the addresses in the frame.
-const SOURCE: usize = 26;
-const DESTINATION: usize = 30;
 
 /// Sends any frame; what came of it. What goes on must be a packet whose checksums are no worse than they were, and
 /// what is passed on must be as it was.
@@ -26,7 +17,7 @@ const DESTINATION: usize = 30;
 /// # Panics
 /// When that is not so, or a flow is not whole.
 pub fn survives(memory: &Memory, hook: Hook, mut frame: Frame) -> Arrival {
-    let answers = || [Event::ResetMade, Event::IcmpMade, Event::ArpAnswered].map(|event| memory.events(event));
+    let answers = || [Event::ResetMade, Event::IcmpMade, Event::NeighbourAnswered].map(|event| memory.events(event));
     let before = answers();
     let mut bytes = frame.bytes.clone();
     let verdict = travel(memory, hook, &mut frame);
@@ -47,6 +38,9 @@ pub fn survives(memory: &Memory, hook: Hook, mut frame: Frame) -> Arrival {
         }
         _ if after[2] != before[2] => {
             assert!(SlicedPacket::from_ethernet(&frame.bytes).is_ok(), "{:x?}", frame.bytes);
+            // ARP has no checksum.
+            let is_ip = Headers::read(&frame.bytes).is_some();
+            assert!(!is_ip || is_transport_sound(&frame.bytes), "{:x?}", frame.bytes);
         }
         _ if after != before => {
             assert!(SlicedPacket::from_ethernet(&frame.bytes).is_ok(), "{:x?}", frame.bytes);
@@ -67,27 +61,25 @@ pub fn survives(memory: &Memory, hook: Hook, mut frame: Frame) -> Arrival {
 /// A packet that goes on: `sent` has become `arrived`.
 fn goes_on(memory: &Memory, verdict: Verdict, sent: &[u8], arrived: &[u8]) {
     assert_eq!(arrived.len(), sent.len());
-    let total = usize::from(u16::from_be_bytes([arrived[16], arrived[17]]));
-    assert!((20..=arrived.len() - ETHERNET).contains(&total));
+    let Headers { source, destination, transport, .. } = Headers::read(arrived).expect("an IP packet");
+    assert!(transport.end <= arrived.len());
     assert_eq!(is_header_sound(arrived), is_header_sound(sent), "{arrived:x?}");
     assert_eq!(is_transport_sound(arrived), is_transport_sound(sent), "{arrived:x?}");
-    let address = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&arrived[at..at + 4]).expect("four bytes"));
     match verdict {
         Verdict::Neighbour { .. } => {
-            let source = address(SOURCE);
-            let is_host = memory.locals.contains_key(&V4Addr::from(source)) && !source.is_loopback();
-            assert!(is_host, "{source} on the wire");
+            assert!(memory.is_local(source) && !source.is_loopback(), "{source} on the wire");
         }
         Verdict::Peer { ifindex } | Verdict::Device { ifindex } => {
             let container = container_of(ifindex);
             assert_eq!(
-                (&arrived[..6], address(DESTINATION)),
-                (&container.mac[..], container.ip),
+                (&arrived[..6], destination),
+                (&container.mac[..], container.ip_like(destination)),
                 "delivered to another"
             );
         }
         Verdict::Ingress { .. } => assert_eq!(&arrived[..6], GATEWAY_MAC),
         Verdict::Pass | Verdict::Drop(_) | Verdict::Done => {}
+        Verdict::HandOver => panic!("no part of a path hands over to none"),
     }
 }
 

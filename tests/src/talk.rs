@@ -1,30 +1,21 @@
 //! Conversations with the world of [`crate::world`], told by who says what.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
-use netbpf_common::abi::{DropReason, Flow, Life};
-use netbpf_common::path::{Env, V4, Verdict};
-use netbpf_common::wire::V4Addr;
+use netbpf_common::abi::{DropReason, Life};
+use netbpf_common::path::Verdict;
 
+use crate::family::{Dual, TestFamily};
 use crate::fixture::Hook;
-use crate::journey::{Arrival, Speech, Tuple, answer, entry, send};
+use crate::headers::Headers;
+use crate::journey::{Arrival, Record, Speech, Tuple, answer, entry, send};
 use crate::memory::Memory;
-use crate::world::{Container, FAR, GATEWAY, HOST, OUTSIDE, VIRTUAL_LOOPBACK};
-
-/// A server in the world.
-pub const SERVER: SocketAddrV4 = at(FAR, 443);
-/// A machine that is pinged: an echo has its identifier at the asking side.
-pub const PINGED: SocketAddrV4 = at(FAR, 0);
-/// A client outside.
-pub const CLIENT: SocketAddrV4 = at(OUTSIDE, 40_000);
-/// The published TCP port of C1.
-pub const WEB: SocketAddrV4 = at(HOST, 8080);
-/// The published UDP port of C2.
-pub const DNS: SocketAddrV4 = at(HOST, 5353);
+use crate::packet::IcmpError;
+use crate::world::Container;
 
 /// An address with a port.
-pub const fn at(address: Ipv4Addr, port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(address, port)
+pub const fn at(address: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(address, port)
 }
 
 /// Where a container sends.
@@ -42,19 +33,19 @@ pub const fn peer(container: Container) -> Verdict {
 pub struct Talk<E> {
     env: E,
     hook: Hook,
-    from: SocketAddrV4,
-    to: SocketAddrV4,
+    from: SocketAddr,
+    to: SocketAddr,
 }
 
-impl<E: Env<V4> + Copy> Talk<E> {
+impl<E: Dual + Copy> Talk<E> {
     /// Of a container with somebody.
-    pub const fn of(env: E, container: Container, port: u16, to: SocketAddrV4) -> Self {
-        Self { env, hook: egress(container), from: at(container.ip, port), to }
+    pub const fn of(env: E, container: Container, port: u16, to: SocketAddr) -> Self {
+        Self { env, hook: egress(container), from: at(container.ip_like(to.ip()), port), to }
     }
 
-    /// A process of the host that wants 127.0.0.1:8080.
-    pub const fn of_host(env: E, port: u16) -> Self {
-        Self { env, hook: Hook::Host, from: at(GATEWAY, port), to: at(VIRTUAL_LOOPBACK, WEB.port()) }
+    /// A process of the host that wants port 8080 of 127.0.0.1 or ::1.
+    pub const fn of_host<F: TestFamily>(env: E, port: u16) -> Self {
+        Self { env, hook: Hook::Host, from: at(F::GATEWAY, port), to: at(F::VIRTUAL_LOOPBACK, F::WEB.port()) }
     }
 
     /// What the side that the originator sees as `seen` says in the same flow.
@@ -63,7 +54,7 @@ impl<E: Env<V4> + Copy> Talk<E> {
     }
 
     /// Of somebody outside with an address of the host.
-    pub const fn from_outside(env: E, from: SocketAddrV4, to: SocketAddrV4) -> Self {
+    pub const fn from_outside(env: E, from: SocketAddr, to: SocketAddr) -> Self {
         Self { env, hook: Hook::Uplink, from, to }
     }
 
@@ -86,19 +77,28 @@ impl<E: Env<V4> + Copy> Talk<E> {
     }
 
     /// The entry that what the originator says finds.
-    pub fn flow(&self, speech: Speech) -> Option<Flow<V4Addr>> {
+    pub fn flow(&self, speech: Speech) -> Option<Record> {
         entry(self.env, self.hook, &Tuple::new(speech, self.from, self.to))
     }
 }
 
-/// A container is told at once that something is used up (ICMP 3/13), and that is counted.
+/// A container is told at once that something is used up (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1), and that is counted.
 ///
 /// # Panics
 /// When it is not.
 #[track_caller]
 pub fn assert_exhausted(memory: &Memory, container: Container, arrival: &Arrival, reason: DropReason) {
-    const ICMP: std::ops::Range<usize> = 34..36;
     assert_eq!(arrival.verdict, peer(container), "the sender is told");
-    assert_eq!(arrival.bytes.get(ICMP), Some(&[3, 13][..]));
+    assert_told(&arrival.bytes, IcmpError::PROHIBITED);
     assert!(memory.drops(reason) > 0, "{}", reason.name());
+}
+
+/// A frame is an ICMP error that says this.
+///
+/// # Panics
+/// When it is not.
+#[track_caller]
+pub fn assert_told(frame: &[u8], what: IcmpError) {
+    let Headers { source, transport, .. } = Headers::read(frame).expect("an IP packet");
+    assert_eq!(frame.get(transport.start..transport.start + 2), Some(&what.kind_and_code(source)[..]));
 }

@@ -1,14 +1,16 @@
 //! One small world in which packets of fixtures travel: two containers on a network, one on
 //! another, an uplink, some publishes. Tier 0 builds it in memory, tier 1 in the kernel's maps.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netbpf_common::abi::{
-    ABI_VERSION, Config, ENDPOINT_SLOTS, Endpoint, LOOPBACK_INDEX, Network, NetworkFlags, Rule, Subnet, Timeout,
-    Transport, Uplink, UplinkFlags,
+    ABI_VERSION, Config, DropReason, ENDPOINT_SLOTS, Endpoint, GatewayMode, LOOPBACK_INDEX, Network, NextHop, Rule,
+    Subnet, Timeout, Transport, Uplink, UplinkFlags,
 };
-use netbpf_common::wire::{Mac, V4Addr};
+use netbpf_common::path::{V4, V6};
+use netbpf_common::wire::{Address as _, Mac, V4Addr, V6Addr};
 
+use crate::family::{TestFamily, nth};
 use crate::packet;
 
 /// Ticks per second.
@@ -21,28 +23,14 @@ pub const HOST_DEVICE: u32 = 21;
 pub const ROUTE_DEVICE: u32 = 22;
 /// A device without our program.
 pub const FOREIGN: u32 = 23;
-/// Address of the uplink.
-pub const HOST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
-/// A machine outside, also the default gateway.
-pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
-/// A machine behind the default gateway.
-pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 200, 3, 4);
-/// An address behind [`FOREIGN`].
-pub const BEHIND_FOREIGN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
-/// An address that is routed into a blackhole.
-pub const BLACKHOLE: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 2);
 /// MAC address of the uplink.
 pub const UPLINK_MAC: packet::Mac = [2, 0, 0, 0, 0, 0x20];
-/// MAC address of [`OUTSIDE`].
+/// MAC address of [`TestFamily::OUTSIDE`].
 pub const OUTSIDE_MAC: packet::Mac = [2, 0, 0, 0, 0, 0x99];
 /// MAC address of the gateway.
 pub const GATEWAY_MAC: packet::Mac = [2, 0, 0, 0, 0, 0xfe];
-/// Gateway of the first network.
-pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
-/// First of the virtual addresses.
-pub const VIRTUAL: Ipv4Addr = Ipv4Addr::new(169, 254, 30, 0);
-/// Virtual address of 127.0.0.1.
-pub const VIRTUAL_LOOPBACK: Ipv4Addr = Ipv4Addr::new(169, 254, 30, 1);
+/// Offset of the IP header in a frame: the length of an Ethernet header.
+pub const ETHERNET: usize = 14;
 /// First NAT port.
 pub const NAT_FIRST: u16 = 16_384;
 /// Last NAT port.
@@ -57,8 +45,10 @@ pub struct Container {
     pub slot: u32,
     /// Network number.
     pub network: u16,
-    /// Address.
-    pub ip: Ipv4Addr,
+    /// IPv4 address.
+    pub v4: Ipv4Addr,
+    /// IPv6 address.
+    pub v6: Ipv6Addr,
     /// MAC address.
     pub mac: packet::Mac,
 }
@@ -69,12 +59,26 @@ impl Container {
         16 * ENDPOINT_SLOTS + self.slot
     }
 
+    /// Its address.
+    pub fn ip<F: TestFamily>(&self) -> IpAddr {
+        F::address_of(&self.endpoint(GENERATION)).into()
+    }
+
+    /// Its address in the family of another.
+    pub const fn ip_like(&self, other: IpAddr) -> IpAddr {
+        match other {
+            IpAddr::V4(_) => IpAddr::V4(self.v4),
+            IpAddr::V6(_) => IpAddr::V6(self.v6),
+        }
+    }
+
     /// Its entry in the table of endpoints.
     pub fn endpoint(&self, generation: u32) -> Endpoint {
         Endpoint {
             generation,
             ifindex: self.device(),
-            v4: self.ip.into(),
+            v4: self.v4.into(),
+            v6: self.v6.into(),
             mac: Mac::new(self.mac),
             network: self.network,
             ..Endpoint::default()
@@ -83,16 +87,31 @@ impl Container {
 }
 
 /// The first container of the first network.
-pub const C1: Container =
-    Container { slot: 5, network: 1, ip: Ipv4Addr::new(172, 30, 0, 11), mac: [2, 0x42, 172, 30, 0, 11] };
+pub const C1: Container = container(5, 1, 11);
 /// The second container of the first network.
-pub const C2: Container =
-    Container { slot: 6, network: 1, ip: Ipv4Addr::new(172, 30, 0, 12), mac: [2, 0x42, 172, 30, 0, 12] };
+pub const C2: Container = container(6, 1, 12);
 /// A container of another network.
-pub const C3: Container =
-    Container { slot: 7, network: 2, ip: Ipv4Addr::new(172, 31, 0, 11), mac: [2, 0x42, 172, 31, 0, 11] };
+pub const C3: Container = container(7, 2, 11);
 /// All of them.
 pub const CONTAINERS: [Container; 3] = [C1, C2, C3];
+
+/// The container in a slot, with this number in its network.
+const fn container(slot: u32, network: u16, number: u8) -> Container {
+    let third = 29 + network as u8;
+    Container {
+        slot,
+        network,
+        v4: Ipv4Addr::new(172, third, 0, number),
+        // Numbers are read as they are written: network 30 is fd00:30::/64.
+        v6: Ipv6Addr::new(0xfd00, 0x2f + network, 0, 0, 0, 0, 0, decimal(number)),
+        mac: [2, 0x42, 172, third, 0, number],
+    }
+}
+
+/// The number whose hexadecimal digits are the decimal ones of another.
+const fn decimal(number: u8) -> u16 {
+    number as u16 / 10 * 16 + number as u16 % 10
+}
 
 /// The rings of the members of both networks: from each slot to the next.
 pub fn members() -> [(u32, u32); 3] {
@@ -104,8 +123,8 @@ pub fn members() -> [(u32, u32); 3] {
 pub struct Publish {
     /// Rule number.
     pub rule: u32,
-    /// The one address of the host it is on; all for none.
-    pub address: Option<Ipv4Addr>,
+    /// Whether it is on the loopback address alone, and not on all that the host has.
+    pub is_on_loopback: bool,
     /// Transport.
     pub transport: Transport,
     /// First host port.
@@ -122,6 +141,11 @@ pub struct Publish {
 pub const GENERATION: u32 = 1;
 
 impl Publish {
+    /// Its host ports.
+    pub const fn host_ports(&self) -> std::ops::Range<u16> {
+        self.host_port..self.host_port + self.count
+    }
+
     /// Its entry in the table of rules.
     pub const fn rule(&self) -> Rule {
         Rule {
@@ -137,7 +161,7 @@ impl Publish {
 pub const PUBLISHES: [Publish; 4] = [
     Publish {
         rule: 1,
-        address: None,
+        is_on_loopback: false,
         transport: Transport::Tcp,
         host_port: 8080,
         count: 1,
@@ -146,7 +170,7 @@ pub const PUBLISHES: [Publish; 4] = [
     },
     Publish {
         rule: 2,
-        address: None,
+        is_on_loopback: false,
         transport: Transport::Udp,
         host_port: 5353,
         count: 1,
@@ -155,7 +179,7 @@ pub const PUBLISHES: [Publish; 4] = [
     },
     Publish {
         rule: 3,
-        address: Some(Ipv4Addr::LOCALHOST),
+        is_on_loopback: true,
         transport: Transport::Tcp,
         host_port: 9090,
         count: 1,
@@ -164,7 +188,7 @@ pub const PUBLISHES: [Publish; 4] = [
     },
     Publish {
         rule: 4,
-        address: None,
+        is_on_loopback: false,
         transport: Transport::Udp,
         host_port: 7000,
         count: 10,
@@ -174,26 +198,89 @@ pub const PUBLISHES: [Publish; 4] = [
 ];
 
 /// Addresses of the host with their virtual index.
-pub const LOCALS: [(Ipv4Addr, u32); 3] = [(Ipv4Addr::LOCALHOST, LOOPBACK_INDEX), (HOST, 2), (GATEWAY, 3)];
+pub const fn locals<F: TestFamily>() -> [(IpAddr, u32); 3] {
+    [(F::LOOPBACK, LOOPBACK_INDEX), (F::HOST, 2), (F::GATEWAY, 3)]
+}
+
+/// Addresses that begin alike.
+#[derive(Clone, Copy, Debug)]
+pub struct Prefix {
+    /// The first.
+    pub address: IpAddr,
+    /// The bits that are the same.
+    pub mask: IpAddr,
+}
+
+impl Prefix {
+    fn subnet<F: TestFamily>(self) -> Subnet<F::Addr> {
+        let Self { address, mask } = self;
+        Subnet {
+            address: F::addr(address),
+            mask: F::addr(mask),
+            gateway: F::addr(nth(address, 1)),
+            mode: GatewayMode::Masquerade as u32,
+            ..Subnet::default()
+        }
+    }
+}
 
 /// Networks by number.
 pub fn networks() -> [(u32, Network); 2] {
-    let network = |third: u8| Network {
-        v4: Subnet {
-            address: Ipv4Addr::new(172, third, 0, 0).into(),
-            mask: Ipv4Addr::new(255, 255, 0, 0).into(),
-            gateway: Ipv4Addr::new(172, third, 0, 1).into(),
-        },
-        flags: NetworkFlags::MASQUERADE,
-        mtu: u32::from(MTU),
-        ..Network::default()
-    };
-    [(1, network(30)), (2, network(31))]
+    [0, 1].map(|place| {
+        let network = Network {
+            v4: V4::NETWORKS[place].subnet::<V4>(),
+            v6: V6::NETWORKS[place].subnet::<V6>(),
+            mtu: u32::from(MTU),
+            ..Network::default()
+        };
+        (place as u32 + 1, network)
+    })
 }
 
 /// The uplink's entry.
 pub fn uplink() -> Uplink {
-    Uplink { v4: HOST.into(), flags: UplinkFlags::ATTACHED, ..Uplink::default() }
+    Uplink { v4: V4::addr(V4::HOST), v6: V6::addr(V6::HOST), flags: UplinkFlags::ATTACHED }
+}
+
+/// The uplink's entry when it has another address of a family.
+pub fn uplink_at(address: IpAddr) -> Uplink {
+    match address {
+        IpAddr::V4(v4) => Uplink { v4: v4.into(), ..uplink() },
+        IpAddr::V6(v6) => Uplink { v6: v6.into(), ..uplink() },
+    }
+}
+
+/// The routes: device and next hop on the way to an address.
+///
+/// # Errors
+/// When there is no way.
+pub const fn way(to: IpAddr) -> Result<(u32, IpAddr), DropReason> {
+    Ok(match to {
+        IpAddr::V4(address) => match address.octets() {
+            [198, 18, 0, _] => (UPLINK, to),
+            [10, 66, ..] => return Err(DropReason::NoRoute),
+            [10, 77, ..] => (FOREIGN, to),
+            [172, 30 | 31, ..] => (HOST_DEVICE, to),
+            _ => (UPLINK, V4::OUTSIDE),
+        },
+        IpAddr::V6(address) => match address.segments() {
+            [0xfd00, 0x18, ..] => (UPLINK, to),
+            [0xfd00, 0x66, ..] => return Err(DropReason::NoRoute),
+            [0xfd00, 0x77, ..] => (FOREIGN, to),
+            [0xfd00, 0x30 | 0x31, ..] => (HOST_DEVICE, to),
+            _ => (UPLINK, V6::OUTSIDE),
+        },
+    })
+}
+
+/// A next hop.
+pub fn neighbour(address: IpAddr) -> NextHop {
+    const AF_INET: u32 = 2;
+    const AF_INET6: u32 = 10;
+    match address {
+        IpAddr::V4(address) => NextHop { family: AF_INET, address: V4Addr::from(address).words() },
+        IpAddr::V6(address) => NextHop { family: AF_INET6, address: V6Addr::from(address).words() },
+    }
 }
 
 /// Settings; `ring` is the size of the ring of half-open flows.
@@ -203,7 +290,8 @@ pub fn config(ring: u32) -> Config {
         hz: HZ,
         host_ifindex: HOST_DEVICE,
         route_ifindex: ROUTE_DEVICE,
-        virtual_v4: V4Addr::from(VIRTUAL),
+        virtual_v4: V4::addr(V4::VIRTUAL),
+        virtual_v6: V6::addr(V6::VIRTUAL),
         gateway_mac: Mac::new(GATEWAY_MAC),
         nat_first: NAT_FIRST,
         nat_last: NAT_LAST,

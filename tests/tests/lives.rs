@@ -1,19 +1,43 @@
 //! Tier 0: lives of flows, from the first packet to the collector, under a clock that the test turns.
 
-use netbpf_common::abi::{DropReason, Event, Life, Scope};
+use netbpf_common::abi::{DropReason, Event, Life};
 use netbpf_common::path::{HostSocket, Verdict};
 use netbpf_common::wire::protocol;
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::for_both;
 use netbpf_tests::journey::{Speech, TTL, Tuple, answer, collect, flows, frame_on, link_on, travel};
 use netbpf_tests::memory::Memory;
-use netbpf_tests::talk::{CLIENT, DNS, PINGED, SERVER, Talk, WEB, assert_exhausted, at, egress, peer};
-use netbpf_tests::world::{C1, C2, C3, FAR, GATEWAY_MAC, HOST, MTU, NAT_FIRST, NAT_LAST, OUTSIDE};
+use netbpf_tests::talk::{Talk, assert_exhausted, at, egress, peer};
+use netbpf_tests::world::{C1, C2, C3, MTU, NAT_FIRST, NAT_LAST};
+
+for_both!(
+    a_tcp_connection_is_confirmed_by_the_packet_that_completes_its_handshake,
+    a_question_that_is_repeated_without_an_answer_confirms_nothing,
+    a_flow_is_collected_when_it_was_silent_for_longer_than_its_state_allows,
+    a_protocol_without_ports_is_collected_after_ten_minutes,
+    either_side_alone_keeps_a_flow_alive,
+    a_half_closed_connection_goes_on_in_the_other_direction,
+    a_container_that_uses_its_port_again_right_after_close_gets_a_new_connection_by_the_same_port,
+    a_reset_and_a_syn_that_somebody_forges_from_the_other_side_take_no_port_from_a_connection,
+    a_repeated_syn_is_of_the_same_connection,
+    two_containers_with_the_same_port_to_the_same_destination_each_get_their_own_answers,
+    the_same_port_serves_any_number_of_destinations,
+    a_port_outside_the_range_is_kept_and_its_answers_are_found_again,
+    a_port_is_not_kept_where_a_socket_of_the_host_has_it,
+    what_a_connected_socket_of_the_host_waits_for_is_not_taken_by_a_publish,
+    a_published_port_is_no_port_for_masquerading,
+    when_all_ports_to_a_destination_are_used_up_others_are_still_reached_and_it_recovers,
+    a_full_table_refuses_new_flows_whole_and_leaves_the_others_alone,
+    a_flood_ends_the_oldest_half_open_flows_and_no_confirmed_one,
+    a_connection_is_not_evicted_in_place_of_an_older_one_with_the_same_key,
+    the_size_of_a_segment_counts_against_the_mtu_and_not_the_size_of_all,
+);
 
 // --- From the first packet to the last ---
 
-#[test]
-fn a_tcp_connection_is_confirmed_by_the_packet_that_completes_its_handshake() {
+fn a_tcp_connection_is_confirmed_by_the_packet_that_completes_its_handshake<F: TestFamily>() {
     let memory = Memory::new(16);
-    let talk = Talk::of(&memory, C1, 20_000, SERVER);
+    let talk = Talk::of(&memory, C1, 20_000, F::SERVER);
     let life = || talk.flow(Speech::SYN).expect("a flow").word.life();
     let syn = talk.say(Speech::SYN);
     assert_eq!(life(), Life::Half);
@@ -23,10 +47,9 @@ fn a_tcp_connection_is_confirmed_by_the_packet_that_completes_its_handshake() {
     assert_eq!(life(), Life::Established);
 }
 
-#[test]
-fn a_question_that_is_repeated_without_an_answer_confirms_nothing() {
+fn a_question_that_is_repeated_without_an_answer_confirms_nothing<F: TestFamily>() {
     let memory = Memory::new(16);
-    for (speech, to) in [(Speech::Udp, SERVER), (Speech::Ping, PINGED), (Speech::ACK, SERVER)] {
+    for (speech, to) in [(Speech::Udp, F::SERVER), (Speech::Ping, F::PINGED), (Speech::ACK, F::SERVER)] {
         let talk = Talk::of(&memory, C1, 20_000, to);
         for _ in 0..3 {
             talk.say(speech);
@@ -35,8 +58,7 @@ fn a_question_that_is_repeated_without_an_answer_confirms_nothing() {
     }
 }
 
-#[test]
-fn a_flow_is_collected_when_it_was_silent_for_longer_than_its_state_allows() {
+fn a_flow_is_collected_when_it_was_silent_for_longer_than_its_state_allows<F: TestFamily>() {
     use Speech as S;
     /// What the originator says, and what the other side says.
     enum Say {
@@ -62,7 +84,7 @@ fn a_flow_is_collected_when_it_was_silent_for_longer_than_its_state_allows() {
         ("a ping", vec![O(S::Ping), R(S::Pong)], 30),
     ] {
         let memory = Memory::new(16);
-        let to = if matches!(conversation[0], O(S::Ping)) { PINGED } else { SERVER };
+        let to = if matches!(conversation[0], O(S::Ping)) { F::PINGED } else { F::SERVER };
         let talk = Talk::of(&memory, C1, 20_000, to);
         let mut seen = None;
         for say in conversation {
@@ -78,15 +100,14 @@ fn a_flow_is_collected_when_it_was_silent_for_longer_than_its_state_allows() {
         assert_eq!(collect(&memory), 0, "{says} after {seconds} s");
         memory.sleep(1);
         assert_eq!(collect(&memory), 1, "{says} after one more");
-        assert!(memory.flows.borrow().is_empty(), "{says}");
+        assert!(flows(&memory).is_empty(), "{says}");
         assert_eq!(memory.events(Event::FlowCollected), 1, "{says}");
     }
 }
 
-#[test]
-fn a_protocol_without_ports_is_collected_after_ten_minutes() {
+fn a_protocol_without_ports_is_collected_after_ten_minutes<F: TestFamily>() {
     let memory = Memory::new(16);
-    let frame = link_on(egress(C1)).protocol(47, C1.ip, FAR, &[0; 8]);
+    let frame = link_on(egress(C1)).protocol(47, C1.ip::<F>(), F::FAR, &[0; 8]);
     travel(&memory, egress(C1), &mut frame_on(egress(C1), frame));
     memory.sleep(600);
     assert_eq!(collect(&memory), 0);
@@ -94,11 +115,10 @@ fn a_protocol_without_ports_is_collected_after_ten_minutes() {
     assert_eq!(collect(&memory), 1);
 }
 
-#[test]
-fn either_side_alone_keeps_a_flow_alive() {
+fn either_side_alone_keeps_a_flow_alive<F: TestFamily>() {
     for answers in [false, true] {
         let memory = Memory::new(16);
-        let talk = Talk::of(&memory, C1, 20_000, SERVER);
+        let talk = Talk::of(&memory, C1, 20_000, F::SERVER);
         let there = talk.say(Speech::Udp);
         talk.establish(Speech::Udp);
         for _ in 0..10 {
@@ -114,10 +134,9 @@ fn either_side_alone_keeps_a_flow_alive() {
     }
 }
 
-#[test]
-fn a_half_closed_connection_goes_on_in_the_other_direction() {
+fn a_half_closed_connection_goes_on_in_the_other_direction<F: TestFamily>() {
     let memory = Memory::new(16);
-    let talk = Talk::of(&memory, C1, 20_000, SERVER);
+    let talk = Talk::of(&memory, C1, 20_000, F::SERVER);
     talk.establish(Speech::SYN);
     let fin = talk.say(Speech::FIN);
     for _ in 0..10 {
@@ -129,11 +148,10 @@ fn a_half_closed_connection_goes_on_in_the_other_direction() {
     assert_eq!(memory.events(Event::FlowMade), 1);
 }
 
-#[test]
-fn a_container_that_uses_its_port_again_right_after_close_gets_a_new_connection_by_the_same_port() {
+fn a_container_that_uses_its_port_again_right_after_close_gets_a_new_connection_by_the_same_port<F: TestFamily>() {
     for end in [Speech::FIN, Speech::RST] {
         let memory = Memory::new(16);
-        let talk = Talk::of(&memory, C1, 20_000, SERVER);
+        let talk = Talk::of(&memory, C1, 20_000, F::SERVER);
         let seen = talk.establish(Speech::SYN);
         let first = talk.flow(Speech::SYN).expect("a flow").word.id();
         talk.say(end);
@@ -145,10 +163,9 @@ fn a_container_that_uses_its_port_again_right_after_close_gets_a_new_connection_
     }
 }
 
-#[test]
-fn a_reset_and_a_syn_that_somebody_forges_from_the_other_side_take_no_port_from_a_connection() {
+fn a_reset_and_a_syn_that_somebody_forges_from_the_other_side_take_no_port_from_a_connection<F: TestFamily>() {
     let memory = Memory::new(16);
-    let talk = Talk::of(&memory, C1, 20_000, SERVER);
+    let talk = Talk::of(&memory, C1, 20_000, F::SERVER);
     let seen = talk.establish(Speech::SYN);
     let id = || talk.flow(Speech::SYN).map(|flow| flow.word.id());
     let before = id();
@@ -159,10 +176,9 @@ fn a_reset_and_a_syn_that_somebody_forges_from_the_other_side_take_no_port_from_
     assert_eq!(talk.say(Speech::ACK).tuple(), seen);
 }
 
-#[test]
-fn a_repeated_syn_is_of_the_same_connection() {
+fn a_repeated_syn_is_of_the_same_connection<F: TestFamily>() {
     let memory = Memory::new(16);
-    let talk = Talk::of(&memory, C1, 20_000, SERVER);
+    let talk = Talk::of(&memory, C1, 20_000, F::SERVER);
     let first = talk.say(Speech::SYN);
     memory.sleep(3);
     let second = talk.say(Speech::SYN);
@@ -172,85 +188,80 @@ fn a_repeated_syn_is_of_the_same_connection() {
 
 // --- Ports ---
 
-#[test]
-fn two_containers_with_the_same_port_to_the_same_destination_each_get_their_own_answers() {
-    for (speech, to) in [(Speech::Udp, SERVER), (Speech::SYN, SERVER), (Speech::Ping, PINGED)] {
+fn two_containers_with_the_same_port_to_the_same_destination_each_get_their_own_answers<F: TestFamily>() {
+    for (speech, to) in [(Speech::Udp, F::SERVER), (Speech::SYN, F::SERVER), (Speech::Ping, F::PINGED)] {
         let memory = Memory::new(16);
         let first = Talk::of(&memory, C1, 20_000, to).say(speech);
         let second = Talk::of(&memory, C2, 20_000, to).say(speech);
         let third = Talk::of(&memory, C3, 20_000, to).say(speech);
-        assert_eq!(first.tuple().from, at(HOST, 20_000), "{speech:?}");
+        assert_eq!(first.tuple().from, at(F::HOST, 20_000), "{speech:?}");
         let ports = [&first, &second, &third].map(|seen| seen.tuple().from.port());
         assert!(ports[1] != ports[0] && ports[2] != ports[0] && ports[1] != ports[2], "{speech:?}: {ports:?}");
         assert!(ports.iter().all(|port| (NAT_FIRST..=NAT_LAST).contains(port)), "{speech:?}: {ports:?}");
         for (seen, container) in [(&third, C3), (&second, C2), (&first, C1)] {
             let back = answer(&memory, seen, speech.answer());
             assert_eq!(back.way_back(), Some(egress(container)), "{speech:?}");
-            let asked = Tuple::new(speech, at(container.ip, 20_000), to);
+            let asked = Tuple::new(speech, at(container.ip::<F>(), 20_000), to);
             assert_eq!(back.tuple(), asked.reversed(), "{speech:?}");
         }
     }
 }
 
-#[test]
-fn the_same_port_serves_any_number_of_destinations() {
+fn the_same_port_serves_any_number_of_destinations<F: TestFamily>() {
     let memory = Memory::new(256);
     for port in 1..200 {
-        let seen = Talk::of(&memory, C1, 20_000, at(FAR, port)).say(Speech::Udp).tuple();
-        assert_eq!(seen.from, at(HOST, 20_000));
+        let seen = Talk::of(&memory, C1, 20_000, at(F::FAR, port)).say(Speech::Udp).tuple();
+        assert_eq!(seen.from, at(F::HOST, 20_000));
     }
 }
 
-#[test]
-fn a_port_outside_the_range_is_kept_and_its_answers_are_found_again() {
+fn a_port_outside_the_range_is_kept_and_its_answers_are_found_again<F: TestFamily>() {
     let memory = Memory::new(16);
-    let sip = Talk::of(&memory, C1, 5060, at(FAR, 5060)).say(Speech::Udp);
-    assert_eq!(sip.tuple().from, at(HOST, 5060));
+    let sip = Talk::of(&memory, C1, 5060, at(F::FAR, 5060)).say(Speech::Udp);
+    assert_eq!(sip.tuple().from, at(F::HOST, 5060));
     assert_eq!(answer(&memory, &sip, Speech::Udp).verdict, peer(C1));
-    let stranger = Talk::from_outside(&memory, CLIENT, at(HOST, 5060)).say(Speech::Udp);
+    let stranger = Talk::from_outside(&memory, F::CLIENT, at(F::HOST, 5060)).say(Speech::Udp);
     assert_eq!(stranger.verdict, Verdict::Pass, "what others send there is the host's");
 }
 
-#[test]
-fn a_port_is_not_kept_where_a_socket_of_the_host_has_it() {
+fn a_port_is_not_kept_where_a_socket_of_the_host_has_it<F: TestFamily>() {
     for (port, speech) in [(5060, Speech::Udp), (20_000, Speech::Udp), (20_000, Speech::SYN)] {
         for socket in [HostSocket::Listening, HostSocket::Connected] {
             let mut memory = Memory::new(16);
-            let replies = Tuple::new(speech, SERVER, at(HOST, port)).key(Scope::Uplink);
-            memory.sockets.insert(replies, socket);
-            let seen = Talk::of(&memory, C1, port, SERVER).say(speech);
+            memory.bind(&Tuple::new(speech, F::SERVER, at(F::HOST, port)), socket);
+            let seen = Talk::of(&memory, C1, port, F::SERVER).say(speech);
             assert_ne!(seen.tuple().from.port(), port);
             assert!((NAT_FIRST..=NAT_LAST).contains(&seen.tuple().from.port()));
             assert_eq!(answer(&memory, &seen, speech.answer()).verdict, peer(C1));
-            assert_eq!(Talk::from_outside(&memory, SERVER, at(HOST, port)).say(speech.answer()).verdict, Verdict::Pass);
+            assert_eq!(
+                Talk::from_outside(&memory, F::SERVER, at(F::HOST, port)).say(speech.answer()).verdict,
+                Verdict::Pass
+            );
         }
     }
 }
 
-#[test]
-fn what_a_connected_socket_of_the_host_waits_for_is_not_taken_by_a_publish() {
-    for (speech, published) in [(Speech::SYN, WEB), (Speech::Udp, DNS)] {
+fn what_a_connected_socket_of_the_host_waits_for_is_not_taken_by_a_publish<F: TestFamily>() {
+    for (speech, published) in [(Speech::SYN, F::WEB), (Speech::Udp, F::DNS)] {
         let mut memory = Memory::new(16);
-        memory.sockets.insert(Tuple::new(speech, CLIENT, published).key(Scope::Uplink), HostSocket::Connected);
-        let mine = Talk::from_outside(&memory, CLIENT, published).say(speech);
+        memory.bind(&Tuple::new(speech, F::CLIENT, published), HostSocket::Connected);
+        let mine = Talk::from_outside(&memory, F::CLIENT, published).say(speech);
         assert_eq!(mine.verdict, Verdict::Pass, "{speech:?}");
-        let others = Talk::from_outside(&memory, at(FAR, 40_000), published).say(speech);
+        let others = Talk::from_outside(&memory, at(F::FAR, 40_000), published).say(speech);
         assert!(others.way_back().is_some(), "{speech:?}: everybody else reaches the container");
     }
 }
 
-#[test]
-fn a_published_port_is_no_port_for_masquerading() {
+fn a_published_port_is_no_port_for_masquerading<F: TestFamily>() {
     let memory = Memory::new(16);
-    let seen = Talk::of(&memory, C3, 8080, SERVER).say(Speech::SYN).tuple();
+    let seen = Talk::of(&memory, C3, 8080, F::SERVER).say(Speech::SYN).tuple();
     assert!((NAT_FIRST..=NAT_LAST).contains(&seen.from.port()));
 }
 
-#[test]
-fn when_all_ports_to_a_destination_are_used_up_others_are_still_reached_and_it_recovers() {
+fn when_all_ports_to_a_destination_are_used_up_others_are_still_reached_and_it_recovers<F: TestFamily>() {
     let mut memory = Memory::new(16);
     (memory.config.nat_first, memory.config.nat_last) = (20_000, 20_000);
-    let talks = [C1, C2, C3].map(|container| Talk::of(&memory, container, 40_000, SERVER));
+    let talks = [C1, C2, C3].map(|container| Talk::of(&memory, container, 40_000, F::SERVER));
     let kept = talks[0].establish(Speech::Udp);
     assert_eq!(kept.from.port(), 40_000);
     assert_eq!(talks[1].say(Speech::Udp).tuple().from.port(), 20_000);
@@ -258,7 +269,7 @@ fn when_all_ports_to_a_destination_are_used_up_others_are_still_reached_and_it_r
         assert_exhausted(&memory, C3, &talks[2].say(Speech::Udp), DropReason::NoPort);
     }
     assert_eq!(talks[0].say(Speech::Udp).tuple(), kept);
-    assert_eq!(Talk::of(&memory, C3, 40_000, at(FAR, 444)).say(Speech::Udp).tuple().from.port(), 40_000);
+    assert_eq!(Talk::of(&memory, C3, 40_000, at(F::FAR, 444)).say(Speech::Udp).tuple().from.port(), 40_000);
     memory.sleep(31);
     assert_eq!(collect(&memory), 2, "the unanswered");
     assert_eq!(talks[2].say(Speech::Udp).tuple().from.port(), 20_000);
@@ -266,33 +277,31 @@ fn when_all_ports_to_a_destination_are_used_up_others_are_still_reached_and_it_r
 
 // --- Full tables, floods ---
 
-#[test]
-fn a_full_table_refuses_new_flows_whole_and_leaves_the_others_alone() {
+fn a_full_table_refuses_new_flows_whole_and_leaves_the_others_alone<F: TestFamily>() {
     for capacity in [2, 3] {
         let mut memory = Memory::new(16);
         memory.capacity = capacity;
-        let talk = Talk::of(&memory, C1, 20_000, SERVER);
+        let talk = Talk::of(&memory, C1, 20_000, F::SERVER);
         let seen = talk.establish(Speech::Udp);
         for speech in [Speech::Udp, Speech::SYN] {
-            let refused = Talk::of(&memory, C2, 20_000, SERVER).say(speech);
+            let refused = Talk::of(&memory, C2, 20_000, F::SERVER).say(speech);
             assert_exhausted(&memory, C2, &refused, DropReason::TableFull);
         }
-        let refused = Talk::from_outside(&memory, CLIENT, WEB).say(Speech::SYN);
+        let refused = Talk::from_outside(&memory, F::CLIENT, F::WEB).say(Speech::SYN);
         assert_eq!(refused.verdict, Verdict::Drop(DropReason::TableFull));
         assert_eq!(flows(&memory).len(), 1);
         assert_eq!(talk.say(Speech::Udp).tuple(), seen);
     }
 }
 
-#[test]
-fn a_flood_ends_the_oldest_half_open_flows_and_no_confirmed_one() {
+fn a_flood_ends_the_oldest_half_open_flows_and_no_confirmed_one<F: TestFamily>() {
     const FLOOD: u16 = 100;
     let memory = Memory::new(8);
-    let confirmed = [1, 2, 3].map(|port| Talk::from_outside(&memory, at(OUTSIDE, port), WEB));
+    let confirmed = [1, 2, 3].map(|port| Talk::from_outside(&memory, at(F::OUTSIDE, port), F::WEB));
     for talk in confirmed {
         talk.establish(Speech::SYN);
     }
-    let talk = |port| Talk::from_outside(&memory, at(FAR, port), WEB);
+    let talk = |port| Talk::from_outside(&memory, at(F::FAR, port), F::WEB);
     for port in 0..FLOOD {
         let there = talk(port).say(Speech::SYN);
         // The container answers every packet of a flood; that confirms nothing.
@@ -308,15 +317,14 @@ fn a_flood_ends_the_oldest_half_open_flows_and_no_confirmed_one() {
     assert_eq!(memory.events(Event::FlowEvicted), u64::from(FLOOD) - 8);
 }
 
-#[test]
-fn a_connection_is_not_evicted_in_place_of_an_older_one_with_the_same_key() {
+fn a_connection_is_not_evicted_in_place_of_an_older_one_with_the_same_key<F: TestFamily>() {
     let memory = Memory::new(2);
-    let talk = Talk::of(&memory, C1, 20_000, SERVER);
+    let talk = Talk::of(&memory, C1, 20_000, F::SERVER);
     talk.say(Speech::SYN);
     talk.say(Speech::RST);
     talk.say(Speech::SYN);
     // Its turn is the first connection's, which is no more.
-    Talk::of(&memory, C2, 20_000, SERVER).say(Speech::SYN);
+    Talk::of(&memory, C2, 20_000, F::SERVER).say(Speech::SYN);
     assert_eq!((memory.events(Event::FlowEvicted), flows(&memory).len()), (0, 2));
     assert!(talk.flow(Speech::SYN).is_some());
 }
@@ -324,36 +332,31 @@ fn a_connection_is_not_evicted_in_place_of_an_older_one_with_the_same_key() {
 // --- Sizes ---
 
 /// Sends a GSO packet of `options` bytes of TCP options (UDP: none) in segments of `size` bytes.
-fn send_gso(memory: &Memory, protocol: u8, options: usize, size: u32) -> Verdict {
-    let from = at(C1.ip, 20_000);
-    let ip = etherparse::PacketBuilder::ethernet2(C1.mac, GATEWAY_MAC).ipv4(from.ip().octets(), FAR.octets(), TTL);
-    let (mut bytes, payload) = (Vec::new(), [7; 9000]);
-    let built = if protocol == protocol::UDP {
-        ip.udp(from.port(), SERVER.port()).write(&mut bytes, &payload)
+fn send_gso<F: TestFamily>(memory: &Memory, protocol: u8, options: usize, size: u32) -> Verdict {
+    let (from, to, payload) = (at(C1.ip::<F>(), 20_000), F::SERVER, [7; 9000]);
+    let link = link_on(egress(C1));
+    let bytes = if protocol == protocol::UDP {
+        link.datagram(from, to, TTL, &payload)
     } else {
-        let mut header = etherparse::TcpHeader::new(from.port(), SERVER.port(), 1, 64_240);
-        header.syn = true;
-        header.set_options_raw(&vec![1; options]).expect("at most 40 bytes");
-        ip.tcp_header(header).write(&mut bytes, &payload)
+        link.syn_with_options(from, to, TTL, &vec![1; options], &payload)
     };
-    built.expect("a Vec takes all");
     let mut frame = frame_on(egress(C1), bytes);
     frame.gso_size = size;
     travel(memory, egress(C1), &mut frame)
 }
 
-#[test]
-fn the_size_of_a_segment_counts_against_the_mtu_and_not_the_size_of_all() {
+fn the_size_of_a_segment_counts_against_the_mtu_and_not_the_size_of_all<F: TestFamily>() {
+    let room = MTU - F::HEADER_LEN as u16;
     for (says, protocol, options, largest) in [
-        ("UDP", protocol::UDP, 0, MTU - 28),
-        ("TCP", protocol::TCP, 0, MTU - 40),
-        ("TCP with timestamps", protocol::TCP, 12, MTU - 52),
-        ("TCP with all the options there are", protocol::TCP, 40, MTU - 80),
+        ("UDP", protocol::UDP, 0, room - 8),
+        ("TCP", protocol::TCP, 0, room - 20),
+        ("TCP with timestamps", protocol::TCP, 12, room - 32),
+        ("TCP with all the options there are", protocol::TCP, 40, room - 60),
     ] {
         let memory = Memory::new(16);
-        let fits = send_gso(&memory, protocol, options, u32::from(largest));
+        let fits = send_gso::<F>(&memory, protocol, options, u32::from(largest));
         assert!(matches!(fits, Verdict::Neighbour { .. }), "{says}: {fits:?}");
-        let beyond = send_gso(&memory, protocol, options, u32::from(largest) + 1);
+        let beyond = send_gso::<F>(&memory, protocol, options, u32::from(largest) + 1);
         assert_eq!(beyond, peer(C1), "{says}: the container is told");
         assert_eq!(memory.drops(DropReason::TooBig), 1, "{says}");
     }

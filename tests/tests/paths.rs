@@ -1,9 +1,11 @@
 //! Tier 0: the paths over tables in memory.
 
 use netbpf_common::path::{self, Verdict};
+use netbpf_tests::family::TestFamily;
 use netbpf_tests::fixture::{self, Step};
+use netbpf_tests::for_both;
 use netbpf_tests::frame::Frame;
-use netbpf_tests::journey::{frame_on, travel};
+use netbpf_tests::journey::{flows, frame_on, travel};
 use netbpf_tests::memory::Memory;
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::world;
@@ -31,9 +33,10 @@ fn every_fixture_comes_out_as_it_says() {
     assert!(steps > 50, "only {steps} packets were tried");
 }
 
-#[test]
-fn an_echo_reply_reaches_the_container_and_the_host() {
-    let fixtures = fixture::all();
+for_both!(an_echo_reply_reaches_the_container_and_the_host);
+
+fn an_echo_reply_reaches_the_container_and_the_host<F: TestFamily>() {
+    let fixtures = fixture::common::<F>();
     let fixture = fixtures.iter().find(|f| f.name.starts_with("an echo keeps its identifier")).expect("is there");
     let memory = Memory::new(16);
     for step in &fixture.steps {
@@ -42,7 +45,7 @@ fn an_echo_reply_reaches_the_container_and_the_host() {
     let mut reply = Frame::new(world::UPLINK, fixture.steps[1].input.clone());
     assert_eq!(path::uplink(&mut reply, &&memory), Verdict::Pass);
     let into = Ethernet { from: world::GATEWAY_MAC, to: world::C1.mac };
-    let copy = into.echo(world::FAR, world::C1.ip, false, 7, 64);
+    let copy = into.echo(F::FAR, world::C1.ip::<F>(), false, 7, 64);
     assert_eq!(reply.copies, [(world::C1.device(), copy)]);
     assert_eq!(reply.bytes, fixture.steps[1].input, "the host gets it whole");
 }
@@ -54,6 +57,6 @@ fn what_is_refused_leaves_no_flow() {
     for step in refused {
         let memory = Memory::new(16);
         run(&memory, step);
-        assert!(memory.flows.borrow().is_empty(), "{}", step.says);
+        assert!(flows(&memory).is_empty(), "{}", step.says);
     }
 }

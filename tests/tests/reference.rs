@@ -1,25 +1,30 @@
 //! Tier 0: the flow engine against a NAT that is naive: a list of who speaks with whom under which port. Whatever is said in whatever
 //! order, both deliver the same to the same, and what is delivered is what was said.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use netbpf_common::path::Verdict;
+use netbpf_tests::family::TestFamily;
 use netbpf_tests::fixture::Hook;
-use netbpf_tests::journey::{Arrival, Speech, TTL, collect, flows, frame_on, is_transport_sound, link_on, travel};
+use netbpf_tests::for_both;
+use netbpf_tests::headers::is_transport_sound;
+use netbpf_tests::journey::{Arrival, Speech, TTL, collect, flows, frame_on, link_on, travel};
 use netbpf_tests::memory::Memory;
 use netbpf_tests::talk::{at, egress};
-use netbpf_tests::world::{CONTAINERS, Container, FAR, HOST, NAT_FIRST, NAT_LAST, OUTSIDE};
+use netbpf_tests::world::{CONTAINERS, Container, NAT_FIRST, NAT_LAST};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+
+for_both!(what_a_naive_nat_would_deliver_is_delivered_and_nothing_else);
 
 /// A conversation as the naive NAT knows it.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     container: Container,
-    inner: SocketAddrV4,
-    outer: SocketAddrV4,
-    remote: SocketAddrV4,
+    inner: SocketAddr,
+    outer: SocketAddr,
+    remote: SocketAddr,
     is_replied: bool,
     is_confirmed: bool,
     seen: u64,
@@ -45,11 +50,11 @@ impl Reference {
         self.entries.retain(|entry| clock - entry.seen <= entry.patience());
     }
 
-    fn outbound(&mut self, inner: SocketAddrV4, remote: SocketAddrV4) -> Option<&mut Entry> {
+    fn outbound(&mut self, inner: SocketAddr, remote: SocketAddr) -> Option<&mut Entry> {
         self.entries.iter_mut().find(|entry| entry.inner == inner && entry.remote == remote)
     }
 
-    fn inbound(&mut self, remote: SocketAddrV4, outer: SocketAddrV4) -> Option<&mut Entry> {
+    fn inbound(&mut self, remote: SocketAddr, outer: SocketAddr) -> Option<&mut Entry> {
         self.entries.iter_mut().find(|entry| entry.outer == outer && entry.remote == remote)
     }
 }
@@ -61,11 +66,11 @@ enum Happening {
     Out {
         container: Container,
         port: u16,
-        remote: SocketAddrV4,
+        remote: SocketAddr,
     },
     /// A machine outside sends to a port that somebody may have.
     In {
-        remote: SocketAddrV4,
+        remote: SocketAddr,
         of: Index,
         stray: Option<u16>,
     },
@@ -73,16 +78,16 @@ enum Happening {
     Collect,
 }
 
-fn remotes() -> impl Strategy<Value = SocketAddrV4> {
-    select(vec![at(FAR, 443), at(FAR, 53), at(OUTSIDE, 53)])
+fn remotes<F: TestFamily>() -> impl Strategy<Value = SocketAddr> {
+    select(vec![at(F::FAR, 443), at(F::FAR, 53), at(F::OUTSIDE, 53)])
 }
 
-fn happenings() -> impl Strategy<Value = Happening> {
+fn happenings<F: TestFamily>() -> impl Strategy<Value = Happening> {
     let ports = select(vec![20_000, 20_001, 5060, 40_000]);
     prop_oneof![
-        5 => (select(&CONTAINERS[..]), ports, remotes())
+        5 => (select(&CONTAINERS[..]), ports, remotes::<F>())
             .prop_map(|(container, port, remote)| Happening::Out { container, port, remote }),
-        4 => (remotes(), any::<Index>(), proptest::option::weighted(0.1, NAT_FIRST..=NAT_LAST))
+        4 => (remotes::<F>(), any::<Index>(), proptest::option::weighted(0.1, NAT_FIRST..=NAT_LAST))
             .prop_map(|(remote, of, stray)| Happening::In { remote, of, stray }),
         1 => select(vec![1_u64, 20, 31, 100, 121]).prop_map(Happening::Sleep),
         1 => Just(Happening::Collect),
@@ -90,7 +95,7 @@ fn happenings() -> impl Strategy<Value = Happening> {
 }
 
 /// Sends a datagram with a text of its own.
-fn say(memory: &Memory, hook: Hook, from: SocketAddrV4, to: SocketAddrV4, text: &str) -> Arrival {
+fn say(memory: &Memory, hook: Hook, from: SocketAddr, to: SocketAddr, text: &str) -> Arrival {
     let mut frame = frame_on(hook, Speech::Udp.frame(link_on(hook), from, to, TTL, text.as_bytes()));
     let verdict = travel(memory, hook, &mut frame);
     Arrival::new(verdict, frame)
@@ -102,15 +107,20 @@ fn check_text(arrival: &Arrival, text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn happens(memory: &Memory, nat: &mut Reference, number: usize, happening: &Happening) -> Result<(), TestCaseError> {
+fn happens<F: TestFamily>(
+    memory: &Memory,
+    nat: &mut Reference,
+    number: usize,
+    happening: &Happening,
+) -> Result<(), TestCaseError> {
     let text = format!("message {number}");
     match happening {
         Happening::Out { container, port, remote } => {
-            let inner = at(container.ip, *port);
+            let inner = at(container.ip::<F>(), *port);
             let arrival = say(memory, egress(*container), inner, *remote, &text);
             check_text(&arrival, &text)?;
             let seen = arrival.tuple();
-            prop_assert_eq!((*seen.from.ip(), seen.to), (HOST, *remote));
+            prop_assert_eq!((seen.from.ip(), seen.to), (F::HOST, *remote));
             let clock = nat.clock;
             if let Some(entry) = nat.outbound(inner, *remote) {
                 prop_assert_eq!(seen.from, entry.outer, "one port for one conversation");
@@ -118,7 +128,7 @@ fn happens(memory: &Memory, nat: &mut Reference, number: usize, happening: &Happ
                 entry.seen = clock;
                 return Ok(());
             }
-            let is_free = nat.inbound(*remote, at(HOST, *port)).is_none();
+            let is_free = nat.inbound(*remote, at(F::HOST, *port)).is_none();
             prop_assert_eq!(seen.from.port() == *port, is_free, "a port is kept when it is free");
             prop_assert!(nat.inbound(*remote, seen.from).is_none(), "a port that another has");
             nat.entries.push(Entry {
@@ -133,7 +143,7 @@ fn happens(memory: &Memory, nat: &mut Reference, number: usize, happening: &Happ
         }
         Happening::In { remote, of, stray } => {
             let known = (!nat.entries.is_empty()).then(|| of.get(&nat.entries).outer);
-            let Some(outer) = stray.map(|port| at(HOST, port)).or(known) else { return Ok(()) };
+            let Some(outer) = stray.map(|port| at(F::HOST, port)).or(known) else { return Ok(()) };
             let arrival = say(memory, Hook::Uplink, *remote, outer, &text);
             let clock = nat.clock;
             match nat.inbound(*remote, outer) {
@@ -163,15 +173,13 @@ fn happens(memory: &Memory, nat: &mut Reference, number: usize, happening: &Happ
     Ok(())
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn what_a_naive_nat_would_deliver_is_delivered_and_nothing_else(happenings in vec(happenings(), 1..200)) {
+fn what_a_naive_nat_would_deliver_is_delivered_and_nothing_else<F: TestFamily>() {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(happenings in vec(happenings::<F>(), 1..200))| {
         let memory = Memory::new(1024);
         let mut nat = Reference::default();
         for (number, happening) in happenings.iter().enumerate() {
-            happens(&memory, &mut nat, number, happening)?;
+            happens::<F>(&memory, &mut nat, number, happening)?;
         }
-    }
+    });
 }

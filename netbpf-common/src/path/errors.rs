@@ -38,8 +38,9 @@ impl<F: Family> Quote<F> {
         F::read(packet, at, &mut self.ip).ok()?;
         let ip = &self.ip;
         // What lies behind the error is padding. RFC 792 asks for eight bytes behind the header. Ports are in the first
-        // fragment alone.
+        // fragment alone. Who has sent the packet is told, and nobody else.
         if ip.part == Part::Later
+            || ip.src != parsed.ip.dst
             || F::has_options(ip)
             || ip.payload_at(at) + Icmp::LEN > Ethernet::LEN + parsed.ip.total_len
         {

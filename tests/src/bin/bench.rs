@@ -3,21 +3,24 @@
 //! A run of the kernel's repeats a program on one packet, which the program changes. So the hits
 //! that translate are measured on pairs of flows that turn each other's packets back.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use netbpf_common::abi::{Config, Flow, FlowKey, NextHop, Scope, Stamp, TargetKind, Word, generation, program};
+use netbpf_common::abi::{Config, Flow, FlowKey, Scope, Stamp, TargetKind, Word, generation, program};
+use netbpf_common::path::V4;
 use netbpf_common::wire::checksum::Sum;
-use netbpf_common::wire::{Address as _, Be16, V4Addr, tcp_flags};
+use netbpf_common::wire::{Be16, V4Addr, tcp_flags};
+use netbpf_tests::family::TestFamily;
 use netbpf_tests::fixture::Hook;
 use netbpf_tests::kernel::Kernel;
 use netbpf_tests::packet::Ethernet;
-use netbpf_tests::world::{
-    self, C1, C2, FAR, GATEWAY, GATEWAY_MAC, GENERATION, HOST, MTU, OUTSIDE, OUTSIDE_MAC, UPLINK, UPLINK_MAC,
-};
+use netbpf_tests::world::{self, C1, C2, GATEWAY_MAC, GENERATION, MTU, OUTSIDE_MAC, UPLINK, UPLINK_MAC};
+
+/// The family that is measured.
+type F = V4;
 
 /// Runs of one packet: fewer than the hops it has to live.
 const REPEAT: u32 = 200;
@@ -34,24 +37,30 @@ fn main() -> Result<()> {
     let kernel = Kernel::new(131_072, 16_384)?;
     println!("{:<44} {:>9} {:>9} {:>9}", "ns per packet (60 bytes, UDP)", "median", "min", "p90");
 
-    let at = |address, port| SocketAddrV4::new(address, port);
+    let at = |address, port| SocketAddr::new(address, port);
     let routed = Ethernet { from: C1.mac, to: GATEWAY_MAC };
     let arriving = Ethernet { from: OUTSIDE_MAC, to: UPLINK_MAC };
     let from_host = Ethernet { from: GATEWAY_MAC, to: GATEWAY_MAC };
     let egress = Hook::Egress(C1.device());
 
     // What running anything costs: a tagged frame is passed on at the first look.
-    let tagged = arriving.tagged_udp(7, at(OUTSIDE, 1), at(HOST, 2), PAYLOAD);
+    let tagged = arriving.tagged_udp(7, at(F::OUTSIDE, 1), at(F::HOST, 2), PAYLOAD);
     let nothing = repeated(&kernel, "uplink, tagged frame: the harness", Hook::Uplink, &tagged)?;
-    let foreign = arriving.segment(at(OUTSIDE, 40_000), at(HOST, 22), tcp_flags::ACK, TTL, b"");
+    let foreign = arriving.segment(at(F::OUTSIDE, 40_000), at(F::HOST, 22), tcp_flags::ACK, TTL, b"");
     repeated(&kernel, "uplink, traffic of the host: passed", Hook::Uplink, &foreign)?;
 
-    let neighbours = Ethernet { from: C1.mac, to: C2.mac }.datagram(at(C1.ip, 20_000), at(C2.ip, 7), TTL, PAYLOAD);
+    let neighbours =
+        Ethernet { from: C1.mac, to: C2.mac }.datagram(at(C1.ip::<F>(), 20_000), at(C2.ip::<F>(), 7), TTL, PAYLOAD);
     kernel.run(egress, &neighbours, 1)?;
     repeated(&kernel, "egress hit, container to container", egress, &neighbours)?;
 
-    let segment =
-        Ethernet { from: C1.mac, to: C2.mac }.segment(at(C1.ip, 20_000), at(C2.ip, 7), tcp_flags::ACK, TTL, PAYLOAD);
+    let segment = Ethernet { from: C1.mac, to: C2.mac }.segment(
+        at(C1.ip::<F>(), 20_000),
+        at(C2.ip::<F>(), 7),
+        tcp_flags::ACK,
+        TTL,
+        PAYLOAD,
+    );
     kernel.run(egress, &segment, 1)?;
     repeated(&kernel, "egress hit, container to container, TCP", egress, &segment)?;
 
@@ -61,16 +70,16 @@ fn main() -> Result<()> {
 
     let endpoint = Way { kind: TargetKind::Endpoint, target: C1.slot, source: 0 };
     let outside = Way { kind: TargetKind::World, target: UPLINK, source: GENERATION };
-    pair(&kernel, Scope::Container, at(C1.ip, 20_000), FAR, [53, 54], &outside)?;
-    let out = routed.datagram(at(C1.ip, 20_000), at(FAR, 53), TTL, PAYLOAD);
+    pair(&kernel, Scope::Container, at(C1.ip::<F>(), 20_000), F::FAR, [53, 54], &outside)?;
+    let out = routed.datagram(at(C1.ip::<F>(), 20_000), at(F::FAR, 53), TTL, PAYLOAD);
     repeated(&kernel, "egress hit, masquerade", egress, &out)?;
 
-    pair(&kernel, Scope::Uplink, at(OUTSIDE, 40_000), HOST, [20_000, 20_001], &endpoint)?;
-    let inwards = arriving.datagram(at(OUTSIDE, 40_000), at(HOST, 20_000), TTL, PAYLOAD);
+    pair(&kernel, Scope::Uplink, at(F::OUTSIDE, 40_000), F::HOST, [20_000, 20_001], &endpoint)?;
+    let inwards = arriving.datagram(at(F::OUTSIDE, 40_000), at(F::HOST, 20_000), TTL, PAYLOAD);
     repeated(&kernel, "uplink hit, published port", Hook::Uplink, &inwards)?;
 
-    pair(&kernel, Scope::Host, at(GATEWAY, 45_000), C1.ip, [80, 81], &endpoint)?;
-    let from = from_host.datagram(at(GATEWAY, 45_000), at(C1.ip, 80), TTL, PAYLOAD);
+    pair(&kernel, Scope::Host, at(F::GATEWAY, 45_000), C1.ip::<F>(), [80, 81], &endpoint)?;
+    let from = from_host.datagram(at(F::GATEWAY, 45_000), at(C1.ip::<F>(), 80), TTL, PAYLOAD);
     repeated(&kernel, "host hit, published port", Hook::Host, &from)?;
 
     println!();
@@ -78,16 +87,16 @@ fn main() -> Result<()> {
     kernel.datapath.maps.config.set(0, config)?;
     single(&kernel, "the harness", Hook::Uplink, |_| tagged.clone())?;
     single(&kernel, "egress miss, container to container", egress, |port| {
-        Ethernet { from: C1.mac, to: C2.mac }.datagram(at(C1.ip, port), at(C2.ip, 9), TTL, PAYLOAD)
+        Ethernet { from: C1.mac, to: C2.mac }.datagram(at(C1.ip::<F>(), port), at(C2.ip::<F>(), 9), TTL, PAYLOAD)
     })?;
     single(&kernel, "egress miss, masquerade", egress, |port| {
-        routed.datagram(at(C1.ip, port), at(FAR, 123), TTL, PAYLOAD)
+        routed.datagram(at(C1.ip::<F>(), port), at(F::FAR, 123), TTL, PAYLOAD)
     })?;
     single(&kernel, "uplink miss, published port", Hook::Uplink, |port| {
-        arriving.datagram(at(OUTSIDE, port), at(HOST, 5353), TTL, PAYLOAD)
+        arriving.datagram(at(F::OUTSIDE, port), at(F::HOST, 5353), TTL, PAYLOAD)
     })?;
     single(&kernel, "host miss, container's address", Hook::Host, |port| {
-        from_host.datagram(at(GATEWAY, port), at(C1.ip, 53), TTL, PAYLOAD)
+        from_host.datagram(at(F::GATEWAY, port), at(C1.ip::<F>(), 53), TTL, PAYLOAD)
     })?;
 
     collecting()?;
@@ -98,7 +107,7 @@ fn main() -> Result<()> {
         let info = info?;
         let name = info.name_as_str().unwrap_or_default().to_owned();
         if program::SOCKET.contains(&name.as_str())
-            || [program::EGRESS, program::UPLINK, program::HOST, program::COLLECT].contains(&name.as_str())
+            || [program::EGRESS, program::UPLINK, program::HOST, program::COLLECT_V4].contains(&name.as_str())
         {
             // Eight bytes per instruction (include/uapi/linux/bpf.h).
             let instructions = info.size_translated().unwrap_or(0) / 8;
@@ -124,8 +133,8 @@ fn collecting() -> Result<()> {
     let (mut keys, mut flows) = (Vec::new(), Vec::new());
     for number in 0..MILLION {
         let client = V4Addr::from(Ipv4Addr::from_bits(0x0a00_0000 + number));
-        let original = FlowKey::new(Scope::Uplink, UDP, client, Be16::new(4000), HOST.into(), Be16::new(5353));
-        let reply = FlowKey::new(Scope::Container, UDP, C2.ip.into(), Be16::new(53), client, Be16::new(4000));
+        let original = FlowKey::new(Scope::Uplink, UDP, client, Be16::new(4000), F::addr(F::HOST), Be16::new(5353));
+        let reply = FlowKey::new(Scope::Container, UDP, F::addr(C2.ip::<F>()), Be16::new(53), client, Be16::new(4000));
         let flow = Flow {
             word: Word::half(u64::from(number) + 1).with(Word::REPLIED).established(),
             key: original,
@@ -140,16 +149,16 @@ fn collecting() -> Result<()> {
         keys.extend([original, reply]);
         flows.extend([flow, back]);
         if keys.len() >= 8192 || number + 1 == MILLION {
-            maps.flows.set_all(&keys, &flows)?;
+            maps.v4.flows.set_all(&keys, &flows)?;
             keys.clear();
             flows.clear();
         }
     }
-    ensure!(maps.flows.count()? == 2 * MILLION as usize, "the table holds them all");
+    ensure!(maps.v4.flows.count()? == 2 * MILLION as usize, "the table holds them all");
 
     let neighbours = Ethernet { from: C1.mac, to: C2.mac }.datagram(
-        SocketAddrV4::new(C1.ip, 20_000),
-        SocketAddrV4::new(C2.ip, 7),
+        SocketAddr::new(C1.ip::<F>(), 20_000),
+        SocketAddr::new(C2.ip::<F>(), 7),
         TTL,
         PAYLOAD,
     );
@@ -173,7 +182,7 @@ fn collecting() -> Result<()> {
         let started = Instant::now();
         let collected = (|| {
             let mut collected = 0;
-            maps.flows.each(|keys, flows| {
+            maps.v4.flows.each(|keys, flows| {
                 let originals = keys.iter().zip(flows).filter(|(_, flow)| flow.is_reply == 0);
                 let originals: Vec<_> = originals.map(|(key, _)| *key).collect();
                 collected += kernel.datapath.collect(&originals)?;
@@ -204,9 +213,8 @@ struct Way {
 }
 
 /// Two flows that lead to each other's port and back.
-fn pair(kernel: &Kernel, scope: Scope, from: SocketAddrV4, to: Ipv4Addr, ports: [u16; 2], way: &Way) -> Result<()> {
-    const AF_INET: u32 = 2;
-    let (src, dst) = (V4Addr::from(*from.ip()), V4Addr::from(to));
+fn pair(kernel: &Kernel, scope: Scope, from: SocketAddr, to: IpAddr, ports: [u16; 2], way: &Way) -> Result<()> {
+    let (src, dst) = (F::addr(from.ip()), F::addr(to));
     let key = |port| FlowKey::new(scope, UDP, src, Be16::new(from.port()), dst, Be16::new(port));
     for (id, [port, other]) in [ports, [ports[1], ports[0]]].into_iter().enumerate() {
         let sum = |port| Sum::ZERO.add16(Be16::new(port));
@@ -215,7 +223,7 @@ fn pair(kernel: &Kernel, scope: Scope, from: SocketAddrV4, to: Ipv4Addr, ports: 
             other: key(other).reversed(scope),
             port_delta: sum(other).delta_from(sum(port)),
             owner: Stamp { slot: generation::ALWAYS, generation: 0 },
-            next_hop: NextHop { family: AF_INET, address: V4Addr::from(OUTSIDE).words() },
+            next_hop: world::neighbour(F::OUTSIDE),
             key: key(port),
             target: if way.kind == TargetKind::World { 0 } else { way.target },
             uplink: if way.kind == TargetKind::World { way.target } else { 0 },
@@ -225,7 +233,7 @@ fn pair(kernel: &Kernel, scope: Scope, from: SocketAddrV4, to: Ipv4Addr, ports: 
             target_kind: way.kind as u8,
             ..Flow::default()
         };
-        kernel.datapath.maps.flows.set(key(port), flow)?;
+        kernel.datapath.maps.v4.flows.set(key(port), flow)?;
     }
     Ok(())
 }

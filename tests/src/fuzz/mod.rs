@@ -7,13 +7,15 @@ pub mod paths;
 mod tape;
 
 use std::fmt::{Debug, Write as _};
+use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::thread;
 
 use netbpf_common::wire::protocol;
 
 use crate::fixture::{self, Step};
-use crate::instance::{ADDRESSES, SERVICES};
+use crate::in_each_family;
+use crate::instance::{SERVICES, addresses};
 use crate::packet::BROADCAST;
 use crate::world::{CONTAINERS, GATEWAY_MAC, OUTSIDE_MAC, UPLINK_MAC};
 
@@ -40,15 +42,23 @@ const RINGS: [u32; 3] = [2, 8, 128];
 /// Sizes of flow tables: the same.
 const CAPACITIES: [usize; 3] = [7, 16, usize::MAX];
 
+/// How a tape begins in the family of an address: its first two bytes choose the last ring and the last capacity.
+const fn begun(address: IpAddr) -> [u8; 2] {
+    match address {
+        IpAddr::V4(_) => [2, 2],
+        IpAddr::V6(_) => [tape::IPV6, 2],
+    }
+}
+
 /// What stands in packets of the world, one entry a line as libFuzzer reads it.
 pub fn dictionary() -> String {
     let macs = [BROADCAST, GATEWAY_MAC, OUTSIDE_MAC, UPLINK_MAC].into_iter().chain(CONTAINERS.map(|c| c.mac));
-    let addresses = ADDRESSES.map(|address| address.octets());
+    let addresses = in_each_family!(F => addresses::<F>()).into_iter().flatten().map(octets);
     let ports = SERVICES.map(u16::to_be_bytes);
     // EtherType and the first bytes of an IP header, or of an ARP packet.
     let beginnings: [&[u8]; 3] = [&[8, 0, 0x45, 0], &[8, 0, 0x46, 0], &[8, 6, 0, 1, 8, 0, 6, 4, 0]];
     let protocols = [protocol::ICMP, protocol::TCP, protocol::UDP, protocol::SCTP].map(|number| [64, number]);
-    let words = macs.map(Vec::from).chain(addresses.map(Vec::from)).chain(ports.map(Vec::from));
+    let words = macs.map(Vec::from).chain(addresses).chain(ports.map(Vec::from));
     let words = words.chain(beginnings.map(Vec::from)).chain(protocols.map(Vec::from));
     let mut text = String::new();
     for word in words {
@@ -59,6 +69,13 @@ pub fn dictionary() -> String {
         writeln!(text, "\"{escaped}\"").expect("a String takes all");
     }
     text
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 /// The packets of all fixtures.

@@ -1,12 +1,16 @@
 //! Any bytes as a frame: the parser takes what another library (etherparse) takes, reads the same there,
 //! and nothing beyond the packet's end.
 
-use etherparse::{EtherType, Ipv4HeaderSlice, NetSlice, SlicedPacket, TransportSlice};
-use netbpf_common::path::{self, Packet as _, Parsed, Part, V4};
-use netbpf_common::wire::{Ethernet, Ipv4, Kind, Ports, Tcp};
+use etherparse::{Ipv6ExtensionSlice, NetSlice, SlicedPacket, TransportSlice};
+use netbpf_common::abi::DropReason;
+use netbpf_common::path::{self, Packet as _, Parsed, Part};
+use netbpf_common::wire::{Ethernet, Kind, Ports, Tcp};
 
 use super::steps;
+use crate::family::TestFamily;
 use crate::frame::Frame;
+use crate::headers::Headers;
+use crate::in_each_family;
 use crate::world::UPLINK;
 
 /// The target.
@@ -14,12 +18,18 @@ use crate::world::UPLINK;
 /// # Panics
 /// When the parser is wrong about these bytes.
 pub fn run(bytes: &[u8]) {
-    let frame = Frame::new(UPLINK, bytes.to_vec());
+    in_each_family!(F => parse::<F>(bytes));
+}
+
+fn parse<F: TestFamily>(bytes: &[u8]) {
+    let mut frame = Frame::new(UPLINK, bytes.to_vec());
     let Some(ethernet) = frame.read::<Ethernet>(0) else { return };
     let mut parsed = Parsed::default();
-    match path::parse::<V4, _>(&frame, ethernet, &mut parsed) {
-        Ok(()) => is_as_it_says(&parsed, bytes),
-        Err(reason) => assert!(!is_ipv4(bytes), "{reason:?}, and yet it is a packet"),
+    match path::parse::<F, _>(&mut frame, ethernet, &mut parsed) {
+        Ok(()) => is_as_it_says::<F>(&parsed, bytes),
+        // Of extension headers there may be more than are looked through, or such as no container may send.
+        Err(DropReason::ExtensionHeaders | DropReason::IpOption) if has_extensions(bytes) => {}
+        Err(reason) => assert!(!is_ip::<F>(bytes), "{reason:?}, and yet it is a packet"),
     }
     assert_eq!(frame.bytes, bytes, "reading changes nothing");
 }
@@ -29,23 +39,23 @@ pub fn seeds() -> Vec<Vec<u8>> {
     steps().iter().map(|step| step.input.clone()).collect()
 }
 
-fn is_as_it_says(parsed: &Parsed<V4>, bytes: &[u8]) {
+fn is_as_it_says<F: TestFamily>(parsed: &Parsed<F>, bytes: &[u8]) {
     let (ip, l4) = (&parsed.ip, &parsed.l4);
-    assert!((Ipv4::LEN..=60).contains(&ip.header_len) && ip.header_len <= ip.total_len, "{ip:?}");
+    assert!(F::HEADER_LEN <= ip.header_len && ip.header_len <= ip.total_len, "{ip:?}");
     let end = Ethernet::LEN + ip.total_len;
     assert!(end as usize <= bytes.len(), "{ip:?} in {} bytes", bytes.len());
 
-    let other = Ipv4HeaderSlice::from_slice(&bytes[Ethernet::LEN as usize..]).expect("a header to both");
-    assert_eq!((ip.src, ip.dst), (other.source_addr().into(), other.destination_addr().into()));
-    assert_eq!((ip.proto, ip.ttl), (other.protocol().0, other.ttl()));
-    assert_eq!((ip.header_len, ip.total_len), (other.slice().len() as u32, u32::from(other.total_len())));
-    assert_eq!(ip.part != Part::Whole, other.is_fragmenting_payload());
-    assert_eq!(ip.part == Part::Later, other.fragments_offset().value() != 0);
+    let other = Headers::read(bytes).expect("a header to both");
+    assert_eq!((ip.src.into(), ip.dst.into()), (other.source, other.destination));
+    assert_eq!((ip.proto, ip.ttl), (other.protocol.0, other.ttl));
+    assert_eq!(parsed.l4_at()..end, other.transport.start as u32..other.transport.end as u32);
+    assert_eq!(ip.part != Part::Whole, other.is_fragment);
+    assert_eq!(ip.part == Part::Later, other.offset != 0);
 
     let shortest = match l4.kind {
         Kind::Tcp => Tcp::LEN,
         Kind::Sctp => 12,
-        Kind::Udp | Kind::EchoRequest | Kind::EchoReply | Kind::Error | Kind::Icmp => 8,
+        Kind::Udp | Kind::EchoRequest | Kind::EchoReply | Kind::Error | Kind::Icmp | Kind::Link => 8,
         Kind::Fragment | Kind::Other => 0,
     };
     assert!(parsed.l4_at() + shortest <= end, "{l4:?} ends behind {ip:?}");
@@ -57,7 +67,7 @@ fn is_as_it_says(parsed: &Parsed<V4>, bytes: &[u8]) {
         Kind::Tcp | Kind::Udp | Kind::Sctp => (word(0), word(2)),
         Kind::EchoRequest => (word(4), 0),
         Kind::EchoReply => (0, word(4)),
-        Kind::Error | Kind::Icmp | Kind::Fragment | Kind::Other => (0, 0),
+        Kind::Error | Kind::Icmp | Kind::Link | Kind::Fragment | Kind::Other => (0, 0),
     };
     let Ports { sport, dport } = l4.ports;
     assert_eq!((sport.get(), dport.get()), ports, "{l4:?}");
@@ -67,17 +77,30 @@ fn is_as_it_says(parsed: &Parsed<V4>, bytes: &[u8]) {
     assert!(parsed.segment_len(0) <= u32::from(u16::MAX) && parsed.segment_len(1) > ip.header_len);
 }
 
-/// Whether this is IPv4 to another library, with the whole header of its transport.
-fn is_ipv4(bytes: &[u8]) -> bool {
+/// Whether this is IP to another library, with the whole header of its transport.
+fn is_ip<F: TestFamily>(bytes: &[u8]) -> bool {
     let Ok(packet) = SlicedPacket::from_ethernet(bytes) else { return false };
-    let is_untagged = packet.link_exts.is_empty() && bytes[12..14] == EtherType::IPV4.0.to_be_bytes();
-    let Some(NetSlice::Ipv4(ip)) = &packet.net else { return false };
-    let payload = ip.payload().payload.len();
-    // The other library looks at the frame's end, not at what the headers say of each other.
-    let is_sound = match &packet.transport {
-        Some(TransportSlice::Udp(udp)) => ip.payload().fragmented || (8..=payload).contains(&usize::from(udp.length())),
-        Some(TransportSlice::Tcp(tcp)) => tcp.header_len() <= payload,
-        other => other.is_some(),
+    let is_family = match &packet.net {
+        Some(NetSlice::Ipv4(_)) => F::HOST.is_ipv4(),
+        // The other library looks for what a fragment header says at other places.
+        Some(NetSlice::Ipv6(ip)) => {
+            let mut extensions = ip.extensions().clone().into_iter();
+            F::HOST.is_ipv6() && !extensions.any(|extension| matches!(extension, Ipv6ExtensionSlice::Fragment(_)))
+        }
+        _ => false,
     };
-    is_untagged && is_sound
+    let Some(headers) = Headers::read(bytes).filter(|_| is_family && packet.link_exts.is_empty()) else { return false };
+    // The other library looks at the frame's end, not at what the headers say of each other.
+    let payload = headers.transport.len();
+    match &packet.transport {
+        Some(TransportSlice::Udp(udp)) => headers.is_fragment || (8..=payload).contains(&usize::from(udp.length())),
+        Some(TransportSlice::Tcp(tcp)) => tcp.header_len() <= payload,
+        Some(_) => payload >= 8,
+        None => false,
+    }
+}
+
+fn has_extensions(bytes: &[u8]) -> bool {
+    let packet = SlicedPacket::from_ethernet(bytes);
+    packet.is_ok_and(|packet| matches!(packet.net, Some(NetSlice::Ipv6(ip)) if !ip.extensions().is_empty()))
 }

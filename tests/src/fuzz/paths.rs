@@ -1,23 +1,26 @@
 //! A sequence of frames at any hooks of one world: any bytes, and frames that were right before they were
 //! damaged.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use netbpf_common::abi::{ConfigFlags, NetworkFlags, Scope, generation};
+use netbpf_common::abi::{ConfigFlags, NetworkFlags, generation};
 use netbpf_common::path::HostSocket;
 use netbpf_common::wire::protocol;
 
 use super::tape::{Tape, choice};
-use super::{CAPACITIES, RINGS, Story, steps};
+use super::{CAPACITIES, RINGS, Story, begun, steps};
 use crate::damage::Damage;
+use crate::family::TestFamily;
 use crate::fixture::{self, Hook};
 use crate::frame::Frame;
-use crate::instance::{ADDRESSES, PORTS, SECONDS, SENDERS, SERVICES, SPEECHES};
-use crate::journey::{Arrival, Speech, Tuple, collect, frame_on, leave_checksum_to_device, link_on};
+use crate::headers::{Headers, leave_checksum_to_device};
+use crate::in_family;
+use crate::instance::{PORTS, SECONDS, SERVICES, SPEECHES, addresses, senders};
+use crate::journey::{Arrival, Speech, Tuple, collect, frame_on, link_on};
 use crate::memory::Memory;
 use crate::survival::{forgets, survives};
 use crate::talk::{at, egress};
-use crate::world::{C1, C2, C3, HOST, OUTSIDE};
+use crate::world::{C1, C2, C3};
 
 /// More would be slow and show nothing new.
 const LONGEST: usize = 64;
@@ -65,7 +68,11 @@ enum Event {
 /// # Panics
 /// When a frame upsets a path.
 pub fn run(bytes: &[u8]) {
-    let mut tape = Tape::new(bytes);
+    let tape = Tape::new(bytes);
+    in_family!(tape.family(), F => play::<F>(tape));
+}
+
+fn play<F: TestFamily>(mut tape: Tape<'_>) {
     let mut memory = Memory::new(tape.choose(&RINGS));
     memory.capacity = tape.choose(&CAPACITIES);
     let wishes = tape.choose(&WISHES);
@@ -81,7 +88,7 @@ pub fn run(bytes: &[u8]) {
         if tape.is_over() {
             break;
         }
-        let event = event(&mut tape, &arrivals);
+        let event = event::<F>(&mut tape, &arrivals);
         story.0.push(event.clone());
         match event {
             Event::Frame(hook, frame) => {
@@ -92,9 +99,7 @@ pub fn run(bytes: &[u8]) {
             Event::Collect => {
                 collect(&memory);
             }
-            Event::Bind(tuple, socket) => {
-                memory.sockets.insert(tuple.key(Scope::Uplink), socket);
-            }
+            Event::Bind(tuple, socket) => memory.bind(&tuple, socket),
             Event::Change(generation) => memory.bump(generation),
         }
     }
@@ -103,7 +108,6 @@ pub fn run(bytes: &[u8]) {
 
 /// The packets of each fixture, one after the other.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let begun = || vec![2, 2, 0];
     let raw = |mut seed: Vec<u8>, step: &fixture::Step| {
         seed.extend([RAW, choice(&HOOKS, &step.hook).expect("one of the hooks"), ORDINARY]);
         seed.extend((step.input.len() as u16).to_be_bytes());
@@ -111,10 +115,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
         seed
     };
     // A long one is cut up: libFuzzer likes its inputs short.
-    fixture::all().iter().flat_map(|f| f.steps.chunks(8)).map(|steps| steps.iter().fold(begun(), raw)).collect()
+    let seed = |steps: &[fixture::Step]| {
+        let family = Headers::read(&steps[0].input).map_or(Ipv4Addr::UNSPECIFIED.into(), |headers| headers.source);
+        steps.iter().fold([&begun(family)[..], &[0]].concat(), raw)
+    };
+    fixture::all().iter().flat_map(|f| f.steps.chunks(8)).map(seed).collect()
 }
 
-fn event(tape: &mut Tape<'_>, arrivals: &[Arrival]) -> Event {
+fn event<F: TestFamily>(tape: &mut Tape<'_>, arrivals: &[Arrival]) -> Event {
     let (hook, frame) = match tape.byte() % 14 {
         RAW..4 => raw(tape),
         4 => {
@@ -122,8 +130,8 @@ fn event(tape: &mut Tape<'_>, arrivals: &[Arrival]) -> Event {
             (step.hook, damaged(tape, step.hook, step.input.clone(), false))
         }
         5 | 6 => {
-            let (hook, source) = tape.choose(&SENDERS);
-            let (from, to) = (at(source, tape.port(&PORTS)), at(tape.choose(&ADDRESSES), tape.port(&SERVICES)));
+            let (hook, source) = tape.choose(&senders::<F>());
+            let (from, to) = (at(source, tape.port(&PORTS)), at(tape.choose(&addresses::<F>()), tape.port(&SERVICES)));
             (hook, built(tape, hook, from, to))
         }
         7..10 => {
@@ -135,8 +143,8 @@ fn event(tape: &mut Tape<'_>, arrivals: &[Arrival]) -> Event {
         }
         10 => return Event::Sleep(tape.choose(&SECONDS)),
         11 => {
-            let (speech, from) = (tape.choose(&[Speech::ACK, Speech::Udp]), at(OUTSIDE, tape.port(&PORTS)));
-            let tuple = Tuple::new(speech, from, at(HOST, tape.port(&SERVICES)));
+            let (speech, from) = (tape.choose(&[Speech::ACK, Speech::Udp]), at(F::OUTSIDE, tape.port(&PORTS)));
+            let tuple = Tuple::new(speech, from, at(F::HOST, tape.port(&SERVICES)));
             return Event::Bind(tuple, tape.choose(&[HostSocket::Connected, HostSocket::Listening]));
         }
         12 => return Event::Change(tape.choose(&GENERATIONS)),
@@ -154,16 +162,19 @@ fn raw(tape: &mut Tape<'_>) -> (Hook, Frame) {
 }
 
 /// A frame that was right before it was damaged.
-fn built(tape: &mut Tape<'_>, hook: Hook, from: SocketAddrV4, to: SocketAddrV4) -> Frame {
+fn built(tape: &mut Tape<'_>, hook: Hook, from: SocketAddr, to: SocketAddr) -> Frame {
     let link = link_on(hook);
     let payload = vec![0x5a; usize::from(tape.byte()) * 6];
     let kind = usize::from(tape.byte()) % (SPEECHES.len() + 3);
     let speech = SPEECHES.get(kind);
     let bytes = match (speech, kind - kind.min(SPEECHES.len())) {
         (Some(speech), _) => speech.frame(link, from, to, tape.choose(&TTLS), &payload),
-        (None, 0) => link.fragment(*from.ip(), *to.ip(), &payload),
-        (None, 1) => link.protocol(tape.choose(&PROTOCOLS), *from.ip(), *to.ip(), &payload),
-        (None, _) => link.arp_request(*from.ip(), *to.ip()),
+        (None, 0) => link.fragment(from.ip(), to.ip(), &payload),
+        (None, 1) => link.protocol(tape.choose(&PROTOCOLS), from.ip(), to.ip(), &payload),
+        (None, _) => match (from.ip(), to.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => link.arp_request(from, to),
+            (from, to) => link.protocol(tape.choose(&PROTOCOLS), from, to, &payload),
+        },
     };
     damaged(tape, hook, bytes, matches!(speech, Some(Speech::Tcp(_) | Speech::Udp)))
 }

@@ -1,5 +1,11 @@
 //! Bytes as a list of choices.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The bit of a tape's first byte that says which family it is about. The byte chooses something else besides; alone, the
+/// last of three.
+pub(super) const IPV6: u8 = 0x80;
+
 /// What a target reads its choices from; zeros when it has ended. Plain on purpose: one byte that changes
 /// is one choice that changes.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +18,12 @@ impl<'a> Tape<'a> {
 
     pub(super) const fn is_over(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The unspecified address of the family that it is about.
+    pub(super) fn family(&self) -> IpAddr {
+        let is_v6 = self.0.first().is_some_and(|first| first & IPV6 != 0);
+        if is_v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
     }
 
     pub(super) fn byte(&mut self) -> u8 {

@@ -1,7 +1,7 @@
 //! A CPU: what it has for itself, and its way to what all share.
 
-use std::array;
 use std::cell::RefMut;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,13 +9,12 @@ use netbpf_common::abi::{
     Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, PublishKey,
     PublishedPort, RingSlot, Rule, Uplink,
 };
-use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, V4};
-use netbpf_common::wire::V4Addr;
+use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, World};
 use shuttle::rand::{Rng as _, thread_rng};
 use shuttle::thread::{JoinHandle, spawn};
 
-use super::pool::WORDS;
-use super::{Entry, Flaw, Grain, Shared, What, held};
+use super::pool::to_words;
+use super::{Entry, Flaw, Grain, Pooled, Shared, What, held};
 use crate::memory::Memory;
 
 /// A CPU of the instance.
@@ -69,12 +68,8 @@ impl Drop for Cpu {
     }
 }
 
-impl<'a> Env<V4> for &'a Cpu {
-    type Entry = Entry<'a>;
-    type Scratch = RefMut<'a, Scratch<V4>>;
-    type Parsed = RefMut<'a, Parsed<V4>>;
+impl<'a> World for &'a Cpu {
     type Room = RefMut<'a, HeldFrame>;
-    type Held = Box<HeldFrame>;
 
     fn now(&self) -> u64 {
         self.shared.now.load(Ordering::SeqCst)
@@ -89,7 +84,7 @@ impl<'a> Env<V4> for &'a Cpu {
     }
 
     fn count_drop(&self, reason: DropReason) {
-        (&self.own).count_drop(reason);
+        World::count_drop(&&self.own, reason);
     }
 
     fn count(&self, event: Event) {
@@ -103,30 +98,6 @@ impl<'a> Env<V4> for &'a Cpu {
 
     fn network(&self, number: u16) -> Option<&Network> {
         self.own.networks.get(&u32::from(number))
-    }
-
-    fn slot_of(&self, address: V4Addr) -> u32 {
-        (&self.own).slot_of(address)
-    }
-
-    fn is_local(&self, address: V4Addr) -> bool {
-        (&self.own).is_local(address)
-    }
-
-    fn virtual_index(&self, address: V4Addr) -> u32 {
-        (&self.own).virtual_index(address)
-    }
-
-    fn is_virtual(&self, address: V4Addr) -> bool {
-        (&self.own).is_virtual(address)
-    }
-
-    fn behind_virtual(&self, address: V4Addr) -> Option<V4Addr> {
-        (&self.own).behind_virtual(address)
-    }
-
-    fn virtual_address(&self, index: u32) -> V4Addr {
-        (&self.own).virtual_address(index)
     }
 
     fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
@@ -144,17 +115,6 @@ impl<'a> Env<V4> for &'a Cpu {
         self.look(number, |shared| shared.rules.get(&number).map(|rule| rule.get()))
     }
 
-    fn published(&self, port_index: u32) -> PublishedPort {
-        match self.shared.ports.get(&port_index) {
-            Some(port) => self.look(port_index, |_| *port.get()),
-            None => PublishedPort::default(),
-        }
-    }
-
-    fn published_on(&self, key: &PublishKey<V4Addr>) -> u32 {
-        (&self.own).published_on(key)
-    }
-
     fn is_kept(&self, port_index: u32) -> bool {
         self.look(port_index, |shared| held(&shared.kept).contains(&port_index))
     }
@@ -163,18 +123,89 @@ impl<'a> Env<V4> for &'a Cpu {
         self.look(port_index, |shared| held(&shared.kept).insert(port_index));
     }
 
-    fn flow(&self, key: &FlowKey<V4Addr>) -> Option<Entry<'a>> {
+    fn next_flow_id(&self) -> u64 {
+        const CPU_BITS: u32 = 12;
+        World::next_flow_id(&&self.own) << CPU_BITS | self.number
+    }
+
+    /// Changed at once, and looked at when all is over: only sums matter.
+    fn count_confirmed(&self, payer: u32, change: i64) {
+        *held(&self.shared.confirmed).entry(payer).or_default() += change;
+    }
+
+    fn confirmed(&self, payer: u32) -> u64 {
+        let count = held(&self.shared.confirmed).get(&payer).copied().unwrap_or(0);
+        // One CPU may have counted an end before another has counted the beginning.
+        u64::try_from(count).unwrap_or(0)
+    }
+
+    fn room(&self) -> Option<RefMut<'a, HeldFrame>> {
+        let cpu: &'a Cpu = self;
+        World::room(&&cpu.own)
+    }
+
+    fn next_member(&self, slot: u32) -> u32 {
+        World::next_member(&&self.own, slot)
+    }
+
+    fn may_multiply(&self, slot: u32) -> bool {
+        World::may_multiply(&&self.own, slot)
+    }
+}
+
+impl<'a, F: Pooled> Env<F> for &'a Cpu {
+    type Entry = Entry<'a, F>;
+    type Scratch = RefMut<'a, Scratch<F>>;
+    type Parsed = RefMut<'a, Parsed<F>>;
+    type Held = Box<HeldFrame>;
+
+    fn slot_of(&self, address: F::Addr) -> u32 {
+        Env::<F>::slot_of(&&self.own, address)
+    }
+
+    fn is_local(&self, address: F::Addr) -> bool {
+        Env::<F>::is_local(&&self.own, address)
+    }
+
+    fn virtual_index(&self, address: F::Addr) -> u32 {
+        Env::<F>::virtual_index(&&self.own, address)
+    }
+
+    fn is_virtual(&self, address: F::Addr) -> bool {
+        Env::<F>::is_virtual(&&self.own, address)
+    }
+
+    fn behind_virtual(&self, address: F::Addr) -> Option<F::Addr> {
+        Env::<F>::behind_virtual(&&self.own, address)
+    }
+
+    fn virtual_address(&self, index: u32) -> F::Addr {
+        Env::<F>::virtual_address(&&self.own, index)
+    }
+
+    fn published(&self, port_index: u32) -> PublishedPort {
+        match self.shared.ports.get(&port_index) {
+            Some(port) => self.look(port_index, |_| *port.get()),
+            None => PublishedPort::default(),
+        }
+    }
+
+    fn published_on(&self, key: &PublishKey<F::Addr>) -> u32 {
+        Env::<F>::published_on(&&self.own, key)
+    }
+
+    fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Entry<'a, F>> {
         let cpu: &'a Cpu = self;
         let slot = cpu.point(|| {
-            let slot = cpu.shared.pool.find(key);
+            let slot = F::pool(&cpu.shared).find(key);
             (What::Find { port: key.sport.get(), slot }, slot)
         });
-        Some(Entry { cpu, slot: slot? })
+        Some(Entry { cpu, slot: slot?, family: PhantomData })
     }
 
     /// As `htab_map_update_elem` does it: all of it in possession of the bucket, and visible at the end.
-    fn insert(&self, key: &FlowKey<V4Addr>, flow: &Flow<V4Addr>) -> Result<(), InsertError> {
-        let Shared { pool, conditions, .. } = &*self.shared;
+    fn insert(&self, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Result<(), InsertError> {
+        let (pool, conditions) = (F::pool(&self.shared), self.shared.conditions);
         let _bucket = self.shared.bucket(key);
         let slot = if pool.find(key).is_some() && conditions.flaw != Some(Flaw::InsertReplaces) {
             Err(InsertError::Exists)
@@ -183,11 +214,11 @@ impl<'a> Env<V4> for &'a Cpu {
         };
         self.shared.note(self.number, What::Insert { port: key.sport.get(), slot: slot.ok() });
         let slot = slot?;
-        let words: [u64; WORDS] = bytemuck::cast(*flow);
-        for word in in_some_order() {
+        let words = to_words::<F>(flow);
+        for word in in_some_order(words.len()) {
             let value = words[word];
             match conditions.grain {
-                Grain::Word => Entry { cpu: self, slot }.store(word, |_| value),
+                Grain::Word => Entry::<F> { cpu: self, slot, family: PhantomData }.store(word, |_| value),
                 Grain::Access => pool.word(slot, word).store(value, Ordering::SeqCst),
             }
         }
@@ -199,8 +230,8 @@ impl<'a> Env<V4> for &'a Cpu {
     }
 
     /// As `htab_map_delete_elem` does it: the place is free once the bucket is given back.
-    fn remove(&self, key: &FlowKey<V4Addr>) {
-        let pool = &self.shared.pool;
+    fn remove(&self, key: &FlowKey<F::Addr>) {
+        let pool = F::pool(&self.shared);
         if self.shared.conditions.grain == Grain::Access {
             return self.point(|| {
                 let slot = pool.unlink(key);
@@ -217,87 +248,58 @@ impl<'a> Env<V4> for &'a Cpu {
         }
     }
 
-    fn scratch(&self) -> Option<RefMut<'a, Scratch<V4>>> {
+    fn scratch(&self) -> Option<RefMut<'a, Scratch<F>>> {
         let cpu: &'a Cpu = self;
-        (&cpu.own).scratch()
+        Env::<F>::scratch(&&cpu.own)
     }
 
-    fn next_flow_id(&self) -> u64 {
-        const CPU_BITS: u32 = 12;
-        (&self.own).next_flow_id() << CPU_BITS | self.number
-    }
-
-    fn parsed(&self) -> Option<RefMut<'a, Parsed<V4>>> {
+    fn parsed(&self) -> Option<RefMut<'a, Parsed<F>>> {
         let cpu: &'a Cpu = self;
-        (&cpu.own).parsed()
+        Env::<F>::parsed(&&cpu.own)
     }
 
-    fn exchange_ring(&self, payer: u32, slot: &RingSlot<V4Addr>) -> RingSlot<V4Addr> {
-        (&self.own).exchange_ring(payer, slot)
+    fn exchange_ring(&self, payer: u32, slot: &mut RingSlot<F::Addr>) {
+        Env::<F>::exchange_ring(&&self.own, payer, slot);
     }
 
-    /// Changed at once, and looked at when all is over: only sums matter.
-    fn count_confirmed(&self, payer: u32, change: i64) {
-        *held(&self.shared.confirmed).entry(payer).or_default() += change;
+    fn remember(&self, key: &FragmentKey<F::Addr>, fragment: &Fragment) {
+        Env::<F>::remember(&&self.own, key, fragment);
     }
 
-    fn confirmed(&self, payer: u32) -> u64 {
-        let count = held(&self.shared.confirmed).get(&payer).copied().unwrap_or(0);
-        // One CPU may have counted an end before another has counted the beginning.
-        u64::try_from(count).unwrap_or(0)
+    fn recall(&self, key: &FragmentKey<F::Addr>) -> Option<Fragment> {
+        Env::<F>::recall(&&self.own, key)
     }
 
-    fn remember(&self, key: &FragmentKey<V4Addr>, fragment: &Fragment) {
-        (&self.own).remember(key, fragment);
+    fn take_place(&self, key: &FragmentKey<F::Addr>) -> Option<u64> {
+        Env::<F>::take_place(&&self.own, key)
     }
 
-    fn recall(&self, key: &FragmentKey<V4Addr>) -> Option<Fragment> {
-        (&self.own).recall(key)
+    fn hold(&self, key: &HeldKey<F::Addr>, frame: &HeldFrame) -> bool {
+        Env::<F>::hold(&&self.own, key, frame)
     }
 
-    fn take_place(&self, key: &FragmentKey<V4Addr>) -> Option<u64> {
-        (&self.own).take_place(key)
+    fn held(&self, key: &HeldKey<F::Addr>) -> Option<Box<HeldFrame>> {
+        Env::<F>::held(&&self.own, key)
     }
 
-    fn room(&self) -> Option<RefMut<'a, HeldFrame>> {
-        let cpu: &'a Cpu = self;
-        (&cpu.own).room()
+    fn let_go(&self, key: &HeldKey<F::Addr>) {
+        Env::<F>::let_go(&&self.own, key);
     }
 
-    fn hold(&self, key: &HeldKey<V4Addr>, frame: &HeldFrame) -> bool {
-        (&self.own).hold(key, frame)
+    fn host_socket(&self, key: &FlowKey<F::Addr>) -> HostSocket {
+        Env::<F>::host_socket(&&self.own, key)
     }
 
-    fn held(&self, key: &HeldKey<V4Addr>) -> Option<Box<HeldFrame>> {
-        (&self.own).held(key)
-    }
-
-    fn let_go(&self, key: &HeldKey<V4Addr>) {
-        (&self.own).let_go(key);
-    }
-
-    fn next_member(&self, slot: u32) -> u32 {
-        (&self.own).next_member(slot)
-    }
-
-    fn may_multiply(&self, slot: u32) -> bool {
-        (&self.own).may_multiply(slot)
-    }
-
-    fn host_socket(&self, key: &FlowKey<V4Addr>) -> HostSocket {
-        (&self.own).host_socket(key)
-    }
-
-    fn route(&self, query: &RouteQuery<V4Addr>) -> Result<Route, DropReason> {
-        (&self.own).route(query)
+    fn route(&self, query: &RouteQuery<F::Addr>, route: &mut Route) -> Result<(), DropReason> {
+        Env::<F>::route(&&self.own, query, route)
     }
 }
 
 /// The order in which `memcpy` writes an entry: it promises none, and where it is `rep movsb` it has none.
-fn in_some_order() -> [usize; WORDS] {
-    let mut order = array::from_fn(|word| word);
+fn in_some_order(words: usize) -> Vec<usize> {
+    let mut order: Vec<_> = (0..words).collect();
     if thread_rng().r#gen() {
-        for last in (1..WORDS).rev() {
+        for last in (1..words).rev() {
             order.swap(last, thread_rng().gen_range(0..=last));
         }
     }

@@ -23,11 +23,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use netbpf_common::abi::{
     Config, Endpoint, Event, Flow, FlowKey, Life, PublishedPort, Rule, Scope, TargetKind, Word, generation,
 };
-use netbpf_common::wire::V4Addr;
+use netbpf_common::path::{V4, V6};
 
 pub use self::cpu::Cpu;
 pub use self::entry::Entry;
-use self::pool::Pool;
+pub use self::pool::Pool;
+use crate::family::TestFamily;
 use crate::journey::originals;
 use crate::memory::Memory;
 
@@ -133,11 +134,12 @@ pub struct Shared {
     pub endpoints: HashMap<u32, Versions<Endpoint>>,
     /// Rules by number.
     pub rules: HashMap<u32, Versions<Rule>>,
-    /// Publishes by port index.
+    /// Publishes by port index, the same in both families.
     pub ports: HashMap<u32, Versions<PublishedPort>>,
     generations: HashMap<u32, AtomicU32>,
     kept: Mutex<HashSet<u32>>,
-    pool: Pool,
+    v4: Pool<V4>,
+    v6: Pool<V6>,
     buckets: Vec<shuttle::sync::Mutex<()>>,
     /// The clock, in jiffies.
     pub now: AtomicU64,
@@ -147,6 +149,24 @@ pub struct Shared {
     confirmed: Mutex<HashMap<u32, i64>>,
     deaths: Mutex<Vec<Word>>,
     deeds: Mutex<Vec<Deed>>,
+}
+
+/// A family, and where its flow table is.
+pub trait Pooled: TestFamily {
+    /// The places of its entries.
+    fn pool(shared: &Shared) -> &Pool<Self>;
+}
+
+impl Pooled for V4 {
+    fn pool(shared: &Shared) -> &Pool<Self> {
+        &shared.v4
+    }
+}
+
+impl Pooled for V6 {
+    fn pool(shared: &Shared) -> &Pool<Self> {
+        &shared.v6
+    }
 }
 
 impl Shared {
@@ -164,10 +184,11 @@ impl Shared {
             config: world.config,
             endpoints: versions(&world.endpoints),
             rules: versions(&world.rules),
-            ports: versions(&world.ports),
+            ports: versions(&world.v4.ports),
             generations,
             kept: Mutex::default(),
-            pool: Pool::new(entries, conditions.reuse),
+            v4: Pool::new(entries, conditions.reuse),
+            v6: Pool::new(entries, conditions.reuse),
             buckets: (0..BUCKETS).map(|_| shuttle::sync::Mutex::new(())).collect(),
             now: AtomicU64::new(world.now.get()),
             racing: AtomicBool::new(false),
@@ -210,9 +231,9 @@ impl Shared {
         held(&self.deaths).clone()
     }
 
-    /// All entries.
-    pub fn entries(&self) -> HashMap<FlowKey<V4Addr>, Flow<V4Addr>> {
-        self.pool.entries()
+    /// All entries of a family.
+    pub fn entries<F: Pooled>(&self) -> HashMap<FlowKey<F::Addr>, Flow<F::Addr>> {
+        F::pool(self).entries()
     }
 
     /// The original keys of all flows, after a look at all that must be true once every CPU has come to rest.
@@ -220,16 +241,17 @@ impl Shared {
     /// # Panics
     /// When it is not.
     #[track_caller]
-    pub fn rest(&self) -> Vec<FlowKey<V4Addr>> {
+    pub fn rest<F: Pooled>(&self) -> Vec<FlowKey<F::Addr>> {
         self.racing.store(false, Ordering::SeqCst);
-        let entries = self.entries();
-        let originals = originals(&entries);
+        let entries = self.entries::<F>();
+        let originals = originals::<F>(&entries);
         for key in &originals {
             let flow = &entries[key];
-            let owner = self.owner_of(key, &flow.other);
+            let owner = self.owner_of::<F>(key, &flow.other);
             for half in [flow, &entries[&flow.other]] {
                 assert_eq!(half.owner.slot, owner, "it rests on what another flow rests on: {half:?}");
-                let leads_there = self.endpoints.get(&half.target).is_some_and(|e| e.get().v4 == half.other.src);
+                let leads_there =
+                    self.endpoints.get(&half.target).is_some_and(|e| F::address_of(e.get()) == half.other.src);
                 let is_endpoint = half.target_kind == TargetKind::Endpoint as u8;
                 assert!(!is_endpoint || leads_there, "it leads where another flow leads: {half:?}");
             }
@@ -245,17 +267,17 @@ impl Shared {
             assert_eq!(confirmed.get(payer).copied().unwrap_or(0), *count, "confirmed flows of {payer}");
         }
         assert!(deaths >= self.events(Event::FlowEvicted) + self.events(Event::FlowCollected), "one end for each flow");
-        assert_eq!(self.pool.free(), self.pool.size() - entries.len(), "a place is free or taken");
+        assert_eq!(F::pool(self).free(), F::pool(self).size() - entries.len(), "a place is free or taken");
         originals
     }
 
     /// The place in `GENERATIONS` that a flow with these keys must rest on: a rule that led from the one to the
     /// other, or nothing that changes.
-    fn owner_of(&self, original: &FlowKey<V4Addr>, reply: &FlowKey<V4Addr>) -> u32 {
+    fn owner_of<F: Pooled>(&self, original: &FlowKey<F::Addr>, reply: &FlowKey<F::Addr>) -> u32 {
         let (from, to) = (original.dport.get(), reply.sport.get());
         let leads_there = |rule: &Rule| {
             let endpoint = self.endpoints.get(&rule.endpoint);
-            endpoint.is_some_and(|endpoint| endpoint.all.iter().any(|endpoint| endpoint.v4 == reply.src))
+            endpoint.is_some_and(|endpoint| endpoint.all.iter().any(|endpoint| F::address_of(endpoint) == reply.src))
                 && rule.container_port_for(from) == to
         };
         let rules = self.rules.iter().filter(|_| original.scope == Scope::Uplink as u16);
@@ -302,7 +324,7 @@ impl Shared {
         held(&self.deeds).push(Deed { cpu, what });
     }
 
-    fn bucket(&self, key: &FlowKey<V4Addr>) -> Option<shuttle::sync::MutexGuard<'_, ()>> {
+    fn bucket(&self, key: &impl Hash) -> Option<shuttle::sync::MutexGuard<'_, ()>> {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let bucket = &self.buckets[(hasher.finish() % BUCKETS) as usize];

@@ -1,35 +1,48 @@
 //! The places of flow entries, and which key leads to which.
 
-use std::array;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use netbpf_common::abi::{Flow, FlowKey, Life};
-use netbpf_common::wire::V4Addr;
+use netbpf_common::path::Family;
 
 use super::{Reuse, held};
 
 /// Words of an entry.
-pub(super) const WORDS: usize = size_of::<Flow<V4Addr>>() / size_of::<u64>();
+pub(super) const fn words<F: Family>() -> usize {
+    size_of::<Flow<F::Addr>>() / size_of::<u64>()
+}
+
+/// An entry of its words, read in their order.
+pub(super) fn from_words<F: Family>(word: impl FnMut(usize) -> u64) -> Flow<F::Addr> {
+    let words: Vec<u64> = (0..words::<F>()).map(word).collect();
+    bytemuck::pod_read_unaligned(bytemuck::cast_slice(&words))
+}
+
+/// The words of an entry.
+pub(super) fn to_words<F: Family>(flow: &Flow<F::Addr>) -> Vec<u64> {
+    let words = bytemuck::bytes_of(flow).chunks_exact(size_of::<u64>());
+    words.map(bytemuck::pod_read_unaligned).collect()
+}
 
 /// A pool of entries. None of its methods is a point at which another CPU may go on.
 #[derive(Debug)]
-pub(super) struct Pool {
-    slots: Vec<[AtomicU64; WORDS]>,
-    table: Mutex<Table>,
+pub struct Pool<F: Family> {
+    slots: Vec<Vec<AtomicU64>>,
+    table: Mutex<Table<F>>,
     reuse: Reuse,
 }
 
 #[derive(Debug)]
-struct Table {
-    linked: HashMap<FlowKey<V4Addr>, usize>,
+struct Table<F: Family> {
+    linked: HashMap<FlowKey<F::Addr>, usize>,
     free: VecDeque<usize>,
 }
 
-impl Pool {
+impl<F: Family> Pool<F> {
     pub(super) fn new(size: usize, reuse: Reuse) -> Self {
-        let slots = (0..size).map(|_| array::from_fn(|_| AtomicU64::new(0))).collect();
+        let slots = (0..size).map(|_| (0..words::<F>()).map(|_| AtomicU64::new(0)).collect()).collect();
         let table = Table { linked: HashMap::new(), free: (0..size).collect() };
         Self { slots, table: Mutex::new(table), reuse }
     }
@@ -47,11 +60,11 @@ impl Pool {
     }
 
     /// An entry as it is at this instant.
-    pub(super) fn peek(&self, slot: usize) -> Flow<V4Addr> {
-        bytemuck::cast(array::from_fn::<u64, WORDS, _>(|word| self.word(slot, word).load(Ordering::SeqCst)))
+    pub(super) fn peek(&self, slot: usize) -> Flow<F::Addr> {
+        from_words::<F>(|word| self.word(slot, word).load(Ordering::SeqCst))
     }
 
-    pub(super) fn find(&self, key: &FlowKey<V4Addr>) -> Option<usize> {
+    pub(super) fn find(&self, key: &FlowKey<F::Addr>) -> Option<usize> {
         held(&self.table).linked.get(key).copied()
     }
 
@@ -60,7 +73,7 @@ impl Pool {
     }
 
     /// From here on the key leads to this place; the one it led to before.
-    pub(super) fn link(&self, key: &FlowKey<V4Addr>, slot: usize) -> Option<usize> {
+    pub(super) fn link(&self, key: &FlowKey<F::Addr>, slot: usize) -> Option<usize> {
         held(&self.table).linked.insert(*key, slot)
     }
 
@@ -68,7 +81,7 @@ impl Pool {
     ///
     /// # Panics
     /// When this is half of a flow that lives.
-    pub(super) fn unlink(&self, key: &FlowKey<V4Addr>) -> Option<usize> {
+    pub(super) fn unlink(&self, key: &FlowKey<F::Addr>) -> Option<usize> {
         let slot = self.find(key)?;
         let flow = self.peek(slot);
         let word = if flow.is_reply == 0 {
@@ -89,7 +102,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn entries(&self) -> HashMap<FlowKey<V4Addr>, Flow<V4Addr>> {
+    pub(super) fn entries(&self) -> HashMap<FlowKey<F::Addr>, Flow<F::Addr>> {
         let linked = held(&self.table).linked.clone();
         linked.into_iter().map(|(key, slot)| (key, self.peek(slot))).collect()
     }
