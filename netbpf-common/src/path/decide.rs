@@ -255,7 +255,8 @@ fn into_host<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Decision<F> {
 pub(super) fn check_destination<A: Address>(dst: A) -> Result<(), DropReason> {
     if dst.is_unicast() {
         Ok(())
-    } else if dst.is_loopback() || dst == A::default() {
+    } else if dst.words()[0].get() >> 31 == 0 {
+        // Unspecified, loopback and the like stand before all addresses of machines, groups behind them.
         Err(DropReason::Martian)
     } else {
         Err(DropReason::Multicast)
