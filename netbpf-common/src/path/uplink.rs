@@ -127,7 +127,7 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
     fragments::follow_first(env, packet, parsed, Scope::Uplink, held)?;
     let carried = carry(env, packet, parsed, key)?;
     match split(carried) {
-        (code::PEER, ifindex) if P::HAS_ETHERNET && is_for_host_too(parsed) => {
+        (code::PEER, ifindex) if P::HAS_ETHERNET && is_for_host_too(env, parsed) => {
             if share(env, packet, parsed, key, ifindex) { Ok(code::PASS) } else { Err(DropReason::Internal.into()) }
         }
         _ => Ok(carried),
@@ -189,7 +189,7 @@ pub(super) fn is_nat_port<F: Family, E: Env<F>>(env: &E, index: u32, port: u16) 
 
 /// Whether an address is one by which a container is reached from outside, other than the host's.
 #[inline(always)]
-fn is_reachable<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
+pub(super) fn is_reachable<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
     env.config().flags & ConfigFlags::REACHABLE != 0 && env.slot_of(address) != 0
 }
 
