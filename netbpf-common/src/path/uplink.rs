@@ -246,6 +246,10 @@ fn plan_direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<
     let slot = env.slot_of(key.dst);
     let Some(endpoint) = env.endpoint(slot) else { return false };
     let Some(subnet) = env.network(endpoint.network).map(F::subnet_of) else { return false };
+    // Whoever has such an address sends by another way.
+    if subnet.contains(key.src) || key.src.stays_on_link() {
+        return false;
+    }
     let own = F::address_of(endpoint);
     let outside = match GatewayMode::from_u32(subnet.mode) {
         GatewayMode::Routed => own,
