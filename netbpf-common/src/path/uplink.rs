@@ -84,6 +84,10 @@ fn answer<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &Par
     let Err(refusal) = Refusal::or(code) else { return code };
     let ethernet = &parsed.ethernet;
     let gateway = asked(env, packet.ifindex(), parsed.ip.dst);
+    if gateway == F::Addr::default() {
+        // Nobody would be believed who says it.
+        return Refusal::Drop(refusal.reason()).code();
+    }
     let teller = Teller { gateway, to: ethernet.src, from: ethernet.dst };
     let back = code::DEVICE | u64::from(packet.ifindex());
     refuse(env, packet, parsed, refusal, &teller, back)
