@@ -29,6 +29,7 @@ for_both!(
     a_network_without_a_way_out_has_none_and_is_a_network_all_the_same,
     neighbours_who_meet_by_their_addresses_outside_see_those,
     a_container_reaches_itself_by_its_address_outside,
+    the_host_reaches_a_container_by_either_address,
     networks_stay_apart_by_whichever_address,
     ports_are_published_as_ever,
     a_network_whose_containers_share_no_address_has_no_mappings,
@@ -270,6 +271,18 @@ fn a_container_reaches_itself_by_its_address_outside<F: TestFamily>() {
     let back = answer(&memory, &seen, Speech::Udp);
     assert_eq!(back.verdict, peer(C1));
     assert_eq!(back.tuple(), Tuple::new(Speech::Udp, at(known, 53), at(C1.ip::<F>(), 20_000)));
+}
+
+fn the_host_reaches_a_container_by_either_address<F: TestFamily>() {
+    for to in [C1.ip::<F>(), outside::<F>(&C1, GatewayMode::Prefix)] {
+        let memory = world(GatewayMode::Prefix);
+        let (process, service) = (at(F::GATEWAY, 45_000), at(to, 22));
+        let seen = send(&memory, Hook::Host, Speech::SYN, process, service);
+        assert_eq!(seen.verdict, Verdict::Device { ifindex: C1.device() });
+        assert_eq!(seen.tuple(), Tuple::new(Speech::SYN, process, at(C1.ip::<F>(), 22)));
+        let back = answer(&memory, &seen, Speech::SYN_ACK);
+        assert_eq!((back.way_back(), back.tuple().from), (Some(Hook::Host), service));
+    }
 }
 
 fn networks_stay_apart_by_whichever_address<F: TestFamily>() {
