@@ -51,7 +51,7 @@ pub fn outside<F: TestFamily>(container: &Container, mode: GatewayMode) -> IpAdd
         return container.ip::<F>();
     }
     let place = usize::from(container.network) - 1;
-    let length = F::NETWORKS[place].len();
+    let length = F::NETWORKS[place].length();
     match (container.ip::<F>(), F::EXTERNALS[place]) {
         (IpAddr::V4(own), IpAddr::V4(prefix)) => {
             let host = u32::MAX >> length;

@@ -215,7 +215,7 @@ pub struct Prefix {
 
 impl Prefix {
     /// How many those are.
-    pub const fn len(self) -> u32 {
+    pub const fn length(self) -> u32 {
         match self.mask {
             IpAddr::V4(mask) => mask.to_bits().leading_ones(),
             IpAddr::V6(mask) => mask.to_bits().leading_ones(),
