@@ -128,6 +128,7 @@ fn every_fixture_is_there_for_both_families_but_for_what_one_has_alone() {
         [
             "ARP is answered for the gateway and for neighbours, and for nobody else",
             "an address of the link leads nowhere else",
+            "an address that only says an IPv4 address, or that there is none, leads nowhere",
             "extension headers are looked through and left as they are",
             "extension headers from outside that are not looked through are the host's own affair",
             "extension headers that hide something, or lead elsewhere, are dropped by name and leave no flow",
