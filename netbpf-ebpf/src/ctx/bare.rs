@@ -114,6 +114,27 @@ impl Packet for Bare {
     }
 
     #[inline(always)]
+    fn update_sum(&mut self, change: Delta) {
+        self.skb.update_sum(change);
+    }
+
+    #[inline(always)]
+    fn is_summed_in(&mut self, l4: u32, checksum: Option<Checksum>) -> bool {
+        let l4 = self.place(l4);
+        self.skb.is_summed_in(l4, checksum)
+    }
+
+    #[inline(always)]
+    fn mark_crossed(&mut self, has_crossed: bool) {
+        self.skb.mark_crossed(has_crossed);
+    }
+
+    #[inline(always)]
+    fn has_crossed(&self) -> bool {
+        self.skb.has_crossed()
+    }
+
+    #[inline(always)]
     fn send_copy(&mut self, ifindex: u32) -> Option<()> {
         self.skb.send_copy(ifindex)
     }

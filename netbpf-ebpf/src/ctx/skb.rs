@@ -13,7 +13,7 @@ use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
 use netbpf_common::abi::{HELD_LEN, HeldFrame};
 use netbpf_common::path::{Family, Packet};
-use netbpf_common::wire::{Checksum, Ethernet, checksum::Delta};
+use netbpf_common::wire::{Be16, Checksum, Ethernet, checksum::Delta};
 
 /// Addressed to the device it came in by (include/uapi/linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
@@ -179,6 +179,29 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn update_sum(&mut self, change: Delta) {
+        // SAFETY: the skb is valid. It fails where there is no such sum.
+        unsafe { bpf_csum_update(self.skb, change.raw()) };
+    }
+
+    #[inline(always)]
+    fn is_summed_in(&mut self, l4: u32, checksum: Option<Checksum>) -> bool {
+        is_summed_in(self, l4, checksum.map_or(0, |checksum| checksum.at))
+    }
+
+    #[inline(always)]
+    fn mark_crossed(&mut self, has_crossed: bool) {
+        // SAFETY: the skb is valid, and its control block is the programs' own.
+        unsafe { (*self.skb).cb[0] = has_crossed.into() };
+    }
+
+    #[inline(always)]
+    fn has_crossed(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.skb).cb[0] != 0 }
+    }
+
+    #[inline(always)]
     fn send_copy(&mut self, ifindex: u32) -> Option<()> {
         // SAFETY: the skb is valid.
         let result = unsafe { bpf_clone_redirect(self.skb, ifindex, 0) };
@@ -246,4 +269,21 @@ impl Packet for Skb {
         let result = unsafe { bpf_skb_adjust_room(self.skb, len as i32, BPF_ADJ_ROOM_MAC, 0) };
         if result < 0 { None } else { Some(()) }
     }
+}
+
+/// The body of [`Packet::is_summed_in`], with a stack frame of its own. Two helpers tell what the context does not. One
+/// changes a sum, and leaves it alone in a packet whose checksum is left to the device; then the other refuses to cut the
+/// place off where the device will write.
+#[inline(never)]
+fn is_summed_in(packet: &mut Skb, l4: u32, at: u32) -> bool {
+    let Some(before) = packet.read::<Be16>(l4) else { return false };
+    // SAFETY: the skb is valid; an offset outside makes the helper fail.
+    unsafe { bpf_l4_csum_replace(packet.skb, l4, 0, 1, 0) };
+    match packet.read::<Be16>(l4) {
+        Some(after) if after == before => {}
+        Some(_) => return packet.write(l4, before).is_some(),
+        None => return false,
+    }
+    // SAFETY: the skb is valid. It is refused if the checksum ends behind this; else the packet is spoilt, and dropped.
+    unsafe { bpf_skb_change_tail(packet.skb, l4 + at + 1, 0) < 0 }
 }

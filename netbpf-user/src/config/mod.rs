@@ -176,7 +176,8 @@ impl Settings {
 
     /// Confirmed flows that one container may have.
     pub fn flow_limit(&self) -> u32 {
-        self.flows_per_container.unwrap_or(self.flows / 4)
+        let smaller = if self.ipv6 { self.flows.min(self.flows_v6) } else { self.flows };
+        self.flows_per_container.unwrap_or(smaller / 4)
     }
 
     /// Lifetimes in seconds, in the order of [`Timeout`].
