@@ -1,6 +1,6 @@
 //! Tier 0: IPv6 clients of a container that has IPv4 alone (RFC 7915).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use netbpf_common::abi::{DropReason, Rule, generation};
 use netbpf_common::path::{Family as _, V4, V6, Verdict};
@@ -11,19 +11,15 @@ use netbpf_tests::journey::{Arrival, Speech, TTL, Tuple, answer, flows, frame_on
 use netbpf_tests::memory::Memory;
 use netbpf_tests::packet::{Ethernet, IcmpError};
 use netbpf_tests::talk::{Talk, assert_told, at, egress, peer};
-use netbpf_tests::world::{C1, C2, ETHERNET, GATEWAY_MAC, GENERATION, HOST_DEVICE, MTU, PUBLISHES};
+use netbpf_tests::world::{C1, C2, ETHERNET, GATEWAY_MAC, GENERATION, HOST_DEVICE, MTU, PUBLISHES, TRANSLATOR};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// Who asks, as the container sees it.
-const TRANSLATOR: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 30, 255));
-
 /// The world, in which C1 has no IPv6.
 fn world() -> Memory {
     let mut memory = Memory::new(64);
-    memory.endpoints.get_mut(&C1.slot).expect("is there").v6 = Ipv6Addr::UNSPECIFIED.into();
-    memory.of_mut::<V6>().addresses.remove(&V6::addr(C1.ip::<V6>()));
+    memory.take_ipv6(C1);
     memory
 }
 

@@ -15,7 +15,7 @@ pub use self::entry::Entry;
 pub use self::tables::{Flows, Tables};
 use crate::family::TestFamily;
 use crate::journey::Tuple;
-use crate::world::{self, CONTAINERS, PUBLISHES, Publish};
+use crate::world::{self, CONTAINERS, Container, PUBLISHES, Publish};
 use crate::{in_each_family, in_family};
 
 /// Hashes the same in every run, so that a failure comes back and a fuzzer sees nothing but what it changed.
@@ -106,6 +106,15 @@ impl Memory {
     /// A process of the host has a socket for such packets from outside.
     pub fn bind(&mut self, tuple: &Tuple, socket: HostSocket) {
         in_family!(tuple.from.ip(), F => self.of_mut::<F>().sockets.insert(tuple.key::<F>(Scope::Uplink), socket));
+    }
+
+    /// Leaves a container with IPv4 alone.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn take_ipv6(&mut self, container: Container) {
+        self.endpoints.get_mut(&container.slot).expect("a container").v6 = V6::addr(V6::UNSPECIFIED);
+        self.v6.addresses.remove(&V6::addr(container.ip::<V6>()));
     }
 
     /// Forgets all flows, as a table does that is lost.
