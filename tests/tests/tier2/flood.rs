@@ -1,11 +1,13 @@
 //! What many can do to a few: floods, limits, and as many connections as go through.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
@@ -14,27 +16,23 @@ use netbpf_tests::wait::{SOON, uninterrupted, until};
 
 use crate::lab::Lab;
 
-fn everywhere(port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)
-}
-
 /// Ten times as many SYNs as there can be half-open flows, at a published port, under a transfer by another.
-fn a_flood_at(port: u16) {
+fn a_flood_at<F: TestFamily>(port: u16) {
     const HALF_OPEN: u32 = 1024;
-    let lab = Lab::configured(&format!("flows = 8192\nhalf_open = {HALF_OPEN}\n"));
+    let lab = Lab::configured::<F>(&format!("flows = 8192\nhalf_open = {HALF_OPEN}\n"));
     let c1 = lab.container("c1", &["-p", "8080:80", "-p", "8081:81", "-p", "9090:90"]);
     let cpus = thread::available_parallelism().expect("countable").get() as u32;
     let _web = Server::tcp(&c1.place, "c1", 80);
-    let listener = c1.place.listen(everywhere(90)).expect("listening");
+    let listener = c1.place.listen(lab.everywhere(90)).expect("listening");
     let client = lab.ext.connect(lab.at_host(9090)).expect("connected");
     let (server, _) = listener.accept().expect("a connection waits");
     server.set_read_timeout(Some(SOON)).expect("a timeout");
 
     let wire = lab.ext_link();
     let ethernet = Ethernet { from: wire.mac, to: lab.host_mac() };
-    let flood = |to: SocketAddrV4| {
+    let flood = |to: SocketAddr| {
         for n in 0..10 * HALF_OPEN * cpus {
-            let source = SocketAddrV4::new(Ipv4Addr::from(0x0a63_0000 + n / 50_000), (n % 50_000) as u16 + 1024);
+            let source = SocketAddr::new(Ipv4Addr::from(0x0a63_0000 + n / 50_000), (n % 50_000) as u16 + 1024);
             wire.send(&ethernet.syn(source, to, n));
         }
     };
@@ -59,19 +57,16 @@ fn a_flood_at(port: u16) {
     until("new clients are served afterwards", || ask_tcp(&lab.ext, lab.at_host(8080)).is_ok());
 }
 
-#[test]
-fn a_syn_flood_at_a_port_with_a_listener_disturbs_no_transfer() {
+fn a_syn_flood_at_a_port_with_a_listener_disturbs_no_transfer<F: TestFamily>() {
     a_flood_at(8080);
 }
 
-#[test]
-fn a_syn_flood_at_a_port_without_a_listener_disturbs_no_transfer() {
+fn a_syn_flood_at_a_port_without_a_listener_disturbs_no_transfer<F: TestFamily>() {
     a_flood_at(8081);
 }
 
-#[test]
-fn a_container_that_opens_too_many_flows_is_held_down_by_name_and_the_others_are_not() {
-    let lab = Lab::configured("flows_per_container = 50\n");
+fn a_container_that_opens_too_many_flows_is_held_down_by_name_and_the_others_are_not<F: TestFamily>() {
+    let lab = Lab::configured::<F>("flows_per_container = 50\n");
     let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
     let _dns = Server::udp(&lab.ext, "ext", 53);
     let converse = |socket: &UdpSocket| -> io::Result<()> {
@@ -103,10 +98,9 @@ fn a_container_that_opens_too_many_flows_is_held_down_by_name_and_the_others_are
     }
 }
 
-#[test]
-fn when_all_ports_towards_a_machine_are_used_up_the_sender_is_told_at_once_and_the_rest_goes_on() {
+fn when_all_ports_towards_a_machine_are_used_up_the_sender_is_told_at_once_and_the_rest_goes_on<F: TestFamily>() {
     const PORTS: std::ops::RangeInclusive<u16> = 20_000..=20_255;
-    let lab = Lab::configured("nat_ports = \"20000-20255\"\n[timeouts]\nudp_unreplied = 1\n");
+    let lab = Lab::configured::<F>("nat_ports = \"20000-20255\"\n[timeouts]\nudp_unreplied = 1\n");
     let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
     let _servers = [Server::tcp(&lab.ext, "ext", 90), Server::tcp(&lab.ext, "ext", 91)];
     // Another container has them all towards one port of a machine, by TCP and by UDP.
@@ -142,11 +136,10 @@ fn when_all_ports_towards_a_machine_are_used_up_the_sender_is_told_at_once_and_t
 const CONNECTIONS: u32 = 600_000;
 const CLIENTS: u32 = 4;
 
-#[test]
-fn as_many_connections_as_ten_thousand_a_second_are_in_a_minute_go_through_one_published_port() {
-    let lab = Lab::configured("flows = 1048576\nhalf_open = 65536\n");
+fn as_many_connections_as_ten_thousand_a_second_are_in_a_minute_go_through_one_published_port<F: TestFamily>() {
+    let lab = Lab::configured::<F>("flows = 1048576\nhalf_open = 65536\n");
     let c1 = lab.container("c1", &["-p", "8080:80"]);
-    let listener = c1.place.listen(everywhere(80)).expect("listening");
+    let listener = c1.place.listen(lab.everywhere(80)).expect("listening");
     // Ports of its own for each client, so that each uses its own again and again: in time-wait, too.
     let server = netbpf_tests::server::Counter::serve(listener);
     let started = Instant::now();
@@ -167,3 +160,11 @@ fn as_many_connections_as_ten_thousand_a_second_are_in_a_minute_go_through_one_p
     assert_eq!(server.answered(), u64::from(CONNECTIONS));
     assert_eq!((lab.drops("table-full"), lab.drops("no-port"), lab.drops("flow-limit")), (0, 0, 0));
 }
+
+for_both!(
+    a_syn_flood_at_a_port_with_a_listener_disturbs_no_transfer,
+    a_syn_flood_at_a_port_without_a_listener_disturbs_no_transfer,
+    a_container_that_opens_too_many_flows_is_held_down_by_name_and_the_others_are_not,
+    when_all_ports_towards_a_machine_are_used_up_the_sender_is_told_at_once_and_the_rest_goes_on,
+    as_many_connections_as_ten_thousand_a_second_are_in_a_minute_go_through_one_published_port,
+);

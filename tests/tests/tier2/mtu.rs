@@ -1,8 +1,10 @@
 //! Ways out that take smaller packets than containers send, and packets that live too short.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use etherparse::Icmpv4Type;
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::tcp_flags;
 use netbpf_tests::ping::Pinger;
@@ -17,14 +19,13 @@ fn narrow(lab: &Lab) {
     lab.host.command("ip", &["link", "set", "dev", &lab.uplink(), "mtu", "1400"]);
 }
 
-#[test]
-fn a_container_learns_that_the_wire_became_narrower_and_its_data_arrives() {
-    let lab = Lab::new();
+fn a_container_learns_that_the_wire_became_narrower_and_its_data_arrives<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     narrow(&lab);
-    let everywhere = |port| SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
-    let inside = c1.place.listen(everywhere(80)).expect("listening");
-    let outside = lab.ext.listen(everywhere(90)).expect("listening");
+    let everywhere = |port| lab.everywhere(port);
+    let inside = c1.place.listen(lab.everywhere(80)).expect("listening");
+    let outside = lab.ext.listen(lab.everywhere(90)).expect("listening");
     let timeouts = |stream: &std::net::TcpStream| {
         stream.set_read_timeout(Some(SOON)).expect("a timeout");
         stream.set_write_timeout(Some(SOON)).expect("a timeout");
@@ -41,9 +42,8 @@ fn a_container_learns_that_the_wire_became_narrower_and_its_data_arrives() {
     assert!(lab.drops("too-big") > 0, "both ends began with larger segments");
 }
 
-#[test]
-fn a_datagram_too_large_for_the_wire_is_answered_with_the_size_that_fits() {
-    let lab = Lab::new();
+fn a_datagram_too_large_for_the_wire_is_answered_with_the_size_that_fits<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
     narrow(&lab);
     let ping = Pinger::new(&c1.place, 7);
@@ -58,9 +58,8 @@ fn a_datagram_too_large_for_the_wire_is_answered_with_the_size_that_fits() {
     assert_eq!(lab.drops("too-big"), 1);
 }
 
-#[test]
-fn a_packet_that_ends_at_the_gateway_is_answered_by_it_as_traceroute_expects() {
-    let lab = Lab::new();
+fn a_packet_that_ends_at_the_gateway_is_answered_by_it_as_traceroute_expects<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
     let listener = Pinger::new(&c1.place, 7);
     let socket = c1.place.any_udp();
@@ -85,10 +84,9 @@ fn announced(link: &Link) -> Option<u16> {
     })
 }
 
-#[test]
-fn connections_announce_what_the_wire_takes_where_that_is_wanted() {
+fn connections_announce_what_the_wire_takes_where_that_is_wanted<F: TestFamily>() {
     for (settings, expected) in [("", 1460), ("clamp_mss = true\n", 1360)] {
-        let lab = Lab::configured(settings);
+        let lab = Lab::configured::<F>(settings);
         let c1 = lab.container("c1", &["-p", "8080:80"]);
         let _web = Server::tcp(&c1.place, "c1", 80);
         let _world = Server::tcp(&lab.ext, "ext", 90);
@@ -105,3 +103,10 @@ fn connections_announce_what_the_wire_takes_where_that_is_wanted() {
         drop(client);
     }
 }
+
+for_both!(
+    a_container_learns_that_the_wire_became_narrower_and_its_data_arrives,
+    a_datagram_too_large_for_the_wire_is_answered_with_the_size_that_fits,
+    a_packet_that_ends_at_the_gateway_is_answered_by_it_as_traceroute_expects,
+    connections_announce_what_the_wire_takes_where_that_is_wanted,
+);

@@ -1,8 +1,10 @@
 //! Devices to the world, as they come and change.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command};
 
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_tcp, ask_udp};
 use netbpf_tests::wait::until;
@@ -18,7 +20,7 @@ const LAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 fn second_network(lab: &Lab) -> (OwnNamespace, Place) {
     let name = lab.name("lan");
     let namespace = OwnNamespace::make(&name);
-    let place = Place::new(Namespace::named(&name));
+    let place = Place::new(Namespace::named(&name), lab.version);
     let peer = ["peer", "name", "eth0", "netns", &name];
     lab.host.command("ip", &[&["link", "add", "lan0", "type", "veth"][..], &peer].concat());
     lab.host.command("ip", &["address", "add", &format!("{HOST}/24"), "dev", "lan0"]);
@@ -28,9 +30,8 @@ fn second_network(lab: &Lab) -> (OwnNamespace, Place) {
     (namespace, place)
 }
 
-#[test]
-fn a_device_that_appears_later_is_served() {
-    let lab = Lab::new();
+fn a_device_that_appears_later_is_served<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let _web = Server::tcp(&c1.place, "c1", 80);
     let (_namespace, lan) = second_network(&lab);
@@ -41,20 +42,19 @@ fn a_device_that_appears_later_is_served() {
         let uplinks = status["uplinks"].as_array().expect("a list");
         uplinks.iter().any(|uplink| uplink["name"] == "lan0" && uplink["address"] == HOST.to_string())
     });
-    let seen = ask_tcp(&lan, SocketAddrV4::new(HOST, 8080)).expect("published on every device");
-    assert_eq!((seen.server.as_str(), *seen.client.ip()), ("c1", LAN));
-    let seen = ask_tcp(&c1.place, SocketAddrV4::new(LAN, 90)).expect("answered");
-    assert_eq!(*seen.client.ip(), HOST, "masqueraded with the address of the device it leaves by");
+    let seen = ask_tcp(&lan, SocketAddr::new(HOST, 8080)).expect("published on every device");
+    assert_eq!((seen.server.as_str(), seen.client.ip()), ("c1", LAN));
+    let seen = ask_tcp(&c1.place, SocketAddr::new(LAN, 90)).expect("answered");
+    assert_eq!(seen.client.ip(), HOST, "masqueraded with the address of the device it leaves by");
     ask_tcp(&lab.ext, lab.at_host(8080)).expect("the first device is served as before");
 }
 
-#[test]
-fn a_device_that_goes_away_takes_nothing_else_along() {
-    let lab = Lab::new();
+fn a_device_that_goes_away_takes_nothing_else_along<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let _web = Server::tcp(&c1.place, "c1", 80);
     let (namespace, lan) = second_network(&lab);
-    until("it is served", || ask_tcp(&lan, SocketAddrV4::new(HOST, 8080)).is_ok());
+    until("it is served", || ask_tcp(&lan, SocketAddr::new(HOST, 8080)).is_ok());
     lab.host.command("ip", &["link", "delete", "lan0"]);
     drop((lan, namespace));
     until("status knows", || {
@@ -65,13 +65,12 @@ fn a_device_that_goes_away_takes_nothing_else_along() {
     assert!(lab.problems().is_empty(), "{:?}", lab.problems());
 }
 
-#[test]
-fn an_address_that_changes_is_used_for_what_begins_after_it() {
-    let lab = Lab::new();
+fn an_address_that_changes_is_used_for_what_begins_after_it<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
     let _server = Server::udp(&lab.ext, "ext", 90);
     let client = c1.place.any_udp();
-    assert_eq!(*ask_udp(&client, lab.at_ext(90)).expect("answered").0.client.ip(), lab.host_ip);
+    assert_eq!(ask_udp(&client, lab.at_ext(90)).expect("answered").0.client.ip(), lab.host_ip);
 
     let uplink = lab.uplink();
     let new = Ipv4Addr::from(u32::from(lab.host_ip) + 2);
@@ -84,10 +83,10 @@ fn an_address_that_changes_is_used_for_what_begins_after_it() {
     until("the new address is used", || {
         let short = c1.place.any_udp();
         short.set_read_timeout(Some(std::time::Duration::from_millis(100))).expect("a timeout");
-        ask_udp(&short, lab.at_ext(90)).is_ok_and(|(seen, _)| *seen.client.ip() == new)
+        ask_udp(&short, lab.at_ext(90)).is_ok_and(|(seen, _)| seen.client.ip() == new)
     });
     assert_eq!(
-        *ask_udp(&client, lab.at_ext(90)).expect("answered").0.client.ip(),
+        ask_udp(&client, lab.at_ext(90)).expect("answered").0.client.ip(),
         new,
         "the old flow was decided again"
     );
@@ -127,9 +126,8 @@ impl Drop for Tunnel {
     }
 }
 
-#[test]
-fn a_tunnel_without_ethernet_headers_is_served_like_any_other_device() {
-    let lab = Lab::new();
+fn a_tunnel_without_ethernet_headers_is_served_like_any_other_device<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80", "-p", "5353:53/udp"]);
     let _web = Server::tcp(&c1.place, "c1", 80);
     let _names = Server::udp(&c1.place, "c1", 53);
@@ -141,12 +139,19 @@ fn a_tunnel_without_ethernet_headers_is_served_like_any_other_device() {
         let uplinks = status["uplinks"].as_array().expect("a list");
         uplinks.iter().any(|uplink| uplink["name"] == "tun0" && uplink["address"] == HOST.to_string())
     });
-    let seen = ask_tcp(&lab.ext, SocketAddrV4::new(HOST, 8080)).expect("published by the tunnel");
-    assert_eq!((seen.server.as_str(), *seen.client.ip()), ("c1", LAN), "c1 sees the client's own address");
-    let (seen, from) = ask_udp(&lab.ext.any_udp(), SocketAddrV4::new(HOST, 5353)).expect("published by the tunnel");
-    assert_eq!((*seen.client.ip(), from), (LAN, SocketAddrV4::new(HOST, 5353).into()));
-    let seen = ask_tcp(&c1.place, SocketAddrV4::new(LAN, 90)).expect("masqueraded into the tunnel");
-    assert_eq!(*seen.client.ip(), HOST);
+    let seen = ask_tcp(&lab.ext, SocketAddr::new(HOST, 8080)).expect("published by the tunnel");
+    assert_eq!((seen.server.as_str(), seen.client.ip()), ("c1", LAN), "c1 sees the client's own address");
+    let (seen, from) = ask_udp(&lab.ext.any_udp(), SocketAddr::new(HOST, 5353)).expect("published by the tunnel");
+    assert_eq!((seen.client.ip(), from), (LAN, SocketAddr::new(HOST, 5353).into()));
+    let seen = ask_tcp(&c1.place, SocketAddr::new(LAN, 90)).expect("masqueraded into the tunnel");
+    assert_eq!(seen.client.ip(), HOST);
     let (seen, _) = ask_udp(&lab.ext.any_udp(), lab.at_host(5353)).expect("the other uplink is served as before");
-    assert_eq!(*seen.client.ip(), lab.ext_ip);
+    assert_eq!(seen.client.ip(), lab.ext_ip);
 }
+
+for_both!(
+    a_device_that_appears_later_is_served,
+    a_device_that_goes_away_takes_nothing_else_along,
+    an_address_that_changes_is_used_for_what_begins_after_it,
+    a_tunnel_without_ethernet_headers_is_served_like_any_other_device,
+);

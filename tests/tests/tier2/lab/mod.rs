@@ -8,15 +8,17 @@ mod program;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use netbpf_tests::family::TestFamily;
 use netbpf_tests::link::{Link, parse_mac};
 use netbpf_tests::packet::Mac;
 use netbpf_tests::place::Place;
+use netbpf_tests::version::Version;
 use netbpf_tests::wait::until;
 use netbpf_user::api::types::{Flow, PortMapping, Status};
 use netbpf_user::rig::{Namespace, Options, Rig};
@@ -39,12 +41,18 @@ pub(crate) struct Sysctls {
     pub(crate) rp_filter: u8,
 }
 
-/// A host with an agent, and a machine outside.
+/// What the settings of an IPv6 lab begin with: addresses that a test can know beforehand.
+const WITH_IPV6: &str =
+    "ipv6 = true\nsubnet_v6 = \"fd00:172:30::/64\"\nvirtual_subnet_v6 = \"fd00:169:254:30::/120\"\n";
+
+/// A host with an agent, and a machine outside, as one family of addresses finds them. An IPv6 lab has both families, an IPv4
+/// lab IPv4 alone.
 pub(crate) struct Lab {
     pub(crate) host: Place,
     pub(crate) ext: Place,
-    pub(crate) host_ip: Ipv4Addr,
-    pub(crate) ext_ip: Ipv4Addr,
+    pub(crate) host_ip: IpAddr,
+    pub(crate) ext_ip: IpAddr,
+    pub(crate) version: Version,
     bare: Option<Footprint>,
     prefix: String,
     // A started agent reads its settings again.
@@ -56,7 +64,10 @@ pub(crate) struct Lab {
 /// A container, and a place to make sockets in.
 pub(crate) struct Container {
     pub(crate) name: String,
-    pub(crate) ip: Ipv4Addr,
+    /// Its address of the lab's family.
+    pub(crate) ip: IpAddr,
+    pub(crate) ip4: Option<Ipv4Addr>,
+    pub(crate) ip6: Option<Ipv6Addr>,
     pub(crate) mac: String,
     /// The device on the host's side.
     pub(crate) device: String,
@@ -65,48 +76,61 @@ pub(crate) struct Container {
 
 impl Container {
     /// Its address with a port.
-    pub(crate) fn at(&self, port: u16) -> SocketAddrV4 {
-        SocketAddrV4::new(self.ip, port)
+    pub(crate) fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ip, port)
     }
 }
+
+/// Where the agent's settings are.
+const SETTINGS: &str = "settings.toml";
 
 /// What a user sees of an instance, by where it is seen.
 pub(crate) type Snapshot = BTreeMap<&'static str, String>;
 
 impl Lab {
     /// A host as Linux comes: nothing is forwarded, and reverse paths are filtered.
-    pub(crate) fn new() -> Self {
-        Self::with(Sysctls { ip_forward: false, rp_filter: 1 })
+    pub(crate) fn new<F: TestFamily>() -> Self {
+        Self::configured::<F>("")
     }
 
-    pub(crate) fn with(sysctls: Sysctls) -> Self {
-        Self::build(sysctls, None)
+    pub(crate) fn with<F: TestFamily>(sysctls: Sysctls) -> Self {
+        Self::build(Version::of(F::HOST), sysctls, "", true)
     }
 
     /// As [`Lab::new`], with settings of the agent in TOML.
-    pub(crate) fn configured(settings: &str) -> Self {
-        Self::build(Sysctls { ip_forward: false, rp_filter: 1 }, Some(settings))
+    pub(crate) fn configured<F: TestFamily>(settings: &str) -> Self {
+        Self::build(Version::of(F::HOST), Sysctls { ip_forward: false, rp_filter: 1 }, settings, true)
     }
 
-    fn build(sysctls: Sysctls, settings: Option<&str>) -> Self {
+    /// As [`Lab::configured`], before the agent has started for the first time.
+    pub(crate) fn without_agent<F: TestFamily>(settings: &str) -> Self {
+        Self::build(Version::of(F::HOST), Sysctls { ip_forward: false, rp_filter: 1 }, settings, false)
+    }
+
+    fn build(version: Version, sysctls: Sysctls, settings: &str, is_started: bool) -> Self {
         // Names of namespaces are the machine's, not the rig's.
         static LABS: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("t{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let Sysctls { ip_forward, rp_filter } = sysctls;
         let files = tempfile::tempdir().expect("a new directory");
-        let mut options = Options { ip_forward, rp_filter, ..Options::new(program::netbpf()) };
-        if let Some(settings) = settings {
-            let file = files.path().join("settings.toml");
-            fs::write(&file, settings).expect("written");
-            options.agent_flags = vec!["--config".into(), file.to_str().expect("UTF-8").into()];
-        }
+        let config = files.path().join(SETTINGS).to_str().expect("UTF-8").to_owned();
+        let agent_flags = vec!["--config".into(), config];
+        let options = Options { ip_forward, rp_filter, agent_flags, ..Options::new(program::netbpf()) };
         let rig = Rig::without_agent(options).unwrap_or_else(|error| panic!("{error}"));
         let maker = Path::new(env!("CARGO_BIN_EXE_socket-maker"));
-        let host = Place::with_cgroup(rig.host().clone(), &rig.cgroup(), maker).expect("a socket maker on the host");
-        let ext = Place::new(rig.ext().clone());
-        let mut lab = Self { host, ext, host_ip: Rig::HOST_IP, ext_ip: Rig::EXT_IP, bare: None, prefix, files, rig };
+        let host = Place::with_cgroup(rig.host().clone(), version, &rig.cgroup(), maker);
+        let host = host.expect("a socket maker on the host");
+        let ext = Place::new(rig.ext().clone(), version);
+        let (host_ip, ext_ip) = match version {
+            Version::V4 => (Rig::HOST_IP.into(), Rig::EXT_IP.into()),
+            Version::V6 => (Rig::HOST_IP6.into(), Rig::EXT_IP6.into()),
+        };
+        let mut lab = Self { host, ext, host_ip, ext_ip, version, bare: None, prefix, files, rig };
+        lab.configure(settings);
         lab.bare = Some(Footprint::of(&lab));
-        lab.start_agent();
+        if is_started {
+            lab.start_agent();
+        }
         lab
     }
 
@@ -126,25 +150,116 @@ impl Lab {
         format!("{}-{name}", self.prefix)
     }
 
-    pub(crate) fn at_host(&self, port: u16) -> SocketAddrV4 {
-        SocketAddrV4::new(self.host_ip, port)
+    pub(crate) fn at_host(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.host_ip, port)
     }
 
-    pub(crate) fn at_ext(&self, port: u16) -> SocketAddrV4 {
-        SocketAddrV4::new(self.ext_ip, port)
+    pub(crate) fn at_ext(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ext_ip, port)
     }
 
-    pub(crate) fn gateway(&self) -> Ipv4Addr {
-        Ipv4Addr::new(172, 30, 0, 1)
+    /// All addresses of whoever is asked.
+    pub(crate) fn everywhere(&self, port: u16) -> SocketAddr {
+        self.version.everywhere(port)
     }
 
-    pub(crate) fn subnet(&self) -> String {
-        "172.30.0.0/16".into()
+    /// The host to itself.
+    pub(crate) fn loopback(&self, port: u16) -> SocketAddr {
+        self.version.loopback(port)
     }
 
-    /// The host's address with its prefix length, as `ip` wants it.
-    pub(crate) fn host_cidr(&self) -> String {
-        format!("{}/24", self.host_ip)
+    pub(crate) fn gateway(&self) -> IpAddr {
+        match self.version {
+            Version::V4 => Ipv4Addr::new(172, 30, 0, 1).into(),
+            Version::V6 => Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, 1).into(),
+        }
+    }
+
+    pub(crate) fn at_gateway(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.gateway(), port)
+    }
+
+    /// The virtual address that stands for loopback.
+    pub(crate) fn virtual_loopback(&self) -> IpAddr {
+        match self.version {
+            Version::V4 => Ipv4Addr::new(169, 254, 30, 1).into(),
+            Version::V6 => Ipv6Addr::new(0xfd00, 0x169, 0x254, 0x30, 0, 0, 0, 1).into(),
+        }
+    }
+
+    pub(crate) fn subnet(&self) -> &'static str {
+        match self.version {
+            Version::V4 => "172.30.0.0/16",
+            Version::V6 => "fd00:172:30::/64",
+        }
+    }
+
+    /// An address of the subnet, by what stands in its last 16 bits.
+    pub(crate) fn nth(&self, number: u16) -> IpAddr {
+        match self.version {
+            Version::V4 => Ipv4Addr::from_bits(0xac1e_0000 + u32::from(number)).into(),
+            Version::V6 => Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, number).into(),
+        }
+    }
+
+    /// The flag that gives a container an address of its choice.
+    pub(crate) fn ip_flag(&self) -> &'static str {
+        match self.version {
+            Version::V4 => "--ip",
+            Version::V6 => "--ip6",
+        }
+    }
+
+    /// A SPEC on one address.
+    pub(crate) fn spec_on(&self, address: impl Into<IpAddr>, ports: &str) -> String {
+        match address.into() {
+            IpAddr::V4(address) => format!("{address}:{ports}"),
+            IpAddr::V6(address) => format!("[{address}]:{ports}"),
+        }
+    }
+
+    /// A SPEC on loopback alone.
+    pub(crate) fn on_loopback(&self, ports: &str) -> String {
+        self.spec_on(self.loopback(0).ip(), ports)
+    }
+
+    /// A SPEC on the host's address on the wire alone.
+    pub(crate) fn on_host(&self, ports: &str) -> String {
+        self.spec_on(self.host_ip, ports)
+    }
+
+    /// How many mappings a SPEC without an address makes.
+    pub(crate) fn families(&self) -> usize {
+        match self.version {
+            Version::V4 => 1,
+            Version::V6 => 2,
+        }
+    }
+
+    /// An address with the prefix length of the wire, as `ip` wants it.
+    pub(crate) fn on_wire(&self, address: IpAddr) -> String {
+        let length = match self.version {
+            Version::V4 => 24,
+            Version::V6 => 64,
+        };
+        format!("{address}/{length}")
+    }
+
+    /// A command `ip` about the lab's family.
+    #[track_caller]
+    pub(crate) fn ip(&self, place: &Place, line: &str) -> String {
+        let words: Vec<&str> = [self.version.flag()].into_iter().chain(line.split(' ')).collect();
+        place.command("ip", &words)
+    }
+
+    /// Gives a device of some place an address that can be used at once.
+    #[track_caller]
+    pub(crate) fn add_address(&self, place: &Place, address: &str, device: &str) {
+        let nodad = match self.version {
+            Version::V4 => "",
+            Version::V6 => " nodad",
+        };
+        self.ip(place, &format!("address add {address} dev {device}{nodad}"));
     }
 
     /// The host's device to the outside machine.
@@ -265,12 +380,21 @@ impl Lab {
         let text = |key: &str| shown[key].as_str().unwrap_or_else(|| panic!("`{key}` is no text: {shown}")).to_owned();
         // Where `ip netns` keeps it, also one that was taken in.
         let namespace = text("netns").strip_prefix("/run/netns/").expect("a named namespace").to_owned();
+        let ip4 = shown["ip"].as_str().map(|ip| ip.parse().expect("an IPv4 address"));
+        let ip6 = shown["ip6"].as_str().map(|ip| ip.parse().expect("an IPv6 address"));
+        let ip = match self.version {
+            Version::V4 => ip4.map(IpAddr::V4),
+            Version::V6 => ip6.map(IpAddr::V6).or(ip4.map(IpAddr::V4)),
+        };
+        let ip = ip.expect("it has an address");
         Container {
             name: text("name"),
-            ip: text("ip").parse().expect("an IPv4 address"),
+            ip,
+            ip4,
+            ip6,
             mac: text("mac"),
             device: text("device"),
-            place: Place::new(Namespace::named(&namespace)),
+            place: Place::new(Namespace::named(&namespace), Version::of(ip)),
         }
     }
 
@@ -288,7 +412,8 @@ impl Lab {
         // Traffic goes on.
         status.drops.clear();
         status.events.clear();
-        status.maps.retain(|map| !["FLOWS_V4", "RING_V4", "RING_HEAD", "COUNTERS"].contains(&map.name.as_str()));
+        const TRAFFIC: [&str; 6] = ["FLOWS_V4", "FLOWS_V6", "RING_V4", "RING_V6", "RING_HEAD", "COUNTERS"];
+        status.maps.retain(|map| !TRAFFIC.contains(&map.name.as_str()));
         // A restarted agent is another process, with programs of its own on the same links.
         (status.pid, status.since) = (0, 0);
         for program in &mut status.programs {
@@ -298,8 +423,8 @@ impl Lab {
             ("ps", self.done(&["ps", "--json"])),
             ("status", serde_json::to_string_pretty(&status).expect("JSON")),
             ("links", device_names(&self.host.command("ip", &["-json", "link", "show"])).join("\n")),
-            ("addresses", self.host.command("ip", &["-oneline", "-4", "address", "show"])),
-            ("routes", self.host.command("ip", &["-4", "route", "show", "table", "all"])),
+            ("addresses", self.host.command("ip", &["-oneline", "address", "show"])),
+            ("routes", routes(&self.host)),
             ("namespaces", self.own_namespaces().join("\n")),
         ])
     }
@@ -372,13 +497,21 @@ impl Lab {
         self.instance("agent", &flags.collect::<Vec<_>>())
     }
 
-    /// Changes the settings of the next agent that is started here; of a lab that has some.
+    /// Changes the settings of the next agent that is started here.
     pub(crate) fn configure(&self, settings: &str) {
-        fs::write(self.settings(), settings).expect("written");
+        fs::write(self.settings(), format!("{}{settings}", self.family_settings())).expect("written");
+    }
+
+    /// The settings that make the network of the lab's family.
+    pub(crate) fn family_settings(&self) -> &'static str {
+        match self.version {
+            Version::V4 => "",
+            Version::V6 => WITH_IPV6,
+        }
     }
 
     fn settings(&self) -> PathBuf {
-        self.files.path().join("settings.toml")
+        self.files.path().join(SETTINGS)
     }
 
     /// What an agent says that does not start here with these settings.
@@ -404,6 +537,11 @@ impl Lab {
     pub(crate) fn offloads(&self, offloads: Offloads) {
         self.rig.set_offloads(offloads).unwrap_or_else(|error| panic!("{error}"));
     }
+}
+
+/// The routes of both families, in all tables.
+fn routes(place: &Place) -> String {
+    ["-4", "-6"].map(|version| place.command("ip", &[version, "route", "show", "table", "all"])).concat()
 }
 
 fn device_names(links: &str) -> Vec<String> {
