@@ -5,6 +5,8 @@ use netbpf_common::abi::HeldFrame;
 use netbpf_common::path::{Family, Packet};
 use netbpf_common::wire::{Be16, Checksum, checksum::Delta};
 
+use crate::world::ETHERNET;
+
 /// A frame in memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
@@ -140,6 +142,15 @@ impl Packet for Frame {
         Some(())
     }
 
+    fn change_header<F: Family>(&mut self, header: &F::Header) -> Option<()> {
+        const V4: usize = 20;
+        const V6: usize = 40;
+        let old = if self.bytes.get(ETHERNET)? >> 4 == 4 { V4 } else { V6 };
+        let place = self.range(ETHERNET as u32, old)?;
+        self.bytes.splice(place, bytemuck::bytes_of(header).iter().copied());
+        Some(())
+    }
+
     fn resize(&mut self, len: u32) -> Option<()> {
         self.bytes.resize(len as usize, 0);
         self.gso_size = 0;
@@ -147,7 +158,6 @@ impl Packet for Frame {
     }
 
     fn insert_header(&mut self, len: u32) -> Option<()> {
-        const ETHERNET: usize = 14;
         // What is there is undefined; tests want to see it when it is not overwritten.
         self.bytes.splice(ETHERNET..ETHERNET, std::iter::repeat_n(0xa5, len as usize));
         Some(())

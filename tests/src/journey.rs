@@ -197,7 +197,7 @@ impl Arrival {
     /// Where an answer to it sets out; nothing if it got nowhere.
     pub fn way_back(&self) -> Option<Hook> {
         match self.verdict {
-            Verdict::Pass | Verdict::Drop(_) | Verdict::Done => None,
+            Verdict::Pass | Verdict::Drop(_) | Verdict::Done | Verdict::HandOver => None,
             // An answer to somebody outside.
             Verdict::Device { ifindex: UPLINK } => Some(Hook::Uplink),
             Verdict::Peer { ifindex } | Verdict::Device { ifindex } => Some(Hook::Egress(ifindex)),

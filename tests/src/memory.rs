@@ -481,9 +481,10 @@ impl<'a, F: TestFamily> Env<F> for &'a Memory {
         self.of::<F>().sockets.get(key).copied().unwrap_or(HostSocket::None)
     }
 
-    fn route(&self, query: &RouteQuery<F::Addr>) -> Result<Route, DropReason> {
+    fn route(&self, query: &RouteQuery<F::Addr>, route: &mut Route) -> Result<(), DropReason> {
         let (ifindex, next_hop) = world::way(query.dst.into())?;
-        Ok(Route { ifindex, next_hop: world::neighbour(next_hop), mtu: world::MTU })
+        *route = Route { ifindex, next_hop: world::neighbour(next_hop), mtu: world::MTU };
+        Ok(())
     }
 }
 

@@ -79,6 +79,7 @@ fn goes_on(memory: &Memory, verdict: Verdict, sent: &[u8], arrived: &[u8]) {
         }
         Verdict::Ingress { .. } => assert_eq!(&arrived[..6], GATEWAY_MAC),
         Verdict::Pass | Verdict::Drop(_) | Verdict::Done => {}
+        Verdict::HandOver => panic!("no part of a path hands over to none"),
     }
 }
 

@@ -290,8 +290,8 @@ impl<'a, F: Pooled> Env<F> for &'a Cpu {
         Env::<F>::host_socket(&&self.own, key)
     }
 
-    fn route(&self, query: &RouteQuery<F::Addr>) -> Result<Route, DropReason> {
-        Env::<F>::route(&&self.own, query)
+    fn route(&self, query: &RouteQuery<F::Addr>, route: &mut Route) -> Result<(), DropReason> {
+        Env::<F>::route(&&self.own, query, route)
     }
 }
 
