@@ -1,24 +1,27 @@
 //! Programs of the host that connect to published ports on the host's own addresses.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::place::connected;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp, converse, receive_answer, unanswered_udp};
+use netbpf_tests::version::Version;
 use netbpf_tests::wait::{SILENCE, SOON};
+use netbpf_user::rig::Rig;
 use socket2::{Domain, Type};
 
 use crate::lab::{Container, Lab};
 
 fn mapped(address: SocketAddr) -> SocketAddr {
-    SocketAddrV6::new(address.ip().to_ipv6_mapped(), address.port(), 0, 0).into()
+    let IpAddr::V4(ip) = address.ip() else { panic!("{address} can not be mapped") };
+    SocketAddr::new(ip.to_ipv6_mapped().into(), address.port())
 }
 
 /// Where a host program finds c1's ports.
-fn addresses(lab: &Lab) -> [Ipv4Addr; 3] {
-    [Ipv4Addr::LOCALHOST, lab.host_ip, lab.gateway()]
+fn addresses(lab: &Lab) -> [IpAddr; 3] {
+    [lab.loopback(0).ip(), lab.host_ip, lab.gateway()]
 }
 
 fn published(lab: &Lab) -> (Container, Server, Server) {
@@ -34,16 +37,18 @@ fn a_program_reaches_published_ports_and_sees_the_address_it_asked_for<F: TestFa
     for address in addresses(&lab) {
         let to = SocketAddr::new(address, 8080);
         let stream = lab.host.connect(to).unwrap_or_else(|error| panic!("{to}: {error}"));
-        assert_eq!(stream.peer_addr().expect("connected"), to.into());
+        assert_eq!(stream.peer_addr().expect("connected"), to);
         assert_eq!(converse(stream).expect("answered").server, "c1");
     }
 }
 
-#[test]
 fn a_v4_mapped_socket_is_led_as_well<F: TestFamily>() {
     let lab = Lab::new::<F>();
-    let _c1 = published(&lab);
-    for address in addresses(&lab) {
+    let c1 = lab.container("c1", &["-p", "8080:80", "-p", "5353:53/udp"]);
+    let inside = c1.place.speaking(Version::V4);
+    let _servers = [Server::tcp(&inside, "c1", 80), Server::udp(&inside, "c1", 53)];
+    let addresses = [Ipv4Addr::LOCALHOST, Rig::HOST_IP, Ipv4Addr::new(172, 30, 0, 1)];
+    for address in addresses.map(IpAddr::V4) {
         let to = mapped(SocketAddr::new(address, 8080));
         let socket = lab.host.socket(Domain::IPV6, Type::STREAM, None);
         socket.set_only_v6(false).expect("an option");
@@ -75,13 +80,13 @@ fn udp_works_connected_and_unconnected_and_answers_come_from_the_address_asked<F
         let client = lab.host.any_udp();
         for _ in 0..3 {
             let (seen, from) = ask_udp(&client, to).unwrap_or_else(|error| panic!("{to}: {error}"));
-            assert_eq!((seen.server.as_str(), from), ("c1", to.into()));
+            assert_eq!((seen.server.as_str(), from), ("c1", to));
         }
         client.connect(to).expect("connected");
-        assert_eq!(client.peer_addr().expect("connected"), to.into());
+        assert_eq!(client.peer_addr().expect("connected"), to);
         for _ in 0..3 {
             client.send(b"how do you do").expect("sent");
-            assert_eq!(receive_answer(&client).expect("answered").1, to.into());
+            assert_eq!(receive_answer(&client).expect("answered").1, to);
         }
     }
 }
@@ -155,6 +160,7 @@ fn after_unpublish_a_connected_program_is_not_answered_any_more<F: TestFamily>()
 }
 
 for_both!(
+    a_v4_mapped_socket_is_led_as_well,
     a_program_reaches_published_ports_and_sees_the_address_it_asked_for,
     udp_works_connected_and_unconnected_and_answers_come_from_the_address_asked,
     to_connect_to_no_address_means_loopback,
