@@ -256,6 +256,10 @@ impl Packet for Skb {
     }
 }
 
+/// No header is read or written beyond this, in bytes: for the verifier, which does not know that what is taken off an offset
+/// was in it.
+const LONGEST: u32 = 0xfff;
+
 /// A TC skb of a device without Ethernet headers (tun, WireGuard, PPP). Paths see it as a frame like
 /// any other; it becomes one when its Ethernet header is written, which is before it goes anywhere else.
 pub(crate) struct Bare {
@@ -273,7 +277,7 @@ impl Bare {
     /// Offset in the skb of an offset in the frame.
     #[inline(always)]
     fn place(&self, at: u32) -> u32 {
-        if self.framed { at } else { at.wrapping_sub(Ethernet::LEN) }
+        if self.framed { at } else { at.wrapping_sub(Ethernet::LEN) & LONGEST }
     }
 
     /// The header that an Ethernet device would have received.

@@ -3,11 +3,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use netbpf_common::abi::{Network, Subnet};
 use netbpf_common::path::{Env, Family, V4, V6};
 
 use crate::memory::{Memory, Tables};
 use crate::packet::Mac;
-use crate::world::Prefix;
+use crate::world::{Prefix, TRANSLATOR};
 
 /// Makes of each `fn name<F: TestFamily>()` the tests `name::v4` and `name::v6`.
 #[macro_export]
@@ -86,6 +87,11 @@ pub trait TestFamily: Family<Addr: Into<IpAddr>> {
     const BEHIND_FOREIGN: IpAddr;
     /// An address that is routed into a blackhole.
     const BLACKHOLE: IpAddr;
+    /// What leads to the other family, or comes from there: the translator as containers see it, or what stands for it until a
+    /// packet crosses over.
+    const CROSSING: IpAddr;
+    /// An address that is no machine's, though it looks like one.
+    const NOWHERE: IpAddr;
     /// First of the addresses of many clients outside, see [`Self::client`].
     const CLIENTS: IpAddr;
     /// First of the virtual addresses.
@@ -94,6 +100,8 @@ pub trait TestFamily: Family<Addr: Into<IpAddr>> {
     const BEYOND_VIRTUAL: IpAddr;
     /// The first network and the second.
     const NETWORKS: [Prefix; 2];
+    /// What the networks are seen as outside where they are translated one to one.
+    const EXTERNALS: [IpAddr; 2];
     /// Gateway of the first network.
     const GATEWAY: IpAddr;
     /// An address of the first network that nobody has.
@@ -131,6 +139,9 @@ pub trait TestFamily: Family<Addr: Into<IpAddr>> {
     /// An address out of the numbers that a strategy draws: of any machine, if [`crate::world::way`] leads to it by the uplink.
     fn anywhere(number: u128) -> IpAddr;
 
+    /// The network's part of this family, to change it.
+    fn subnet_of_mut(network: &mut Network) -> &mut Subnet<Self::Addr>;
+
     /// The tables of the family.
     fn tables(memory: &Memory) -> &Tables<Self>;
 
@@ -153,6 +164,8 @@ impl TestFamily for V4 {
     const FAR: IpAddr = v4(10, 200, 3, 4);
     const BEHIND_FOREIGN: IpAddr = v4(10, 77, 0, 2);
     const BLACKHOLE: IpAddr = v4(10, 66, 0, 2);
+    const CROSSING: IpAddr = TRANSLATOR;
+    const NOWHERE: IpAddr = v4(0, 172, 30, 11);
     const CLIENTS: IpAddr = v4(10, 0, 0, 0);
     const VIRTUAL: IpAddr = v4(169, 254, 30, 0);
     const BEYOND_VIRTUAL: IpAddr = v4(169, 254, 31, 1);
@@ -160,6 +173,7 @@ impl TestFamily for V4 {
         Prefix { address: v4(172, 30, 0, 0), mask: v4(255, 255, 0, 0) },
         Prefix { address: v4(172, 31, 0, 0), mask: v4(255, 255, 0, 0) },
     ];
+    const EXTERNALS: [IpAddr; 2] = [v4(198, 51, 0, 0), v4(198, 52, 0, 0)];
     const GATEWAY: IpAddr = v4(172, 30, 0, 1);
     const NOBODY: IpAddr = v4(172, 30, 0, 99);
     const GROUP: IpAddr = v4(224, 0, 0, 251);
@@ -177,6 +191,10 @@ impl TestFamily for V4 {
         const UNICAST: std::ops::Range<u32> = 0x0100_0000..0xe000_0000;
         let size = u128::from(UNICAST.end - UNICAST.start);
         Ipv4Addr::from_bits(UNICAST.start + (number % size) as u32).into()
+    }
+
+    fn subnet_of_mut(network: &mut Network) -> &mut Subnet<Self::Addr> {
+        &mut network.v4
     }
 
     fn tables(memory: &Memory) -> &Tables<Self> {
@@ -197,6 +215,8 @@ impl TestFamily for V6 {
     const FAR: IpAddr = v6([0xfd00, 0x200, 0, 0, 0, 0, 3, 4]);
     const BEHIND_FOREIGN: IpAddr = v6([0xfd00, 0x77, 0, 0, 0, 0, 0, 2]);
     const BLACKHOLE: IpAddr = v6([0xfd00, 0x66, 0, 0, 0, 0, 0, 2]);
+    const CROSSING: IpAddr = v6([0x64, 0xff9b, 0, 0, 0, 0, 0xa9fe, 0x1eff]);
+    const NOWHERE: IpAddr = v6([0, 0, 0, 0, 0, 0xffff, 0xac1e, 11]);
     const CLIENTS: IpAddr = v6([0xfd00, 0x100, 0, 0, 0, 0, 0, 0]);
     const VIRTUAL: IpAddr = v6([0xfd00, 0xffff, 0, 0, 0, 0, 0, 0]);
     const BEYOND_VIRTUAL: IpAddr = v6([0xfd00, 0xffff, 0, 0, 0, 0, 0, 0x101]);
@@ -210,6 +230,7 @@ impl TestFamily for V6 {
             mask: v6([0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0]),
         },
     ];
+    const EXTERNALS: [IpAddr; 2] = [v6([0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0]), v6([0x2001, 0xdb8, 0x52, 0, 0, 0, 0, 0])];
     const GATEWAY: IpAddr = v6([0xfd00, 0x30, 0, 0, 0, 0, 0, 1]);
     const NOBODY: IpAddr = v6([0xfd00, 0x30, 0, 0, 0, 0, 0, 0x99]);
     const GROUP: IpAddr = v6([0xff02, 0, 0, 0, 0, 0, 0, 0xfb]);
@@ -227,6 +248,10 @@ impl TestFamily for V6 {
     fn anywhere(number: u128) -> IpAddr {
         let (first, bits) = if number & 1 == 0 { (0x2000_u128, 125) } else { (0xfd00, 112) };
         Ipv6Addr::from_bits(first << 112 | number & ((1 << bits) - 1)).into()
+    }
+
+    fn subnet_of_mut(network: &mut Network) -> &mut Subnet<Self::Addr> {
+        &mut network.v6
     }
 
     fn tables(memory: &Memory) -> &Tables<Self> {

@@ -3,11 +3,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use netbpf_common::abi::{ENDPOINT_SLOTS, Endpoint, Event, PublishKey, PublishedPort, Rule, generation};
+use netbpf_common::abi::{ENDPOINT_SLOTS, Endpoint, Event, GatewayMode, PublishKey, PublishedPort, Rule, generation};
 use netbpf_common::path::Verdict;
 
 use crate::family::TestFamily;
 use crate::fixture::Hook;
+use crate::gateway::{self, is_known_outside, outside};
 use crate::headers::{is_header_sound, is_transport_sound};
 use crate::in_each_family;
 use crate::journey::{Arrival, Speech, TTL, Tuple, collect, container_of, entry, flows, frame_on, link_on, travel};
@@ -34,7 +35,7 @@ pub const PORTS: [u16; 7] = [0, 53, 80, 5060, 8080, 20_000, 20_001];
 /// Ports of who is spoken to.
 pub const SERVICES: [u16; 10] = [0, 53, 80, 90, 443, 5353, 7003, 8080, 9090, 20_000];
 /// Addresses of who is spoken to.
-pub fn addresses<F: TestFamily>() -> [IpAddr; 11] {
+pub fn addresses<F: TestFamily>() -> [IpAddr; 15] {
     [
         F::FAR,
         F::OUTSIDE,
@@ -47,6 +48,10 @@ pub fn addresses<F: TestFamily>() -> [IpAddr; 11] {
         C1.ip::<F>(),
         C2.ip::<F>(),
         C3.ip::<F>(),
+        outside::<F>(&C1, GatewayMode::Prefix),
+        outside::<F>(&C3, GatewayMode::Prefix),
+        F::CROSSING,
+        F::NOWHERE,
     ]
 }
 /// Who speaks, and where that sets out.
@@ -125,15 +130,22 @@ pub struct Instance {
     /// flow's number, when the flow was first seen; 0 for who is none.
     members: HashMap<u64, [u32; 2]>,
     last_generation: u32,
+    mode: GatewayMode,
 }
 
 impl Instance {
     /// The world, with a ring and a flow table of these sizes.
     pub fn new(ring: u32, capacity: usize) -> Self {
+        Self::with_mode(ring, capacity, GatewayMode::Masquerade)
+    }
+
+    /// The same where networks reach the world in another way.
+    pub fn with_mode(ring: u32, capacity: usize, mode: GatewayMode) -> Self {
         let mut memory = Memory::new(ring);
+        gateway::change(&mut memory, mode);
         memory.capacity = capacity;
         in_each_family!(F => memory.of_mut::<F>().locals.insert(F::addr(F::ALSO_HOST), 4));
-        Self { memory, sent: Vec::new(), members: HashMap::default(), last_generation: 1 }
+        Self { memory, sent: Vec::new(), members: HashMap::default(), last_generation: 1, mode }
     }
 
     /// Lets it happen, and looks whether all is well.
@@ -187,7 +199,12 @@ impl Instance {
                 self.unpublish(publish);
             }
         }
-        in_each_family!(F => self.memory.of_mut::<F>().addresses.remove(&F::addr(container.ip::<F>())));
+        for mode in [GatewayMode::Routed, self.mode] {
+            in_each_family!(F => {
+                let address = F::addr(outside::<F>(&container, mode));
+                self.memory.of_mut::<F>().addresses.remove(&address)
+            });
+        }
         self.memory.endpoints.remove(&container.slot);
     }
 
@@ -196,7 +213,12 @@ impl Instance {
         let ifindex = container.device() + self.last_generation * ENDPOINT_SLOTS;
         let endpoint = Endpoint { ifindex, ..container.endpoint(self.last_generation) };
         self.memory.endpoints.insert(container.slot, endpoint);
-        in_each_family!(F => self.memory.of_mut::<F>().addresses.insert(F::addr(container.ip::<F>()), container.slot));
+        for mode in [GatewayMode::Routed, self.mode] {
+            in_each_family!(F => {
+                let address = F::addr(outside::<F>(&container, mode));
+                self.memory.of_mut::<F>().addresses.insert(address, container.slot)
+            });
+        }
     }
 
     fn publish(&mut self, publish: &Publish, container: Container) {
@@ -254,7 +276,7 @@ impl Instance {
                 assert_eq!(&arrival.bytes[..6], container.mac);
             }
             Hook::Uplink => {
-                assert!(self.memory.is_local(seen.from.ip()), "{} on the wire", seen.from);
+                assert!(is_known_outside(&self.memory, seen.from.ip()), "{} on the wire", seen.from);
             }
             Hook::Host => assert_eq!(&arrival.bytes[..6], GATEWAY_MAC),
             Hook::Forwarded => {}

@@ -8,6 +8,7 @@ pub mod family;
 pub mod fixture;
 pub mod frame;
 pub mod fuzz;
+pub mod gateway;
 pub mod headers;
 pub mod instance;
 pub mod journey;

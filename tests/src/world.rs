@@ -29,6 +29,8 @@ pub const UPLINK_MAC: packet::Mac = [2, 0, 0, 0, 0, 0x20];
 pub const OUTSIDE_MAC: packet::Mac = [2, 0, 0, 0, 0, 0x99];
 /// MAC address of the gateway.
 pub const GATEWAY_MAC: packet::Mac = [2, 0, 0, 0, 0, 0xfe];
+/// Whom containers with IPv4 alone see in place of IPv6 clients.
+pub const TRANSLATOR: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 30, 255));
 /// Offset of the IP header in a frame: the length of an Ethernet header.
 pub const ETHERNET: usize = 14;
 /// First NAT port.
@@ -212,6 +214,14 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// How many those are.
+    pub const fn len(self) -> u32 {
+        match self.mask {
+            IpAddr::V4(mask) => mask.to_bits().leading_ones(),
+            IpAddr::V6(mask) => mask.to_bits().leading_ones(),
+        }
+    }
+
     fn subnet<F: TestFamily>(self) -> Subnet<F::Addr> {
         let Self { address, mask } = self;
         Subnet {

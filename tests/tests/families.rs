@@ -14,7 +14,19 @@ use netbpf_tests::world::ETHERNET;
 for_both!(every_packet_of_a_fixture_is_of_the_family_that_the_fixture_is_about);
 
 /// Tests that are no function of a family, by their file, and why.
-const ALONE: [(&str, &str, Why); 16] = [
+const ALONE: [(&str, &str, Why); 34] = [
+    ("crossing", "a_container_that_sends_ipv6_from_an_address_that_stands_for_ipv4_is_nobody", CROSSING),
+    ("crossing", "an_error_without_a_counterpart_or_about_no_answer_is_dropped_by_name", CROSSING),
+    ("crossing", "machines_behind_a_nat64_are_machines_like_others", CROSSING),
+    ("crossing", "the_traffic_class_and_the_hops_that_are_left_cross_over_too", CROSSING),
+    (
+        "crossing",
+        "what_a_container_says_in_ipv4_of_a_question_is_told_in_ipv6_with_the_question_as_it_was_asked",
+        CROSSING,
+    ),
+    ("crossing", "what_cannot_cross_over_is_dropped_by_name", CROSSING),
+    ("crossing", "what_ipv6_says_of_an_answer_is_told_in_ipv4_with_the_answer_as_it_was_sent", CROSSING),
+    ("crossing", "why_an_answer_does_not_go_on_is_told_in_ipv4_by_the_gateway", CROSSING),
     ("families", "every_fixture_is_there_for_both_families_but_for_what_one_has_alone", Why::AboutBoth),
     ("families", "every_test_runs_for_both_families_but_for_those_that_are_named", Why::AboutBoth),
     ("fuzzing", "every_target_is_a_program_of_the_fuzz_crate_and_every_program_a_target", Why::AboutNeither),
@@ -30,6 +42,10 @@ const ALONE: [(&str, &str, Why); 16] = [
     ("limits", "flows_of_both_families_count_for_one_container", Why::AboutBoth),
     ("paths", "every_fixture_comes_out_as_it_says", Why::AboutBoth),
     ("paths", "what_is_refused_leaves_no_flow", Why::AboutBoth),
+    ("prefixes", "an_address_of_ipv4_keeps_all_but_its_prefix", Why::OneHas("no sum that has to stay")),
+    ("prefixes", "an_address_of_ipv6_becomes_what_rfc_6296_says_and_no_sum_changes", NEUTRAL),
+    ("prefixes", "an_address_of_ipv6_comes_back_as_it_was", NEUTRAL),
+    ("prefixes", "the_examples_of_rfc_6296_come_out_as_it_says", NEUTRAL),
     ("properties", "no_bytes_of_any_kind_upset_a_path", Why::AboutNeither),
     (
         "sockets",
@@ -39,7 +55,21 @@ const ALONE: [(&str, &str, Why); 16] = [
     ("tier1", "every_fixture_comes_out_of_the_kernel_as_it_says", Why::AboutBoth),
     ("tier1", "no_length_of_a_packet_upsets_a_program", Why::AboutBoth),
     ("tier1", "the_verifier_takes_every_program", Why::AboutNeither),
+    ("translation", "a_container_that_was_put_away_is_told_by_a_reset_in_its_own_family", CROSSING),
+    ("translation", "a_process_of_the_host_is_answered_from_the_address_that_it_was_led_to", CROSSING),
+    ("translation", "nothing_but_answers_goes_by_the_translator", CROSSING),
+    ("translation", "two_clients_with_the_same_port_are_told_apart", CROSSING),
+    (
+        "translation",
+        "what_an_ipv6_client_asks_a_container_with_ipv4_and_what_it_answers_arrives_in_the_family_of_each",
+        CROSSING,
+    ),
+    ("translation", "what_is_too_big_in_ipv6_is_told_in_ipv4_with_what_fits", CROSSING),
 ];
+
+const NEUTRAL: Why = Why::OneHas("a translation that leaves checksums as they are");
+
+const CROSSING: Why = Why::OneHas("clients that cross over to the other");
 
 /// Why a test is no function of a family.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +146,7 @@ fn every_fixture_is_there_for_both_families_but_for_what_one_has_alone() {
         [
             "ARP is answered for the gateway and for neighbours, and for nobody else",
             "an address of the link leads nowhere else",
+            "an address that only says an IPv4 address, or that there is none, leads nowhere",
             "extension headers are looked through and left as they are",
             "extension headers from outside that are not looked through are the host's own affair",
             "extension headers that hide something, or lead elsewhere, are dropped by name and leave no flow",

@@ -1,6 +1,7 @@
 //! Tier 0: packets of all sides, restarts of containers, publishes, routes and time in any order. Flows
 //! stay whole, and lead to nobody they were not made for.
 
+use netbpf_common::abi::GatewayMode;
 use netbpf_common::path::{V4, V6};
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
@@ -59,8 +60,9 @@ fn check<S: Strategy<Value = Happening>>(happenings: impl Fn() -> S) {
         happenings in vec(happenings(), 1..120),
         ring in select(vec![2, 8, RING]),
         capacity in select(vec![7, 16, usize::MAX]),
+        mode in select(vec![GatewayMode::Masquerade, GatewayMode::Routed, GatewayMode::Prefix, GatewayMode::Closed]),
     )| {
-        let mut instance = Instance::new(ring, capacity);
+        let mut instance = Instance::with_mode(ring, capacity, mode);
         for happening in &happenings {
             instance.happens(happening);
         }

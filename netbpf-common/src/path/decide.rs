@@ -2,6 +2,7 @@
 
 use super::family::IcmpError;
 use super::refusal::{Refusal, checked, code, split};
+use super::uplink::is_reachable;
 use super::{Decision, Env, Family, FlowEntry, Packet, Parsed, Rewrite, Translation, Verdict, apply, errors};
 use crate::abi::{DropReason, Endpoint, Flow, FlowKey, NetworkFlags, Scope, TargetKind};
 use crate::wire::{Address, Kind, Mac, Tcp};
@@ -153,7 +154,7 @@ pub(super) fn decide<F: Family, E: Env<F>, P: Packet>(
         }
         None => return Err(Refusal::Drop(DropReason::Internal)),
     };
-    if P::HAS_ETHERNET && key.scope == Scope::Uplink as u16 && is_for_host_too(parsed) {
+    if P::HAS_ETHERNET && key.scope == Scope::Uplink as u16 && is_for_host_too(env, parsed) {
         // The host gets it too, see `uplink`, and gets it whole.
         decision.rewrite.hop = false;
     }
@@ -218,10 +219,11 @@ fn largest_segment<F: Family, E: Env<F>>(env: &E, flow: &Flow<F::Addr>) -> u16 {
 }
 
 /// Whether a packet from outside may as well be an answer to the host: nothing tells whose identifier an echo bears, nor
-/// does a later fragment of one.
+/// does a later fragment of one. An address that a container has for itself is not the host's.
 #[inline(always)]
-pub(super) fn is_for_host_too<F: Family>(parsed: &Parsed<F>) -> bool {
-    parsed.l4.kind == Kind::EchoReply || parsed.l4.kind == Kind::Fragment && parsed.ip.proto == F::ICMP
+pub(super) fn is_for_host_too<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> bool {
+    let is_echo = parsed.l4.kind == Kind::EchoReply || parsed.l4.kind == Kind::Fragment && parsed.ip.proto == F::ICMP;
+    is_echo && !is_reachable(env, parsed.ip.dst)
 }
 
 /// Into a container's namespace. A neighbour's frame already has the right Ethernet addresses.
@@ -255,7 +257,8 @@ fn into_host<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Decision<F> {
 pub(super) fn check_destination<A: Address>(dst: A) -> Result<(), DropReason> {
     if dst.is_unicast() {
         Ok(())
-    } else if dst.is_loopback() || dst == A::default() {
+    } else if dst.words()[0].get() >> 31 == 0 {
+        // Unspecified, loopback and the like stand before all addresses of machines, groups behind them.
         Err(DropReason::Martian)
     } else {
         Err(DropReason::Multicast)

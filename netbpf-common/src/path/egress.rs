@@ -142,7 +142,11 @@ fn route<F: Family, P: Packet, E: Env<F>>(
     }
     if !follow(env, parsed, key, endpoint.generation)? {
         if has_crossed {
-            return Err(if opens(&parsed.l4) { DropReason::NoFlow.into() } else { Refusal::Reset });
+            return Err(match parsed.l4.kind {
+                Kind::Error => DropReason::IcmpError.into(),
+                _ if opens(&parsed.l4) => DropReason::NoFlow.into(),
+                _ => Refusal::Reset,
+            });
         }
         open(env, packet, parsed, key, endpoint).map_err(Refusal::prompt)?;
     }

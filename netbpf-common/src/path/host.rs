@@ -121,6 +121,10 @@ fn choose<F: Family, E: Env<F>>(
     if slot != 0 {
         let endpoint = env.endpoint(slot).ok_or(DropReason::NoEndpoint)?;
         new.set(key, Leg::endpoint(slot, endpoint), Leg::HOST);
+        if !F::is_own(endpoint, key.dst) {
+            // By the address that it has outside, of which it knows nothing.
+            new.dst = F::address_of(endpoint);
+        }
         return Ok(());
     }
     let rule = env

@@ -84,6 +84,10 @@ fn answer<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &Par
     let Err(refusal) = Refusal::or(code) else { return code };
     let ethernet = &parsed.ethernet;
     let gateway = asked(env, packet.ifindex(), parsed.ip.dst);
+    if gateway == F::Addr::default() {
+        // Nobody would be believed who says it.
+        return Refusal::Drop(refusal.reason()).code();
+    }
     let teller = Teller { gateway, to: ethernet.src, from: ethernet.dst };
     let back = code::DEVICE | u64::from(packet.ifindex());
     refuse(env, packet, parsed, refusal, &teller, back)
@@ -127,7 +131,7 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
     fragments::follow_first(env, packet, parsed, Scope::Uplink, held)?;
     let carried = carry(env, packet, parsed, key)?;
     match split(carried) {
-        (code::PEER, ifindex) if P::HAS_ETHERNET && is_for_host_too(parsed) => {
+        (code::PEER, ifindex) if P::HAS_ETHERNET && is_for_host_too(env, parsed) => {
             if share(env, packet, parsed, key, ifindex) { Ok(code::PASS) } else { Err(DropReason::Internal.into()) }
         }
         _ => Ok(carried),
@@ -189,7 +193,7 @@ pub(super) fn is_nat_port<F: Family, E: Env<F>>(env: &E, index: u32, port: u16) 
 
 /// Whether an address is one by which a container is reached from outside, other than the host's.
 #[inline(always)]
-fn is_reachable<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
+pub(super) fn is_reachable<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
     env.config().flags & ConfigFlags::REACHABLE != 0 && env.slot_of(address) != 0
 }
 
@@ -246,6 +250,10 @@ fn plan_direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<
     let slot = env.slot_of(key.dst);
     let Some(endpoint) = env.endpoint(slot) else { return false };
     let Some(subnet) = env.network(endpoint.network).map(F::subnet_of) else { return false };
+    // Whoever has such an address sends by another way.
+    if subnet.contains(key.src) || key.src.stays_on_link() {
+        return false;
+    }
     let own = F::address_of(endpoint);
     let outside = match GatewayMode::from_u32(subnet.mode) {
         GatewayMode::Routed => own,

@@ -2,7 +2,7 @@
 //! [`crate::instance`].
 
 use super::tape::{Tape, choice, port};
-use super::{CAPACITIES, RINGS, Story, begun, steps};
+use super::{CAPACITIES, MODES, RINGS, Story, begun, steps};
 use crate::family::TestFamily;
 use crate::fixture::Step;
 use crate::in_family;
@@ -29,7 +29,9 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn live<F: TestFamily>(mut tape: Tape<'_>) {
-    let mut instance = Instance::new(tape.choose(&RINGS), tape.choose(&CAPACITIES));
+    let (ring, byte) = (tape.choose(&RINGS), tape.byte());
+    let capacity = CAPACITIES[usize::from(byte) % CAPACITIES.len()];
+    let mut instance = Instance::with_mode(ring, capacity, MODES[usize::from(byte >> 6)]);
     let mut story = Story(Vec::new());
     for _ in 0..LONGEST {
         if tape.is_over() {

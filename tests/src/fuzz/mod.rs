@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::thread;
 
+use netbpf_common::abi::GatewayMode;
 use netbpf_common::wire::protocol;
 
 use crate::fixture::{self, Step};
@@ -41,6 +42,10 @@ pub const TARGETS: [Target; 3] = [
 const RINGS: [u32; 3] = [2, 8, 128];
 /// Sizes of flow tables: the same.
 const CAPACITIES: [usize; 3] = [7, 16, usize::MAX];
+
+/// How networks reach the world: chosen by bits that once chose nothing, so that inputs of that time say what they said.
+const MODES: [GatewayMode; 4] =
+    [GatewayMode::Masquerade, GatewayMode::Routed, GatewayMode::Prefix, GatewayMode::Closed];
 
 /// How a tape begins in the family of an address: its first two bytes choose the last ring and the last capacity.
 const fn begun(address: IpAddr) -> [u8; 2] {

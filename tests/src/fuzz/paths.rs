@@ -8,19 +8,21 @@ use netbpf_common::path::HostSocket;
 use netbpf_common::wire::protocol;
 
 use super::tape::{Tape, choice};
-use super::{CAPACITIES, RINGS, Story, begun, steps};
+use super::{CAPACITIES, MODES, RINGS, Story, begun, steps};
 use crate::damage::Damage;
 use crate::family::TestFamily;
 use crate::fixture::{self, Hook};
 use crate::frame::Frame;
+use crate::gateway;
 use crate::headers::{Headers, leave_checksum_to_device};
 use crate::in_family;
 use crate::instance::{PORTS, SECONDS, SERVICES, SPEECHES, addresses, senders};
 use crate::journey::{Arrival, Speech, Tuple, collect, frame_on, link_on};
 use crate::memory::Memory;
+use crate::packet::IcmpError;
 use crate::survival::{forgets, survives};
 use crate::talk::{at, egress};
-use crate::world::{C1, C2, C3};
+use crate::world::{C1, C2, C3, ETHERNET};
 
 /// More would be slow and show nothing new.
 const LONGEST: usize = 64;
@@ -43,6 +45,19 @@ const GENERATIONS: [u32; 6] = [
 /// What networks are made with beside masquerading.
 const WISHES: [u32; 4] =
     [0, NetworkFlags::CLAMP_MSS, NetworkFlags::FULL_CONE, NetworkFlags::CLAMP_MSS | NetworkFlags::FULL_CONE];
+/// The bit of the same byte that leaves C1 with IPv4 alone.
+const WITHOUT_IPV6: u8 = 0x10;
+/// What chooses an error about what has arrived; less chooses one of the others, as often as each other.
+const ERROR: u8 = 0xe0;
+/// What errors say.
+const ERRORS: [IcmpError; 6] = [
+    IcmpError::PORT_UNREACHABLE,
+    IcmpError::HOST_UNREACHABLE,
+    IcmpError::PROHIBITED,
+    IcmpError::TIME_EXCEEDED,
+    IcmpError::fragmentation_needed(1400),
+    IcmpError::PARAMETER_PROBLEM,
+];
 /// What chooses bytes as they are.
 const RAW: u8 = 0;
 /// How a frame is on its device when nothing is special about it.
@@ -75,7 +90,12 @@ pub fn run(bytes: &[u8]) {
 fn play<F: TestFamily>(mut tape: Tape<'_>) {
     let mut memory = Memory::new(tape.choose(&RINGS));
     memory.capacity = tape.choose(&CAPACITIES);
-    let wishes = tape.choose(&WISHES);
+    let byte = tape.byte();
+    let wishes = WISHES[usize::from(byte) % WISHES.len()];
+    gateway::change(&mut memory, MODES[usize::from(byte >> 2) % MODES.len()]);
+    if byte & WITHOUT_IPV6 != 0 {
+        memory.take_ipv6(C1);
+    }
     for network in memory.networks.values_mut() {
         network.flags |= wishes;
     }
@@ -123,7 +143,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
 }
 
 fn event<F: TestFamily>(tape: &mut Tape<'_>, arrivals: &[Arrival]) -> Event {
-    let (hook, frame) = match tape.byte() % 14 {
+    let kind = tape.byte();
+    let (hook, frame) = match kind % 14 {
+        _ if kind >= ERROR => match error(tape, arrivals) {
+            Some(error) => error,
+            None => return Event::Collect,
+        },
         RAW..4 => raw(tape),
         4 => {
             let step = &steps()[usize::from(tape.word()) % steps().len()];
@@ -134,13 +159,10 @@ fn event<F: TestFamily>(tape: &mut Tape<'_>, arrivals: &[Arrival]) -> Event {
             let (from, to) = (at(source, tape.port(&PORTS)), at(tape.choose(&addresses::<F>()), tape.port(&SERVICES)));
             (hook, built(tape, hook, from, to))
         }
-        7..10 => {
-            let back = usize::from(tape.byte());
-            match arrivals.iter().rev().cycle().nth(back).and_then(|a| a.way_back().zip(Tuple::read(&a.bytes))) {
-                Some((hook, seen)) => (hook, built(tape, hook, seen.to, seen.from)),
-                None => return Event::Collect,
-            }
-        }
+        7..10 => match arrived(tape, arrivals).and_then(|a| a.way_back().zip(Tuple::read(&a.bytes))) {
+            Some((hook, seen)) => (hook, built(tape, hook, seen.to, seen.from)),
+            None => return Event::Collect,
+        },
         10 => return Event::Sleep(tape.choose(&SECONDS)),
         11 => {
             let (speech, from) = (tape.choose(&[Speech::ACK, Speech::Udp]), at(F::OUTSIDE, tape.port(&PORTS)));
@@ -151,6 +173,25 @@ fn event<F: TestFamily>(tape: &mut Tape<'_>, arrivals: &[Arrival]) -> Event {
         _ => return Event::Collect,
     };
     Event::Frame(hook, frame)
+}
+
+/// One of the packets that have arrived, the last first.
+fn arrived<'a>(tape: &mut Tape<'_>, arrivals: &'a [Arrival]) -> Option<&'a Arrival> {
+    let back = usize::from(tape.byte());
+    arrivals.iter().rev().cycle().nth(back)
+}
+
+/// What its receiver, or a router on the way to it, says of a packet that has arrived.
+fn error(tape: &mut Tape<'_>, arrivals: &[Arrival]) -> Option<(Hook, Frame)> {
+    let arrival = arrived(tape, arrivals)?;
+    let (hook, headers) = arrival.way_back().zip(Headers::read(&arrival.bytes))?;
+    let (what, is_routers, quoted) = (tape.choose(&ERRORS), tape.byte() & 1 != 0, usize::from(tape.byte()));
+    let router = in_family!(headers.source, F => F::OUTSIDE);
+    let sayer = if is_routers { router } else { headers.destination };
+    let end = headers.transport.end.min(headers.transport.start + quoted);
+    let quote = &arrival.bytes[ETHERNET..end.min(arrival.bytes.len())];
+    let bytes = link_on(hook).icmp_error(sayer, headers.source, TTLS[0], what, quote);
+    Some((hook, damaged(tape, hook, bytes, false)))
 }
 
 /// Bytes as they are on the tape.

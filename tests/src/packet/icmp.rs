@@ -97,6 +97,8 @@ impl IcmpError {
     pub const PROTOCOL_UNREACHABLE: Self = Self::new([3, 2], [4, 1]);
     /// The hop limit ran out.
     pub const TIME_EXCEEDED: Self = Self::new([11, 0], [3, 0]);
+    /// A field of the header says what cannot be.
+    pub const PARAMETER_PROBLEM: Self = Self::new([12, 0], [4, 0]);
     /// There is a better way; no error, though it quotes a packet in IPv4.
     pub const REDIRECT: Self = Self::new([5, 1], [137, 0]);
 

@@ -13,6 +13,7 @@
 
 mod cpu;
 mod entry;
+mod part;
 mod pool;
 
 use std::collections::{HashMap, HashSet};
@@ -27,6 +28,7 @@ use netbpf_common::path::{V4, V6};
 
 pub use self::cpu::Cpu;
 pub use self::entry::Entry;
+pub use self::part::Part;
 pub use self::pool::Pool;
 use crate::family::TestFamily;
 use crate::journey::originals;
