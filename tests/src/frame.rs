@@ -24,6 +24,10 @@ pub struct Frame {
     pub gso_size: u32,
     /// Whether its checksum is left to the device: then only the pseudo header is in it.
     pub partial_checksum: bool,
+    /// Where its device was asked to write a checksum, if at a place of the sender's own choice.
+    pub summed_at: Option<u32>,
+    /// Whether it was marked for who takes it on.
+    pub has_crossed: bool,
     /// Copies that were sent, with the device they left by.
     pub copies: Vec<(u32, Vec<u8>)>,
     /// Frames that are to come in once more behind this one.
@@ -43,6 +47,8 @@ impl Frame {
             tagged,
             gso_size,
             partial_checksum,
+            summed_at: None,
+            has_crossed: false,
             copies: Vec::new(),
             again: Vec::new(),
         }
@@ -119,6 +125,21 @@ impl Packet for Frame {
             }
         }
         self.write(l4 + checksum.at, sum)
+    }
+
+    /// Nobody has summed the whole frame.
+    fn update_sum(&mut self, _: Delta) {}
+
+    fn is_summed_in(&mut self, l4: u32, checksum: Option<Checksum>) -> bool {
+        self.summed_at.is_none_or(|place| place >= l4 + checksum.map_or(0, |checksum| checksum.at))
+    }
+
+    fn mark_crossed(&mut self, has_crossed: bool) {
+        self.has_crossed = has_crossed;
+    }
+
+    fn has_crossed(&self) -> bool {
+        self.has_crossed
     }
 
     fn send_copy(&mut self, ifindex: u32) -> Option<()> {

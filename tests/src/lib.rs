@@ -34,5 +34,7 @@ pub mod talk;
 pub mod told;
 #[cfg(feature = "system")]
 pub mod transfer;
+#[cfg(feature = "system")]
+pub mod version;
 pub mod wait;
 pub mod world;

@@ -6,27 +6,29 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use netbpf_user::rig::Namespace;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::version::Version;
 use crate::wait::SOON;
 
 /// The word a socket maker sends when it stands where it should.
 pub const READY: &[u8; 5] = b"ready";
 
-/// A place in a rig.
-#[derive(Debug)]
+/// A place in a rig, and the version of IP that is spoken there where it is not said.
+#[derive(Clone, Debug)]
 pub struct Place {
     namespace: Namespace,
-    maker: Option<Mutex<Maker>>,
+    version: Version,
+    maker: Option<Arc<Mutex<Maker>>>,
 }
 
 /// The child process that makes sockets in a cgroup: only whole processes can be moved into one.
@@ -38,22 +40,33 @@ struct Maker {
 
 impl Place {
     /// A network namespace.
-    pub fn new(namespace: Namespace) -> Self {
-        Self { namespace, maker: None }
+    pub fn new(namespace: Namespace, version: Version) -> Self {
+        Self { namespace, version, maker: None }
     }
 
     /// A network namespace and a cgroup. `program` is the binary `socket-maker`.
     ///
     /// # Errors
     /// When it cannot be started there.
-    pub fn with_cgroup(namespace: Namespace, cgroup: &Path, program: &Path) -> io::Result<Self> {
-        let mut place = Self::new(namespace);
+    pub fn with_cgroup(namespace: Namespace, version: Version, cgroup: &Path, program: &Path) -> io::Result<Self> {
+        let mut place = Self::new(namespace, version);
         let (mut requests, theirs) = UnixStream::pair()?;
         let process = place.run(|| Command::new(program).arg(cgroup).stdin(OwnedFd::from(theirs)).spawn())?;
         let mut word = *READY;
         requests.read_exact(&mut word)?;
-        place.maker = Some(Mutex::new(Maker { process, requests }));
+        place.maker = Some(Arc::new(Mutex::new(Maker { process, requests })));
         Ok(place)
+    }
+
+    /// The same place, where this version is spoken.
+    #[must_use]
+    pub fn speaking(&self, version: Version) -> Self {
+        Self { version, ..self.clone() }
+    }
+
+    /// The version of IP that is spoken.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// Its network namespace.
@@ -94,8 +107,8 @@ impl Place {
     ///
     /// # Errors
     /// As bind(2) and listen(2).
-    pub fn listen(&self, address: SocketAddrV4) -> io::Result<TcpListener> {
-        let socket = self.socket(Domain::IPV4, Type::STREAM, None);
+    pub fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let socket = self.only(address, Type::STREAM)?;
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(1024)?;
@@ -106,7 +119,7 @@ impl Place {
     ///
     /// # Errors
     /// As connect(2).
-    pub fn connect(&self, to: SocketAddrV4) -> io::Result<TcpStream> {
+    pub fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
         self.connect_from(0, to)
     }
 
@@ -114,21 +127,21 @@ impl Place {
     ///
     /// # Errors
     /// As bind(2) and connect(2).
-    pub fn connect_from(&self, port: u16, to: SocketAddrV4) -> io::Result<TcpStream> {
-        let socket = self.socket(Domain::IPV4, Type::STREAM, None);
+    pub fn connect_from(&self, port: u16, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = self.only(to, Type::STREAM)?;
         if port != 0 {
             socket.set_reuse_address(true)?;
-            socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+            socket.bind(&Version::of(to.ip()).everywhere(port).into())?;
         }
-        connected(socket, to.into())
+        connected(socket, to)
     }
 
     /// A UDP socket that gives up reading after [`SOON`]; port 0 for a free one.
     ///
     /// # Errors
     /// As bind(2).
-    pub fn udp(&self, address: SocketAddrV4) -> io::Result<UdpSocket> {
-        let socket = self.socket(Domain::IPV4, Type::DGRAM, None);
+    pub fn udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = self.only(address, Type::DGRAM)?;
         socket.bind(&address.into())?;
         socket.set_read_timeout(Some(SOON))?;
         Ok(socket.into())
@@ -139,17 +152,45 @@ impl Place {
     /// # Panics
     /// When the kernel refuses.
     pub fn any_udp(&self) -> UdpSocket {
-        self.udp(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).expect("a free UDP port")
+        self.udp(self.version.everywhere(0)).expect("a free UDP port")
+    }
+
+    /// A socket of an address's family, and of that alone.
+    fn only(&self, address: SocketAddr, kind: Type) -> io::Result<Socket> {
+        let version = Version::of(address.ip());
+        let socket = self.socket(version.domain(), kind, None);
+        if version == Version::V6 {
+            socket.set_only_v6(true)?;
+        }
+        Ok(socket)
     }
 }
 
-/// Lets a socket send only what needs no fragments, on the path as it is known (IP_PMTUDISC_DO).
+/// Lets a socket send only what needs no fragments, on the path as it is known (IP_PMTUDISC_DO, IPV6_PMTUDISC_DO).
 ///
 /// # Panics
 /// When the kernel refuses.
 pub fn forbid_fragments(socket: &UdpSocket) {
     use rustix::net::sockopt;
-    sockopt::set_ip_mtu_discover(socket, sockopt::Ipv4PathMtuDiscovery::DO).expect("an option");
+    let local = socket.local_addr().expect("a socket");
+    let set = match Version::of(local.ip()) {
+        Version::V4 => sockopt::set_ip_mtu_discover(socket, sockopt::Ipv4PathMtuDiscovery::DO),
+        Version::V6 => sockopt::set_ipv6_mtu_discover(socket, sockopt::Ipv6PathMtuDiscovery::DO),
+    };
+    set.expect("an option");
+}
+
+/// How many hops what a socket sends may take.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn set_hops(socket: &UdpSocket, hops: u32) {
+    let local = socket.local_addr().expect("a socket");
+    let set = match Version::of(local.ip()) {
+        Version::V4 => socket.set_ttl(hops),
+        Version::V6 => SockRef::from(socket).set_unicast_hops_v6(hops),
+    };
+    set.expect("an option");
 }
 
 /// Connects a socket of any family, with deadlines on the connection and on all that follows.

@@ -1,7 +1,7 @@
 //! Servers that tell each client who answered and under which address it was seen, then echo.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -18,7 +18,7 @@ pub struct Seen {
     /// The name the server goes by.
     pub server: String,
     /// The client's address as the server saw it.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
 }
 
 impl Seen {
@@ -39,13 +39,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// A TCP server on every address of the place.
+    /// A TCP server on every address that the place has of the version spoken there.
     ///
     /// # Panics
     /// When the port is taken.
     #[track_caller]
     pub fn tcp(place: &Place, name: &str, port: u16) -> Self {
-        let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+        let address = place.version().everywhere(port);
         let listener = place.listen(address).unwrap_or_else(|error| panic!("cannot listen on {address}: {error}"));
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut server =
@@ -65,13 +65,13 @@ impl Server {
         server
     }
 
-    /// A UDP server on every address of the place: it answers each datagram with a greeting and the datagram.
+    /// A UDP server on every address that the place has of the version spoken there: it answers each datagram with a greeting and the datagram.
     ///
     /// # Panics
     /// When the port is taken.
     #[track_caller]
     pub fn udp(place: &Place, name: &str, port: u16) -> Self {
-        let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+        let address = place.version().everywhere(port);
         let socket = place.udp(address).unwrap_or_else(|error| panic!("cannot bind {address}: {error}"));
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -157,8 +157,8 @@ impl Drop for Counter {
 ///
 /// # Errors
 /// When it is refused, breaks or does not end.
-pub fn one_byte(to: SocketAddrV4) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&to.into(), SOON)?;
+pub fn one_byte(to: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to, SOON)?;
     stream.set_read_timeout(Some(SOON))?;
     let mut bytes = [0; 2];
     stream.read_exact(&mut bytes[..1])?;
@@ -228,7 +228,7 @@ impl Conversation {
 ///
 /// # Errors
 /// When the connection is refused, breaks or is not with a [`Server`].
-pub fn ask_tcp(from: &Place, to: SocketAddrV4) -> io::Result<Seen> {
+pub fn ask_tcp(from: &Place, to: SocketAddr) -> io::Result<Seen> {
     converse(from.connect(to)?)
 }
 
@@ -248,7 +248,7 @@ pub fn converse(stream: TcpStream) -> io::Result<Seen> {
 ///
 /// # Errors
 /// When no answer comes within the socket's timeout, or not that of a [`Server`].
-pub fn ask_udp(socket: &UdpSocket, to: SocketAddrV4) -> io::Result<(Seen, SocketAddr)> {
+pub fn ask_udp(socket: &UdpSocket, to: SocketAddr) -> io::Result<(Seen, SocketAddr)> {
     socket.send_to(b"how do you do", to)?;
     receive_answer(socket)
 }
@@ -272,7 +272,7 @@ pub fn receive_answer(socket: &UdpSocket) -> io::Result<(Seen, SocketAddr)> {
 ///
 /// # Panics
 /// When it cannot be sent.
-pub fn unanswered_udp(socket: &UdpSocket, to: SocketAddrV4, silence: Duration) -> bool {
+pub fn unanswered_udp(socket: &UdpSocket, to: SocketAddr, silence: Duration) -> bool {
     socket.set_read_timeout(Some(silence)).expect("a timeout");
     // Sending may report the ICMP error for an earlier datagram: that is no answer either.
     let _ = socket.send_to(b"how do you do", to);

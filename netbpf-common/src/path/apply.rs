@@ -85,19 +85,27 @@ pub fn apply<F: Family, P: Packet>(
     if let Some(dst) = rewrite.ethernet {
         packet.write(0, Ethernet { dst, src: gateway, ethertype: F::ETHERTYPE })?;
     }
+    let l4 = parsed.l4_at();
+    let mut changed = (Delta::NONE, Delta::NONE);
     match &rewrite.translation {
         Some(t) => {
             F::rewrite(packet, Ethernet::LEN, t.src, t.dst, t.addresses, rewrite.hop)?;
-            let l4 = parsed.l4_at();
             write_ports(packet, l4, parsed.l4.kind, Ports { sport: t.sport, dport: t.dport })?;
-            let announced = if rewrite.mss == 0 { Delta::NONE } else { clamp(packet, parsed, rewrite.mss)? };
-            match parsed.checksum() {
-                Some(checksum) => packet.update_checksum::<F>(l4, checksum, t.addresses, t.ports.and(announced)),
-                None => Some(()),
-            }
+            changed = (t.addresses, t.ports);
         }
-        None if rewrite.hop => F::rewrite(packet, Ethernet::LEN, parsed.ip.src, parsed.ip.dst, Delta::NONE, true),
-        None => Some(()),
+        None if rewrite.hop => {
+            F::rewrite(packet, Ethernet::LEN, parsed.ip.src, parsed.ip.dst, Delta::NONE, true)?;
+        }
+        None => {}
+    }
+    if rewrite.mss != 0 {
+        changed.1 = changed.1.and(clamp(packet, parsed, rewrite.mss)?);
+    }
+    match parsed.checksum() {
+        Some(checksum) if changed != (Delta::NONE, Delta::NONE) => {
+            packet.update_checksum::<F>(l4, checksum, changed.0, changed.1)
+        }
+        _ => Some(()),
     }
 }
 

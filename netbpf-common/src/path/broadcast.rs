@@ -1,9 +1,9 @@
 //! Broadcast and multicast of a container: to the members of its network, and to nobody else.
 
 use super::refusal::{Refusal, code};
-use super::{Env, Family, Packet, Parsed};
+use super::{Env, Family, Packet, Parsed, Part};
 use crate::abi::{DropReason, Endpoint, Event, Subnet};
-use crate::wire::{Address, protocol};
+use crate::wire::{Address, Kind, protocol};
 
 /// Most members that get a broadcast. The verifier walks the loop once per member.
 const MEMBERS: u32 = 1024;
@@ -21,6 +21,12 @@ pub(super) fn broadcast<F: Family, E: Env<F>, P: Packet>(
     // Who is in which group nobody needs to know: every member gets everything.
     if !is_for_many::<F>(parsed.ip.dst, subnet) || parsed.ip.proto == protocol::IGMP {
         return Err(DropReason::Multicast.into());
+    }
+    // An error is about what its receiver has sent, and Linux believes one of IPv6 that was sent to a group.
+    let is_message = matches!(parsed.l4.kind, Kind::Error | Kind::Icmp)
+        || parsed.ip.part != Part::Whole && parsed.ip.proto == F::ICMP;
+    if is_message {
+        return Err(DropReason::IcmpError.into());
     }
     if !env.may_multiply(slot) {
         return Err(DropReason::BroadcastRate.into());

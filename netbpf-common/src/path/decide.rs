@@ -21,6 +21,11 @@ pub(super) fn carry<F: Family, E: Env<F>, P: Packet>(
         decide_and_apply(env, packet, parsed, key)
     };
     let carried = Refusal::or(env.forget(carried))?;
+    // A header with a checksum shows what was written into it; one without must not be left to a place of the sender's choice.
+    let leaves = !F::HEADER_HAS_CHECKSUM && split(carried).0 == code::NEIGHBOUR && key.scope == Scope::Container as u16;
+    if leaves && !packet.is_summed_in(parsed.l4_at(), parsed.checksum()) {
+        return Err(DropReason::Malformed.into());
+    }
     if !crosses::<F, E>(env) {
         return Ok(carried);
     }

@@ -39,7 +39,7 @@ pub fn egress_v4<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
     let code = match ethernet.ethertype {
         Ethernet::IPV4 if siit::is_for_translator(packet, env) => siit::widen(packet, env, ethernet, endpoint),
         Ethernet::IPV4 => ip::<V4, P, E>(packet, env, ethernet, endpoint),
-        Ethernet::IPV6 => siit::pass_on(env),
+        Ethernet::IPV6 => siit::pass_on(packet),
         Ethernet::ARP => neighbour::answer_request(packet, env, &ethernet, endpoint),
         _ => Refusal::Drop(DropReason::UnsupportedProtocol).code(),
     };
@@ -51,7 +51,7 @@ pub fn egress_v4<P: Packet, E: Env<V4>>(packet: &mut P, env: &E) -> Verdict {
 pub fn egress_v6<P: Packet, E: Env<V4> + Env<V6>>(packet: &mut P, env: &E) -> Verdict {
     let Some(endpoint) = sender(packet, env) else { return Verdict::Drop(DropReason::UnknownDevice) };
     let Some(ethernet) = packet.read::<Ethernet>(0) else { return Verdict::Drop(DropReason::Malformed) };
-    let has_crossed = siit::has_crossed(env);
+    let has_crossed = packet.has_crossed();
     let ethertype = if has_crossed { Ethernet::IPV4 } else { Ethernet::IPV6 };
     let code = ip::<V6, P, E>(packet, env, Ethernet { ethertype, ..ethernet }, endpoint);
     let code = if has_crossed { siit::tell(packet, env, env.forget(code), endpoint) } else { code };

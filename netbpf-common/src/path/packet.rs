@@ -48,6 +48,19 @@ pub trait Packet {
     fn update_checksum<F: Family>(&mut self, l4: u32, checksum: Checksum, addresses: Delta, ports: Delta)
     -> Option<()>;
 
+    /// Lets the sum of the whole frame, where the device has given one, follow a change that no checksum makes up for.
+    fn update_sum(&mut self, change: Delta);
+
+    /// Whether a checksum that the frame leaves to its device, if it does, is one that lies in its transport, which begins at
+    /// `l4`. The sender has said where, and could have an address written with it. False: the frame may be spoilt.
+    fn is_summed_in(&mut self, l4: u32, checksum: Option<Checksum>) -> bool;
+
+    /// Marks the packet for the program that it is handed over to, or takes the mark away.
+    fn mark_crossed(&mut self, has_crossed: bool);
+
+    /// Whether the packet is marked.
+    fn has_crossed(&self) -> bool;
+
     /// Sends a copy of the frame, as it is now, out of a device.
     fn send_copy(&mut self, ifindex: u32) -> Option<()>;
 

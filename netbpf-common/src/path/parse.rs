@@ -17,8 +17,6 @@ pub struct Parsed<F: Family> {
     pub l4: L4,
     /// The key of the flow that the packet is of, or that it is an error about.
     pub key: FlowKey<F::Addr>,
-    /// Whether the packet goes on in the other family.
-    pub crosses: bool,
 }
 
 impl<F: Family> Parsed<F> {
@@ -57,7 +55,7 @@ impl<F: Family> Parsed<F> {
 impl<F: Family> Default for Parsed<F> {
     fn default() -> Self {
         let l4 = L4::new(Kind::Other, Ports::default());
-        Self { ethernet: Ethernet::default(), ip: Ip::default(), l4, key: FlowKey::default(), crosses: false }
+        Self { ethernet: Ethernet::default(), ip: Ip::default(), l4, key: FlowKey::default() }
     }
 }
 

@@ -25,23 +25,19 @@ pub(super) fn is_for_translator<P: Packet, E: Env<V4>>(packet: &P, env: &E) -> b
 
 /// Hands an IPv6 packet over as it came. A [`code`].
 #[inline(always)]
-pub(super) fn pass_on<E: Env<V4>>(env: &E) -> u64 {
-    let Some(mut parsed) = env.parsed() else { return Refusal::Drop(DropReason::Internal).code() };
-    parsed.crosses = false;
+pub(super) fn pass_on<P: Packet>(packet: &mut P) -> u64 {
+    packet.mark_crossed(false);
     code::HAND_OVER
-}
-
-/// Whether the packet that was handed over is a container's answer in IPv4.
-#[inline(always)]
-pub(super) fn has_crossed<E: Env<V4>>(env: &E) -> bool {
-    env.parsed().is_some_and(|parsed| parsed.crosses)
 }
 
 /// Gives a container's answer an IPv6 header, and hands it over. A [`code`].
 #[inline(never)]
 pub(super) fn widen<P: Packet, E: Env<V4>>(packet: &mut P, env: &E, ethernet: Ethernet, endpoint: &Endpoint) -> u64 {
     match widened(packet, env, ethernet, endpoint) {
-        Ok(()) => code::HAND_OVER,
+        Ok(()) => {
+            packet.mark_crossed(true);
+            code::HAND_OVER
+        }
         Err(reason) => Refusal::Drop(reason).code(),
     }
 }
@@ -71,7 +67,6 @@ fn widened<P: Packet, E: Env<V4>>(
     if parsed.l4.kind == Kind::Error {
         let at = parsed.l4_at();
         let made = widen_error(packet, at).ok_or(DropReason::IcmpError)?;
-        parsed.crosses = true;
         return made.write(packet, ethernet).ok_or(DropReason::Internal);
     }
     let is_summed = match parsed.l4.kind {
@@ -86,7 +81,6 @@ fn widened<P: Packet, E: Env<V4>>(
     let mut header = V6::header(ip.proto, ip.payload_len() as u16, V6Addr::of_v4(ip.src), V6Addr::of_v4(ip.dst));
     header.hop_limit = ip.ttl;
     header.first = Be32::new(header.first.get() | u32::from(ip.tos) << 20);
-    parsed.crosses = true;
     packet.change_header::<V6>(&header).ok_or(DropReason::UnsupportedProtocol)?;
     packet.write(0, Ethernet { ethertype: V6::ETHERTYPE, ..ethernet }).ok_or(DropReason::Internal)
 }
@@ -164,7 +158,9 @@ fn narrow_error<P: Packet>(packet: &P, at: u32) -> Option<Quoting<V4>> {
         (IcmpV6::UNREACHABLE, IcmpV6::PROHIBITED) => (IcmpV4::UNREACHABLE, IcmpV4::HOST_PROHIBITED, 0),
         (IcmpV6::UNREACHABLE, _) => (IcmpV4::UNREACHABLE, IcmpV4::HOST_UNREACHABLE, 0),
         (IcmpV6::TOO_BIG, _) => {
-            let mtu = icmp.sequence.get().saturating_sub(LONGER);
+            // All clients share one address towards the container: none may press the others below what IPv6 can rely on.
+            let mtu = if icmp.id == Be16::ZERO { icmp.sequence.get() } else { u16::MAX };
+            let mtu = mtu.max(Ipv6::LEAST_MTU) - LONGER;
             (IcmpV4::UNREACHABLE, IcmpV4::FRAGMENTATION_NEEDED, mtu)
         }
         (IcmpV6::TIME_EXCEEDED, code) => (IcmpV4::TIME_EXCEEDED, code, 0),
@@ -227,6 +223,10 @@ pub(super) fn tell<P: Packet, E: Env<V4>>(packet: &mut P, env: &E, code: u64, en
         other => other,
     };
     let ip = &parsed.ip;
+    // Another program may have read it into another room, while a new agent takes over.
+    if !V4::is_own(endpoint, ip.src) || ip.dst != env.config().translator() {
+        return Refusal::Drop(refusal.reason()).code();
+    }
     let before = V4::header(ip.proto, ip.payload_len() as u16, ip.src, ip.dst).with(ip.tos, ip.ttl);
     if packet.change_header::<V4>(&before).is_none() {
         return Refusal::Drop(DropReason::Internal).code();

@@ -68,12 +68,14 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
     match Refusal::or(code) {
         Ok(code) => code,
         // The connection is no more, and no socket of the host has it: its stack says so.
-        Err(Refusal::Reset) => {
+        Err(Refusal::Reset) if !is_reachable(env, parsed.ip.dst) => {
             env.count_drop(DropReason::StaleFlow);
             code::PASS
         }
         // Its sender may be anybody: no more than some of these a second.
-        Err(Refusal::Icmp(_)) if P::HAS_ETHERNET && env.may_multiply(0) => answer(packet, env, &parsed, code),
+        Err(Refusal::Icmp(_) | Refusal::Reset) if P::HAS_ETHERNET && env.may_multiply(0) => {
+            answer(packet, env, &parsed, code)
+        }
         Err(refusal) => Refusal::Drop(refusal.reason()).code(),
     }
 }
@@ -216,7 +218,8 @@ fn is_stranger<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
 /// is the host's own affair.
 #[inline(never)]
 fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> bool {
-    if !is_stranger(env, key.src) || !opens(&parsed.l4) {
+    // A link-local client is on another link than any container.
+    if !is_stranger(env, key.src) || key.src.stays_on_link() || !opens(&parsed.l4) {
         return false;
     }
     if is_reachable(env, key.dst) {
@@ -251,7 +254,7 @@ fn plan_direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<
     let Some(endpoint) = env.endpoint(slot) else { return false };
     let Some(subnet) = env.network(endpoint.network).map(F::subnet_of) else { return false };
     // Whoever has such an address sends by another way.
-    if subnet.contains(key.src) || key.src.stays_on_link() {
+    if subnet.contains(key.src) {
         return false;
     }
     let own = F::address_of(endpoint);

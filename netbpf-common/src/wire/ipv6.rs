@@ -43,6 +43,12 @@ impl Ipv6 {
         self.first.get() >> 28 == 6
     }
 
+    /// The next header and the hop limit as the one word of a sum that they share.
+    #[inline(always)]
+    pub fn hop_word(&self) -> Be16 {
+        Be16::new(u16::from(self.next_header) << 8 | u16::from(self.hop_limit))
+    }
+
     /// The traffic class.
     #[inline(always)]
     pub fn traffic_class(&self) -> u8 {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use netbpf_common::abi::{
     self, ABI_VERSION, Config, ConfigFlags, LOOPBACK_INDEX, Network, NetworkFlags, RING_SHARES, Subnet, Transport,
 };
@@ -14,7 +14,7 @@ use crate::config::{Addressing, Part, Settings};
 use crate::datapath::{Datapath, InFamily, clock, netns_cookie};
 use crate::error::{Error, Result};
 use crate::net::device::{Device, VethEnd};
-use crate::net::sysctl::Ipv6;
+use crate::net::sysctl::{ALL_OFF, Ipv6};
 use crate::net::{Netlink, sysctl};
 
 /// The device by which the host reaches containers.
@@ -79,8 +79,15 @@ fn set_switches(addressing: &Addressing) -> Result<()> {
 /// The gateways' addresses on netbpf0, and what leads to it. The subnet of IPv4 comes with the address; that of IPv6 is a
 /// route, since the address is alone.
 async fn give_addresses(netlink: &Netlink, addressing: &Addressing, ifindex: u32) -> Result<()> {
-    let own: Vec<IpNet> = addressing.parts().map(gateway_net).collect();
+    let mut own: Vec<IpNet> = addressing.parts().map(gateway_net).collect();
+    if serves_alone(addressing) {
+        own.push(Ipv6Net::from(addressing.client_v6()).into());
+    }
     netlink.keep_addresses(ifindex, &own).await?;
+    if let Some(client) = own.get(addressing.parts().count()) {
+        netlink.add_address(ifindex, *client).await?;
+        netlink.add_link_route(ifindex, addressing.virtual_v6.into(), client.addr()).await?;
+    }
     for (part, own) in addressing.parts().zip(own) {
         netlink.add_address(ifindex, own).await?;
         if part.gateway.is_ipv6() {
@@ -97,7 +104,9 @@ impl Engine {
     pub(super) async fn keep_devices(&self) -> Result<()> {
         let lost = {
             let state = self.state.lock().await;
-            self.addressing.parts().map(|part| part.gateway).find(|own| !state.host.locals.contains_key(own))
+            let client = serves_alone(&self.addressing).then(|| self.addressing.client_v6().into());
+            let mut own = self.addressing.parts().map(|part| part.gateway).chain(client);
+            own.find(|own| !state.host.locals.contains_key(own))
         };
         let devices = [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(&self.addressing));
         let changed = devices.into_iter().find_map(|(device, ipv6)| ipv6.differs(device));
@@ -120,12 +129,22 @@ fn gateway_net(part: &Part) -> IpNet {
 
 /// What IPv6 is to do on netbpf0 and netbpf1.
 pub(super) fn ipv6_of_devices(addressing: &Addressing) -> [Ipv6; 2] {
-    if addressing.v6.is_some() { [Ipv6::Host, Ipv6::Lookups] } else { [Ipv6::Off, Ipv6::Off] }
+    if serves_v6(addressing) { [Ipv6::Host, Ipv6::Lookups] } else { [Ipv6::Off, Ipv6::Off] }
+}
+
+/// Whether IPv6 clients are served: also where containers have none of it, as long as the host has.
+pub(super) fn serves_v6(addressing: &Addressing) -> bool {
+    addressing.v6.is_some() || serves_alone(addressing)
+}
+
+/// Whether they are served for containers that have no IPv6.
+fn serves_alone(addressing: &Addressing) -> bool {
+    addressing.v6.is_none() && sysctl::read(ALL_OFF).as_deref() == Some("0")
 }
 
 /// Where the kernel says whether the device of route lookups forwards.
 pub(super) fn forwarding_of_route_device(addressing: &Addressing) -> impl Iterator<Item = String> {
-    let families = [Some("ipv4"), addressing.v6.map(|_| "ipv6")];
+    let families = [Some("ipv4"), serves_v6(addressing).then_some("ipv6")];
     families.into_iter().flatten().map(|family| format!("{family}/conf/{ROUTE_DEVICE}/forwarding"))
 }
 
@@ -179,7 +198,7 @@ pub(super) fn write_config(
     if addressing.v4.is_none() {
         forget_loopback::<V4Addr>(datapath)?;
     }
-    if addressing.v6.is_none() {
+    if !serves_v6(addressing) {
         forget_loopback::<V6Addr>(datapath)?;
     }
     datapath.maps.networks.set(u32::from(NETWORK_NUMBER), network(settings, addressing)?)

@@ -6,9 +6,6 @@ use crate::api::types::Finding;
 use crate::config::GatewayMode;
 use crate::net::{has_ipv6, sysctl};
 
-/// The host's switch for all its devices.
-const ALL_OFF: &str = "ipv6/conf/all/disable_ipv6";
-
 fn finding(check: &str, found: impl Into<String>, advice: Option<&str>) -> Finding {
     let advice = advice.unwrap_or_default().to_owned();
     Finding { check: check.into(), ok: advice.is_empty(), found: found.into(), advice }
@@ -18,11 +15,11 @@ impl Engine {
     /// What `doctor` has to say of IPv6; where the network has none, only what the kernel can do.
     pub(super) async fn ipv6_findings(&self) -> Vec<Finding> {
         let Some(part) = self.addressing.v6 else {
-            return vec![checksums(self.datapath.knows_ipv6_checksums(), false)];
+            return vec![checksums(self.datapath.knows_ipv6_checksums())];
         };
         let mut findings = vec![
-            checksums(self.datapath.knows_ipv6_checksums(), true),
-            switch(has_ipv6(), sysctl::read(ALL_OFF).as_deref()),
+            checksums(self.datapath.knows_ipv6_checksums()),
+            switch(has_ipv6(), sysctl::read(sysctl::ALL_OFF).as_deref()),
         ];
         let devices = [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(&self.addressing));
         findings.push(own_devices(devices.filter_map(|(device, ipv6)| ipv6.differs(device)).collect()));
@@ -35,16 +32,14 @@ impl Engine {
     }
 }
 
-/// Whether the kernel keeps `skb->csum` right when addresses of IPv6 are translated.
-fn checksums(are_known: bool, has_network: bool) -> Finding {
+/// How the sum of a whole packet (CHECKSUM_COMPLETE) is kept right when addresses of IPv6 are translated. Both ways do.
+fn checksums(are_known: bool) -> Finding {
     let found = if are_known {
         "the kernel's checksum helper knows IPv6 (BPF_F_IPV6)"
     } else {
-        "the kernel's checksum helper does not know IPv6 (BPF_F_IPV6)"
+        "the kernel's checksum helper does not know IPv6 (BPF_F_IPV6): a second call makes up for it"
     };
-    let advice = "use Linux 6.16 or a stable release with the flag; until then a NIC that hands over whole checksums \
-                  (CHECKSUM_COMPLETE) needs `ethtool -K DEV rx off`, or translated IPv6 packets are dropped by their receiver";
-    finding("ipv6-checksums", found, (has_network && !are_known).then_some(advice))
+    finding("ipv6-checksums", found, None)
 }
 
 /// Whether the host has IPv6 switched off for all devices, its own included.
@@ -104,9 +99,8 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_the_flag_is_a_finding_only_where_there_is_ipv6() {
-        assert!(checksums(false, false).ok && !checksums(false, false).found.contains("helper knows"));
-        assert!(checksums(false, true).advice.contains("6.16"));
-        assert!(checksums(true, true).ok);
+    fn a_kernel_without_the_flag_is_told_and_does() {
+        assert!(checksums(true).ok && checksums(true).found.contains("helper knows"));
+        assert!(checksums(false).ok && checksums(false).found.contains("makes up for it"));
     }
 }

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netbpf_common::abi::{LOOPBACK_INDEX, Uplink, UplinkFlags, VIRTUALS, generation};
+use netbpf_common::abi::{LOOPBACK_INDEX, TRANSLATOR_INDEX, Uplink, UplinkFlags, generation};
 use netbpf_common::wire::{Mac, V4Addr, V6Addr};
 
 use super::Engine;
-use super::host::{flag, is_own};
+use super::host::{flag, is_own, serves_v6};
 use super::state::{HostState, UplinkState};
-use crate::config::Addressing;
 use crate::datapath::{Hook, InFamily};
 use crate::error::Result;
 use crate::net::address::{HostAddress, is_link_local};
@@ -41,12 +40,12 @@ fn flags(uplink: &UplinkState) -> u32 {
 }
 
 /// Virtual indexes of the host's addresses. Each family counts its own: those that have one keep it, the loopback address
-/// has the first, and when none are left an address has 0: local, but without a virtual address. So has every address of a
-/// family that the network does not have, since no route leads to its virtual addresses.
+/// has the first, the last is the translator's, and when none are left an address has 0: local, but without a virtual address.
+/// So has every address of a family that is not served, since no route leads to its virtual addresses.
 fn virtual_indexes(
     addresses: &[HostAddress],
     before: &BTreeMap<IpAddr, u32>,
-    addressing: &Addressing,
+    is_served: impl Fn(IpAddr) -> bool,
 ) -> BTreeMap<IpAddr, u32> {
     let mut indexes = BTreeMap::new();
     for loopback in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
@@ -57,7 +56,7 @@ fn virtual_indexes(
             .map(|address| address.address)
             .filter(|address| is_of_family(address) && !address.is_loopback() && !is_link_local(*address))
             .collect();
-        if addressing.of_family(loopback).is_none() {
+        if !is_served(loopback) {
             indexes.extend(present.into_iter().chain([loopback]).map(|address| (address, 0)));
             continue;
         }
@@ -67,7 +66,7 @@ fn virtual_indexes(
         indexes.extend(used.iter().map(|(index, address)| (*address, *index)));
         for address in present {
             indexes.entry(address).or_insert_with(|| {
-                let index = (1..VIRTUALS).find(|index| !used.contains_key(index)).unwrap_or(0);
+                let index = (1..TRANSLATOR_INDEX).find(|index| !used.contains_key(index)).unwrap_or(0);
                 used.insert(index, address);
                 index
             });
@@ -145,7 +144,10 @@ impl Engine {
 
     fn follow_addresses(&self, host: &mut HostState, addresses: &[HostAddress]) -> Result<bool> {
         let maps = &self.datapath.maps;
-        let locals = virtual_indexes(addresses, &host.locals, &self.addressing);
+        let is_served = |address: IpAddr| {
+            if address.is_ipv4() { self.addressing.v4.is_some() } else { serves_v6(&self.addressing) }
+        };
+        let locals = virtual_indexes(addresses, &host.locals, is_served);
         if locals == host.locals {
             return Ok(false);
         }
@@ -259,15 +261,11 @@ mod tests {
         assert_eq!(chosen(&["fd00::1", "2001:db8::2"], "fd00::1"), "2001:db8::2");
     }
 
-    fn addressing(ipv6: bool) -> Addressing {
-        Addressing::new(&crate::Settings { ipv6, ..Default::default() }, [1; 5]).unwrap()
-    }
-
     #[test]
     fn each_family_counts_its_own_virtual_addresses() {
         let all = ["10.0.0.1", "fd00::1", "fe80::1", "127.0.0.1", "127.0.0.2", "::1"].map(address);
         let shown = |ipv6| {
-            let indexes = virtual_indexes(&all, &BTreeMap::new(), &addressing(ipv6));
+            let indexes = virtual_indexes(&all, &BTreeMap::new(), |address| ipv6 || address.is_ipv4());
             indexes.iter().map(|(address, index)| format!("{address} {index}")).collect::<Vec<_>>()
         };
         assert_eq!(shown(true), ["10.0.0.1 2", "127.0.0.1 1", "::1 1", "fd00::1 2"]);
@@ -278,8 +276,8 @@ mod tests {
     #[test]
     fn an_address_keeps_its_virtual_index_while_others_come_and_go() {
         let [one, two, three] = ["fd00::1", "fd00::2", "fd00::3"].map(address);
-        let first = virtual_indexes(&[one, two], &BTreeMap::new(), &addressing(true));
-        let second = virtual_indexes(&[two, three], &first, &addressing(true));
+        let first = virtual_indexes(&[one, two], &BTreeMap::new(), |_| true);
+        let second = virtual_indexes(&[two, three], &first, |_| true);
         assert_eq!(second[&two.address], first[&two.address]);
         assert!(!second.contains_key(&one.address));
         let used: BTreeSet<_> =
@@ -292,7 +290,7 @@ mod tests {
         let many: Vec<_> = (0..300)
             .map(|n| HostAddress { address: Ipv4Addr::from_bits(0x0a00_0000 + n).into(), ..address("::2") })
             .collect();
-        let indexes = virtual_indexes(&many, &BTreeMap::new(), &addressing(true));
-        assert_eq!(indexes.values().filter(|index| **index == 0).count(), 301 - 255);
+        let indexes = virtual_indexes(&many, &BTreeMap::new(), |_| true);
+        assert_eq!(indexes.values().filter(|index| **index == 0).count(), 301 - 254);
     }
 }

@@ -78,6 +78,12 @@ impl Addressing {
         Ok(addressing)
     }
 
+    /// The address that clients on the host have by IPv6 where the network has none: the last of the virtual ones, which
+    /// stands for no other.
+    pub(crate) fn client_v6(&self) -> Ipv6Addr {
+        self.virtual_v6.broadcast()
+    }
+
     /// The parts that there are, IPv4 first.
     pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
         self.v4.iter().chain(&self.v6)

@@ -71,7 +71,7 @@ pub struct Settings {
     /// Half-open flows of each family per CPU, a power of two; fewer on a machine with so many CPUs that theirs together
     /// would fill more than half of a table.
     pub half_open: u32,
-    /// Confirmed flows that one container may have; a quarter of `flows` when absent.
+    /// Confirmed flows that one container may have; a quarter of `flows`, or with IPv6 of the smaller table, when absent.
     pub flows_per_container: Option<u32>,
     /// First fragments whose ports are remembered at a time.
     pub fragments: u32,
@@ -176,7 +176,8 @@ impl Settings {
 
     /// Confirmed flows that one container may have.
     pub fn flow_limit(&self) -> u32 {
-        self.flows_per_container.unwrap_or(self.flows / 4)
+        let smaller = if self.ipv6 { self.flows.min(self.flows_v6) } else { self.flows };
+        self.flows_per_container.unwrap_or(smaller / 4)
     }
 
     /// Lifetimes in seconds, in the order of [`Timeout`].

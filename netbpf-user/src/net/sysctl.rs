@@ -22,6 +22,9 @@ pub(crate) fn write_where_present(path: &str, value: &str) -> Result<()> {
     }
 }
 
+/// Whether IPv6 is off for all devices of the host. A kernel without IPv6 does not have it.
+pub(crate) const ALL_OFF: &str = "ipv6/conf/all/disable_ipv6";
+
 /// What IPv6 is to do on one device of ours. Nowhere does it listen to router advertisements: addresses and routes of our
 /// devices are given by us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -136,6 +136,11 @@ impl Rig {
         self.host.ip(&[
             "link set lo up",
             &format!("link add {wire} type veth peer name {wire} netns {}", self.ext.name()),
+        ])?;
+        for end in [&self.host, &self.ext] {
+            end.sysctl(&format!("net/ipv6/conf/{wire}/accept_dad"), "0")?;
+        }
+        self.host.ip(&[
             &format!("address add {host_ip}/24 dev {wire}"),
             &format!("address add {host_ip6}/64 dev {wire} nodad"),
             &format!("link set {wire} up"),

@@ -1,5 +1,6 @@
 //! Ethernet frames as bytes: the right ones and the wrong ones.
 
+pub mod extension;
 mod fragment;
 mod icmp;
 mod neighbour;
@@ -17,7 +18,7 @@ use netbpf_common::wire::tcp_flags;
 pub use self::fragment::{fragment_header, fragmented, with_payload};
 pub use self::icmp::{IcmpError, icmp};
 pub use self::neighbour::{ON_LINK, advertised, solicited_node};
-pub use self::read::{Datagram, ipv4_addresses, tcp_flags};
+pub use self::read::{Datagram, addresses, tcp_flags};
 
 /// A MAC address.
 pub type Mac = [u8; 6];
@@ -234,7 +235,7 @@ mod tests {
     #[test]
     fn a_datagram_reads_back_as_it_was_built() {
         let read = Datagram::parse(&LINK.udp(A, B, b"hello")).expect("UDP");
-        assert_eq!((read.from, read.to, read.payload.as_slice()), (A, B, b"hello".as_slice()));
+        assert_eq!((read.from, read.to, read.payload.as_slice()), (A.into(), B.into(), b"hello".as_slice()));
         assert_ne!(read.checksum, 0);
     }
 

@@ -1,16 +1,18 @@
-//! Frames of IPv4 as they were read from a wire.
+//! Frames as they were read from a wire.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{SlicedPacket, TransportSlice};
+
+use crate::headers::Headers;
 
 /// A UDP datagram as it was read from the wire.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Datagram {
     /// Source address and port.
-    pub from: SocketAddrV4,
+    pub from: SocketAddr,
     /// Destination address and port.
-    pub to: SocketAddrV4,
+    pub to: SocketAddr,
     /// Checksum as it stands in the header.
     pub checksum: u16,
     /// What it carries.
@@ -18,14 +20,14 @@ pub struct Datagram {
 }
 
 impl Datagram {
-    /// Reads a frame; nothing when it holds no UDP over IPv4.
+    /// Reads a frame; nothing when it holds no UDP.
     pub fn parse(frame: &[u8]) -> Option<Self> {
         let packet = SlicedPacket::from_ethernet(frame).ok()?;
-        let (source, destination) = ipv4_addresses(frame)?;
+        let (source, destination) = addresses(frame)?;
         match packet.transport? {
             TransportSlice::Udp(udp) => Some(Self {
-                from: SocketAddrV4::new(source, udp.source_port()),
-                to: SocketAddrV4::new(destination, udp.destination_port()),
+                from: SocketAddr::new(source, udp.source_port()),
+                to: SocketAddr::new(destination, udp.destination_port()),
                 checksum: udp.checksum(),
                 payload: udp.payload().to_vec(),
             }),
@@ -34,15 +36,12 @@ impl Datagram {
     }
 }
 
-/// Source and destination address of a frame that holds IPv4.
-pub fn ipv4_addresses(frame: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let packet = SlicedPacket::from_ethernet(frame).ok()?;
-    let net = packet.net?;
-    let ip = net.ipv4_ref()?.header();
-    Some((ip.source_addr(), ip.destination_addr()))
+/// Source and destination address of a frame that holds IP.
+pub fn addresses(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    Headers::read(frame).map(|headers| (headers.source, headers.destination))
 }
 
-/// Destination port and the flags SYN and RST of a frame that holds TCP over IPv4.
+/// Destination port and the flags SYN and RST of a frame that holds TCP.
 pub fn tcp_flags(frame: &[u8]) -> Option<(u16, bool, bool)> {
     match SlicedPacket::from_ethernet(frame).ok()?.transport? {
         TransportSlice::Tcp(tcp) => Some((tcp.destination_port(), tcp.syn(), tcp.rst())),

@@ -1,40 +1,48 @@
 //! What many can do to a few: floods, limits, and as many connections as go through.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use netbpf_tests::family::{TestFamily, nth};
+use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 use netbpf_tests::transfer::transfer;
+use netbpf_tests::version::Version;
 use netbpf_tests::wait::{SOON, uninterrupted, until};
 
 use crate::lab::Lab;
 
-fn everywhere(port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)
+/// What a program fails with that is told that its packet may not go on: RFC 1812 section 5.2.7.1 leads to EHOSTUNREACH, RFC
+/// 4443 section 3.1 to EACCES.
+fn prohibited(lab: &Lab) -> ErrorKind {
+    match lab.version {
+        Version::V4 => ErrorKind::HostUnreachable,
+        Version::V6 => ErrorKind::PermissionDenied,
+    }
 }
 
 /// Ten times as many SYNs as there can be half-open flows, at a published port, under a transfer by another.
-fn a_flood_at(port: u16) {
+fn a_flood_at<F: TestFamily>(port: u16) {
     const HALF_OPEN: u32 = 1024;
-    let lab = Lab::configured(&format!("flows = 8192\nhalf_open = {HALF_OPEN}\n"));
+    let lab = Lab::configured::<F>(&format!("flows = 8192\nflows_v6 = 8192\nhalf_open = {HALF_OPEN}\n"));
     let c1 = lab.container("c1", &["-p", "8080:80", "-p", "8081:81", "-p", "9090:90"]);
     let cpus = thread::available_parallelism().expect("countable").get() as u32;
     let _web = Server::tcp(&c1.place, "c1", 80);
-    let listener = c1.place.listen(everywhere(90)).expect("listening");
+    let listener = c1.place.listen(lab.everywhere(90)).expect("listening");
     let client = lab.ext.connect(lab.at_host(9090)).expect("connected");
     let (server, _) = listener.accept().expect("a connection waits");
     server.set_read_timeout(Some(SOON)).expect("a timeout");
 
     let wire = lab.ext_link();
     let ethernet = Ethernet { from: wire.mac, to: lab.host_mac() };
-    let flood = |to: SocketAddrV4| {
+    let flood = |to: SocketAddr| {
         for n in 0..10 * HALF_OPEN * cpus {
-            let source = SocketAddrV4::new(Ipv4Addr::from(0x0a63_0000 + n / 50_000), (n % 50_000) as u16 + 1024);
+            let source = SocketAddr::new(nth(F::CLIENTS, n / 50_000), (n % 50_000) as u16 + 1024);
             wire.send(&ethernet.syn(source, to, n));
         }
     };
@@ -59,19 +67,16 @@ fn a_flood_at(port: u16) {
     until("new clients are served afterwards", || ask_tcp(&lab.ext, lab.at_host(8080)).is_ok());
 }
 
-#[test]
-fn a_syn_flood_at_a_port_with_a_listener_disturbs_no_transfer() {
-    a_flood_at(8080);
+fn a_syn_flood_at_a_port_with_a_listener_disturbs_no_transfer<F: TestFamily>() {
+    a_flood_at::<F>(8080);
 }
 
-#[test]
-fn a_syn_flood_at_a_port_without_a_listener_disturbs_no_transfer() {
-    a_flood_at(8081);
+fn a_syn_flood_at_a_port_without_a_listener_disturbs_no_transfer<F: TestFamily>() {
+    a_flood_at::<F>(8081);
 }
 
-#[test]
-fn a_container_that_opens_too_many_flows_is_held_down_by_name_and_the_others_are_not() {
-    let lab = Lab::configured("flows_per_container = 50\n");
+fn a_container_that_opens_too_many_flows_is_held_down_by_name_and_the_others_are_not<F: TestFamily>() {
+    let lab = Lab::configured::<F>("flows_per_container = 50\n");
     let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
     let _dns = Server::udp(&lab.ext, "ext", 53);
     let converse = |socket: &UdpSocket| -> io::Result<()> {
@@ -93,7 +98,7 @@ fn a_container_that_opens_too_many_flows_is_held_down_by_name_and_the_others_are
     }
     for _ in 0..2 {
         let refused = converse(&connected()).expect_err("one more than it may have");
-        assert_eq!(refused.kind(), ErrorKind::HostUnreachable, "told at once: {refused}");
+        assert_eq!(refused.kind(), prohibited(&lab), "told at once: {refused}");
     }
     assert!(lab.drops("flow-limit") >= 2);
     converse(&kept[0]).expect("what it has goes on");
@@ -103,10 +108,9 @@ fn a_container_that_opens_too_many_flows_is_held_down_by_name_and_the_others_are
     }
 }
 
-#[test]
-fn when_all_ports_towards_a_machine_are_used_up_the_sender_is_told_at_once_and_the_rest_goes_on() {
+fn when_all_ports_towards_a_machine_are_used_up_the_sender_is_told_at_once_and_the_rest_goes_on<F: TestFamily>() {
     const PORTS: std::ops::RangeInclusive<u16> = 20_000..=20_255;
-    let lab = Lab::configured("nat_ports = \"20000-20255\"\n[timeouts]\nudp_unreplied = 1\n");
+    let lab = Lab::configured::<F>("nat_ports = \"20000-20255\"\n[timeouts]\nudp_unreplied = 1\n");
     let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
     let _servers = [Server::tcp(&lab.ext, "ext", 90), Server::tcp(&lab.ext, "ext", 91)];
     // Another container has them all towards one port of a machine, by TCP and by UDP.
@@ -126,10 +130,10 @@ fn when_all_ports_towards_a_machine_are_used_up_the_sender_is_told_at_once_and_t
     take();
     udp.send(b"me too").expect("sent");
     let told = uninterrupted(|| udp.recv(&mut [0; 8])).expect_err("nobody answers");
-    assert_eq!(told.kind(), ErrorKind::HostUnreachable, "{told}");
+    assert_eq!(told.kind(), prohibited(&lab), "{told}");
     take();
     let told = c2.place.connect(lab.at_ext(90)).expect_err("no port is left");
-    assert_eq!(told.kind(), ErrorKind::HostUnreachable, "{told}");
+    assert_eq!(told.kind(), prohibited(&lab), "{told}");
     assert!(lab.drops("no-port") >= 2);
     kept.exchange(b"still there?").expect("what is there goes on");
     ask_tcp(&c2.place, lab.at_ext(91)).expect("another destination is reached");
@@ -142,11 +146,10 @@ fn when_all_ports_towards_a_machine_are_used_up_the_sender_is_told_at_once_and_t
 const CONNECTIONS: u32 = 600_000;
 const CLIENTS: u32 = 4;
 
-#[test]
-fn as_many_connections_as_ten_thousand_a_second_are_in_a_minute_go_through_one_published_port() {
-    let lab = Lab::configured("flows = 1048576\nhalf_open = 65536\n");
+fn as_many_connections_as_ten_thousand_a_second_are_in_a_minute_go_through_one_published_port<F: TestFamily>() {
+    let lab = Lab::configured::<F>("flows = 1048576\nflows_v6 = 1048576\nhalf_open = 65536\n");
     let c1 = lab.container("c1", &["-p", "8080:80"]);
-    let listener = c1.place.listen(everywhere(80)).expect("listening");
+    let listener = c1.place.listen(lab.everywhere(80)).expect("listening");
     // Ports of its own for each client, so that each uses its own again and again: in time-wait, too.
     let server = netbpf_tests::server::Counter::serve(listener);
     let started = Instant::now();
@@ -167,3 +170,11 @@ fn as_many_connections_as_ten_thousand_a_second_are_in_a_minute_go_through_one_p
     assert_eq!(server.answered(), u64::from(CONNECTIONS));
     assert_eq!((lab.drops("table-full"), lab.drops("no-port"), lab.drops("flow-limit")), (0, 0, 0));
 }
+
+for_both!(
+    a_syn_flood_at_a_port_with_a_listener_disturbs_no_transfer,
+    a_syn_flood_at_a_port_without_a_listener_disturbs_no_transfer,
+    a_container_that_opens_too_many_flows_is_held_down_by_name_and_the_others_are_not,
+    when_all_ports_towards_a_machine_are_used_up_the_sender_is_told_at_once_and_the_rest_goes_on,
+    as_many_connections_as_ten_thousand_a_second_are_in_a_minute_go_through_one_published_port,
+);

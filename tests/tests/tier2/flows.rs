@@ -1,7 +1,9 @@
 //! The flow table, as a user sees it: what is in it, how it empties, and that a flood does not fill it.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 
+use netbpf_tests::family::{TestFamily, nth};
+use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
@@ -9,9 +11,8 @@ use netbpf_tests::wait::{poll_for, until};
 
 use crate::lab::Lab;
 
-#[test]
-fn a_flow_is_listed_with_both_its_faces() {
-    let lab = Lab::new();
+fn a_flow_is_listed_with_both_its_faces<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let c2 = lab.container("c2", &[]);
     let _web = Server::tcp(&c1.place, "c1", 80);
@@ -21,7 +22,7 @@ fn a_flow_is_listed_with_both_its_faces() {
 
     let flows = lab.flows(&c1);
     assert_eq!(flows.len(), 1, "{flows:?}");
-    let (flow, client) = (&flows[0], SocketAddrV4::new(lab.ext_ip, 5000).to_string());
+    let (flow, client) = (&flows[0], lab.at_ext(5000).to_string());
     assert_eq!((flow.protocol.as_str(), flow.state.as_str()), ("tcp", "established"));
     assert_eq!((&flow.source, &flow.destination), (&client, &lab.at_host(8080).to_string()));
     assert_eq!((&flow.translated_source, &flow.translated_destination), (&client, &c1.at(80).to_string()));
@@ -31,9 +32,8 @@ fn a_flow_is_listed_with_both_its_faces() {
     assert_eq!(lab.flows(&c2), []);
 }
 
-#[test]
-fn what_has_expired_is_collected_and_what_lives_is_not() {
-    let lab = Lab::configured("[timeouts]\nudp_unreplied = 1\nudp_replied = 1\n");
+fn what_has_expired_is_collected_and_what_lives_is_not<F: TestFamily>() {
+    let lab = Lab::configured::<F>("[timeouts]\nudp_unreplied = 1\nudp_replied = 1\n");
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let _web = Server::tcp(&c1.place, "c1", 80);
     let _dns = Server::udp(&lab.ext, "ext", 53);
@@ -48,10 +48,9 @@ fn what_has_expired_is_collected_and_what_lives_is_not() {
     kept.exchange(b"still there?").expect("the connection stands");
 }
 
-#[test]
-fn a_flood_of_half_open_connections_touches_no_established_one() {
+fn a_flood_of_half_open_connections_touches_no_established_one<F: TestFamily>() {
     const FLOOD: u32 = 40_000;
-    let lab = Lab::configured("flows = 4096\nhalf_open = 1024\n");
+    let lab = Lab::configured::<F>("flows = 4096\nflows_v6 = 4096\nhalf_open = 1024\n");
     let c1 = lab.container("c1", &["-p", "8080:80", "-p", "8081:81"]);
     let c2 = lab.container("c2", &[]);
     let _web = Server::tcp(&c1.place, "c1", 80);
@@ -67,8 +66,7 @@ fn a_flood_of_half_open_connections_touches_no_established_one() {
     let wire = lab.ext_link();
     let ethernet = Ethernet { from: wire.mac, to: lab.host_mac() };
     for n in 0..FLOOD {
-        let source =
-            SocketAddrV4::new(Ipv4Addr::from(u32::from(lab.ext_ip) + 1 + n / 60_000), (n % 60_000) as u16 + 1024);
+        let source = SocketAddr::new(nth(F::CLIENTS, n / 60_000), (n % 60_000) as u16 + 1024);
         wire.send(&ethernet.syn(source, lab.at_host(8080 + (n % 2) as u16), n));
     }
     // And from inside, towards the world.
@@ -86,3 +84,9 @@ fn a_flood_of_half_open_connections_touches_no_established_one() {
     until("new connections are made during the flood's aftermath", || ask_tcp(&lab.ext, lab.at_host(8080)).is_ok());
     ask_tcp(&c2.place, lab.at_ext(90)).expect("answered");
 }
+
+for_both!(
+    a_flow_is_listed_with_both_its_faces,
+    what_has_expired_is_collected_and_what_lives_is_not,
+    a_flood_of_half_open_connections_touches_no_established_one,
+);

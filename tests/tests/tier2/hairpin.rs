@@ -1,32 +1,32 @@
 //! Containers that reach containers by the host's published ports.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::for_both;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 
 use crate::lab::Lab;
 
-#[test]
-fn a_container_reaches_itself_and_others_by_published_ports() {
-    let lab = Lab::new();
+fn a_container_reaches_itself_and_others_by_published_ports<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80", "-p", "5353:53/udp"]);
     let c2 = lab.container("c2", &[]);
     let _tcp = Server::tcp(&c1.place, "c1", 80);
     let _udp = Server::udp(&c1.place, "c1", 53);
     for from in [&c1, &c2] {
         for address in [lab.host_ip, lab.gateway()] {
-            let to = SocketAddrV4::new(address, 8080);
+            let to = SocketAddr::new(address, 8080);
             assert_eq!(ask_tcp(&from.place, to).expect("answered").server, "c1", "{} to {to}", from.name);
-            let to = SocketAddrV4::new(address, 5353);
+            let to = SocketAddr::new(address, 5353);
             let (seen, answered_by) = ask_udp(&from.place.any_udp(), to).expect("answered");
             assert_eq!((seen.server.as_str(), answered_by), ("c1", to.into()), "{} to {to}", from.name);
         }
     }
 }
 
-#[test]
-fn a_connected_udp_socket_hears_its_own_published_port() {
-    let lab = Lab::new();
+fn a_connected_udp_socket_hears_its_own_published_port<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "5353:53/udp"]);
     let _udp = Server::udp(&c1.place, "c1", 53);
     let client = c1.place.any_udp();
@@ -35,9 +35,8 @@ fn a_connected_udp_socket_hears_its_own_published_port() {
     assert_eq!(netbpf_tests::server::receive_answer(&client).expect("answered").0.server, "c1");
 }
 
-#[test]
-fn many_hairpin_connections_from_one_source_port_stand_side_by_side() {
-    let lab = Lab::new();
+fn many_hairpin_connections_from_one_source_port_stand_side_by_side<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80", "-p", "8081:80"]);
     let c2 = lab.container("c2", &[]);
     let _tcp = Server::tcp(&c1.place, "c1", 80);
@@ -53,3 +52,9 @@ fn many_hairpin_connections_from_one_source_port_stand_side_by_side() {
         }
     }
 }
+
+for_both!(
+    a_container_reaches_itself_and_others_by_published_ports,
+    a_connected_udp_socket_hears_its_own_published_port,
+    many_hairpin_connections_from_one_source_port_stand_side_by_side,
+);

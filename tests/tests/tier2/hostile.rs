@@ -1,35 +1,16 @@
 //! Frames that nobody should send.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 
-use etherparse::ArpOperation;
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::for_both;
 use netbpf_tests::link::{Link, parse_mac};
-use netbpf_tests::packet::{BROADCAST, Datagram, Ethernet, Mac};
-use netbpf_tests::place::Place;
+use netbpf_tests::packet::{BROADCAST, Datagram, Ethernet};
 use netbpf_tests::server::{Server, ask_tcp, ask_udp};
+use netbpf_tests::version::Version;
 use netbpf_tests::wait::{SILENCE, SOON, uninterrupted, until};
 
-use crate::lab::{Container, Lab, Sysctls};
-
-/// A container with a raw socket on its device.
-struct Attacker {
-    container: Container,
-    link: Link,
-    gateway: Mac,
-}
-
-impl Attacker {
-    fn new(lab: &Lab) -> Self {
-        let container = lab.container("attacker", &[]);
-        let link = Link::open(&container.place, "eth0");
-        let gateway = lab.gateway_mac(&container);
-        Self { container, link, gateway }
-    }
-
-    fn to_gateway(&self) -> Ethernet {
-        Ethernet { from: self.link.mac, to: self.gateway }
-    }
-}
+use crate::lab::{Attacker, Lab, Sysctls, dropped};
 
 /// Whether a datagram with this payload arrives.
 fn arrives(link: &Link, payload: &[u8]) -> bool {
@@ -37,14 +18,8 @@ fn arrives(link: &Link, payload: &[u8]) -> bool {
     found.is_some()
 }
 
-#[track_caller]
-fn dropped(lab: &Lab, reason: &str, count: u64) {
-    until(&format!("{count} drops for {reason}"), || lab.drops(reason) == count);
-}
-
-#[test]
-fn a_tagged_frame_of_a_container_goes_nowhere_and_is_counted() {
-    let lab = Lab::new();
+fn a_tagged_frame_of_a_container_goes_nowhere_and_is_counted<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let attacker = Attacker::new(&lab);
     let victim = lab.container("victim", &[]);
     let (wire, inside) = (lab.ext_link(), Link::open(&victim.place, "eth0"));
@@ -57,41 +32,38 @@ fn a_tagged_frame_of_a_container_goes_nowhere_and_is_counted() {
     assert!(!arrives(&inside, b"out of the VLAN"));
 }
 
-#[test]
-fn a_tagged_frame_from_outside_does_not_match_a_publish() {
-    let lab = Lab::new();
+fn a_tagged_frame_from_outside_does_not_match_a_publish<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "5353:53/udp"]);
     let (wire, inside) = (lab.ext_link(), Link::open(&c1.place, "eth0"));
     let ethernet = Ethernet { from: wire.mac, to: lab.host_mac() };
-    let from = SocketAddrV4::new(lab.ext_ip, 5000);
+    let from = lab.at_ext(5000);
     wire.send(&ethernet.tagged_udp(77, from, lab.at_host(5353), b"of another network"));
     assert!(!arrives(&inside, b"of another network"));
     wire.send(&ethernet.udp(from, lab.at_host(5353), b"of this network"));
     assert!(arrives(&inside, b"of this network"));
 }
 
-#[test]
-fn a_frame_for_another_machine_does_not_match_a_publish() {
-    let lab = Lab::new();
+fn a_frame_for_another_machine_does_not_match_a_publish<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "5353:53/udp"]);
     let (wire, inside) = (lab.ext_link(), Link::open(&c1.place, "eth0"));
-    let from = SocketAddrV4::new(lab.ext_ip, 5000);
-    for to in [[2, 0xde, 0xad, 0, 0, 1], BROADCAST, [1, 0, 0x5e, 0, 0, 1]] {
+    let from = lab.at_ext(5000);
+    for to in [[2, 0xde, 0xad, 0, 0, 1], BROADCAST, F::GROUP_MAC] {
         let ethernet = Ethernet { from: wire.mac, to };
         wire.send(&ethernet.udp(from, lab.at_host(5353), b"for somebody else"));
         assert!(!arrives(&inside, b"for somebody else"), "{to:02x?}");
     }
 }
 
-#[test]
-fn a_spoofed_source_address_is_dropped_and_counted() {
-    let lab = Lab::new();
+fn a_spoofed_source_address_is_dropped_and_counted<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let attacker = Attacker::new(&lab);
     let victim = lab.container("victim", &[]);
     let (wire, inside) = (lab.ext_link(), Link::open(&victim.place, "eth0"));
-    let sources = [victim.ip, lab.gateway(), lab.host_ip, lab.ext_ip, Ipv4Addr::LOCALHOST, Ipv4Addr::new(9, 9, 9, 9)];
+    let sources = [victim.ip, lab.gateway(), lab.host_ip, lab.ext_ip, lab.loopback(0).ip(), F::FAR];
     for source in sources {
-        let from = SocketAddrV4::new(source, 20_000);
+        let from = SocketAddr::new(source, 20_000);
         attacker.link.send(&attacker.to_gateway().udp(from, lab.at_ext(90), b"not mine"));
         attacker.link.send(&attacker.to_gateway().udp(from, victim.at(90), b"not mine"));
     }
@@ -100,9 +72,8 @@ fn a_spoofed_source_address_is_dropped_and_counted() {
     assert!(!arrives(&inside, b"not mine"));
 }
 
-#[test]
-fn a_spoofed_mac_address_is_dropped_and_counted() {
-    let lab = Lab::new();
+fn a_spoofed_mac_address_is_dropped_and_counted<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let attacker = Attacker::new(&lab);
     let victim = lab.container("victim", &[]);
     let wire = lab.ext_link();
@@ -114,82 +85,23 @@ fn a_spoofed_mac_address_is_dropped_and_counted() {
     assert!(!arrives(&wire, b"under another MAC"));
 }
 
-fn arp_replies(link: &Link, of: Ipv4Addr) -> Option<Mac> {
-    link.find(SILENCE, |frame| {
-        let reply = frame[12..14] == [0x08, 0x06] && frame[20..22] == [0, 2] && frame[28..32] == of.octets();
-        reply.then(|| frame[22..28].try_into().expect("six bytes"))
-    })
-}
-
-#[test]
-fn the_gateway_and_neighbours_are_resolved() {
-    let lab = Lab::new();
-    let asker = Attacker::new(&lab);
-    let neighbour = lab.container("neighbour", &[]);
-    let ethernet = Ethernet { from: asker.link.mac, to: BROADCAST };
-    asker.link.send(&ethernet.arp_request(asker.container.ip, lab.gateway()));
-    assert_eq!(arp_replies(&asker.link, lab.gateway()), Some(asker.gateway));
-    asker.link.send(&ethernet.arp_request(asker.container.ip, neighbour.ip));
-    assert!(arp_replies(&asker.link, neighbour.ip).is_some());
-}
-
-#[test]
-fn nobody_answers_for_ones_own_address_or_for_an_address_elsewhere() {
-    let lab = Lab::new();
-    let asker = Attacker::new(&lab);
-    let own = asker.container.ip;
-    let ethernet = Ethernet { from: asker.link.mac, to: BROADCAST };
-    // Duplicate address detection (RFC 5227), then the announcement.
-    asker.link.send(&ethernet.arp_request(Ipv4Addr::UNSPECIFIED, own));
-    asker.link.send(&ethernet.arp_request(own, own));
-    assert_eq!(arp_replies(&asker.link, own), None);
-    asker.link.send(&ethernet.arp_request(own, lab.ext_ip));
-    assert_eq!(arp_replies(&asker.link, lab.ext_ip), None);
-}
-
-#[test]
-fn lies_about_neighbours_are_dropped_counted_and_believed_by_nobody() {
-    let lab = Lab::new();
-    let liar = Attacker::new(&lab);
-    let (victim, peer) = (lab.container("victim", &[]), lab.container("peer", &[]));
-    let _server = Server::tcp(&peer.place, "peer", 80);
-    ask_tcp(&victim.place, peer.at(80)).expect("answered");
-    let neighbours = |place: &Place| place.command("ip", &["neigh", "show"]);
-    let liar_mac = &liar.container.mac;
-
-    let to_victim = Ethernet { from: liar.link.mac, to: parse_mac(&victim.mac) };
-    let to_all = Ethernet { from: liar.link.mac, to: BROADCAST };
-    liar.link.send(&to_victim.arp_reply(peer.ip, victim.ip));
-    liar.link.send(&to_victim.arp_reply(lab.gateway(), victim.ip));
-    liar.link.send(&to_all.arp_request(peer.ip, peer.ip));
-    liar.link.send(&to_all.arp_request(lab.gateway(), victim.ip));
-    let foreign = parse_mac(&peer.mac);
-    liar.link.send(&to_all.arp(ArpOperation::REQUEST, foreign, liar.container.ip, [0; 6], victim.ip));
-    dropped(&lab, "spoofed-neighbour", 5);
-    assert!(!neighbours(&victim.place).contains(liar_mac));
-    assert!(!neighbours(&lab.host).contains(liar_mac));
-    ask_tcp(&victim.place, peer.at(80)).expect("answered");
-}
-
-#[test]
-fn outside_cannot_reach_a_container_address_directly() {
+fn outside_cannot_reach_a_container_address_directly<F: TestFamily>() {
     for sysctls in [Sysctls { ip_forward: false, rp_filter: 1 }, Sysctls { ip_forward: true, rp_filter: 0 }] {
-        let lab = Lab::with(sysctls);
+        let lab = Lab::with::<F>(sysctls);
         let c1 = lab.container("c1", &["-p", "8080:80"]);
         let server = Server::tcp(&c1.place, "c1", 80);
         let udp = Server::udp(&c1.place, "c1", 53);
         let (wire, inside) = (lab.ext_link(), Link::open(&c1.place, "eth0"));
         let ethernet = Ethernet { from: wire.mac, to: lab.host_mac() };
-        wire.send(&ethernet.syn(SocketAddrV4::new(lab.ext_ip, 5000), c1.at(80), 1));
-        wire.send(&ethernet.udp(SocketAddrV4::new(lab.ext_ip, 5000), c1.at(53), b"straight to the container"));
+        wire.send(&ethernet.syn(lab.at_ext(5000), c1.at(80), 1));
+        wire.send(&ethernet.udp(lab.at_ext(5000), c1.at(53), b"straight to the container"));
         assert!(!arrives(&inside, b"straight to the container"));
         assert_eq!((server.answered(), udp.answered()), (0, 0));
     }
 }
 
-#[test]
-fn outside_cannot_pretend_to_be_a_container() {
-    let lab = Lab::new();
+fn outside_cannot_pretend_to_be_a_container<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let (c1, c2) = (lab.container("c1", &["-p", "5353:53/udp"]), lab.container("c2", &[]));
     let (wire, inside) = (lab.ext_link(), Link::open(&c1.place, "eth0"));
     // A flow of c2 stands, which a packet with c2's source address must not find from outside.
@@ -202,30 +114,25 @@ fn outside_cannot_pretend_to_be_a_container() {
     assert!(!arrives(&inside, b"as c2"));
 }
 
-#[test]
-fn a_container_cannot_reach_what_is_no_machine() {
-    let lab = Lab::new();
+fn a_container_cannot_reach_what_is_no_machine<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let attacker = Attacker::new(&lab);
     let wire = lab.ext_link();
     let host = Link::open(&lab.host, "netbpf0");
-    let targets = [
-        Ipv4Addr::LOCALHOST,
-        Ipv4Addr::UNSPECIFIED,
-        Ipv4Addr::BROADCAST,
-        Ipv4Addr::new(240, 0, 0, 1),
-        Ipv4Addr::new(224, 0, 0, 251),
-    ];
+    let targets: &[&str] = match lab.version {
+        Version::V4 => &["127.0.0.1", "0.0.0.0", "255.255.255.255", "240.0.0.1", "224.0.0.251"],
+        Version::V6 => &["::1", "::", "::ffff:198.18.0.2", "fe80::1", "ff02::1", "ff05::2"],
+    };
     for target in targets {
-        let to = SocketAddrV4::new(target, 90);
+        let to = SocketAddr::new(target.parse().expect("an address"), 90);
         attacker.link.send(&attacker.to_gateway().udp(attacker.container.at(20_000), to, b"to nobody"));
     }
     assert!(!arrives(&wire, b"to nobody"));
     assert!(!arrives(&host, b"to nobody"));
 }
 
-#[test]
-fn truncated_frames_are_dropped_and_leave_no_state() {
-    let lab = Lab::new();
+fn truncated_frames_are_dropped_and_leave_no_state<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let attacker = Attacker::new(&lab);
     let frame = attacker.to_gateway().syn(attacker.container.at(20_000), lab.at_ext(90), 1);
     let before = lab.event("flow-made");
@@ -240,9 +147,8 @@ fn truncated_frames_are_dropped_and_leave_no_state() {
     assert!(netbpf_tests::wait::poll_for(SOON, || lab.problems().is_empty().then_some(())).is_some());
 }
 
-#[test]
-fn the_datapath_writes_into_the_agents_log_when_told_to_and_never_otherwise() {
-    let (told, quiet) = (Lab::configured("datapath_log = \"debug\"\n"), Lab::new());
+fn the_datapath_writes_into_the_agents_log_when_told_to_and_never_otherwise<F: TestFamily>() {
+    let (told, quiet) = (Lab::configured::<F>("datapath_log = \"debug\"\n"), Lab::new::<F>());
     for lab in [&told, &quiet] {
         let attacker = Attacker::new(lab);
         let (from, to) = (attacker.container.at(4444), lab.at_ext(9999));
@@ -253,30 +159,28 @@ fn the_datapath_writes_into_the_agents_log_when_told_to_and_never_otherwise() {
     assert!(!quiet.log().contains("vlan-tag"), "{}", quiet.log());
 }
 
-#[test]
-fn nobody_outside_appears_to_the_host_as_127_0_0_1() {
+fn nobody_outside_appears_to_the_host_as_127_0_0_1<F: TestFamily>() {
     // With reverse paths unfiltered, nothing but the datapath stands between.
-    let lab = Lab::with(Sysctls { ip_forward: false, rp_filter: 0 });
+    let lab = Lab::with::<F>(Sysctls { ip_forward: false, rp_filter: 0 });
     let c1 = lab.container("c1", &["-p", "8080:80"]);
-    let service = lab.host.udp(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 7777)).expect("bound");
+    let service = lab.host.udp(lab.everywhere(7777)).expect("bound");
     service.set_read_timeout(Some(SILENCE)).expect("a timeout");
     let link = lab.ext_link();
     let arriving = Ethernet { from: link.mac, to: lab.host_mac() };
     let before = lab.drops("martian");
     // The first of the virtual addresses stands for 127.0.0.1.
-    let claimed = SocketAddrV4::new(Ipv4Addr::new(169, 254, 30, 1), 40_000);
+    let claimed = SocketAddr::new(lab.virtual_loopback(), 40_000);
     link.send(&arriving.udp(claimed, lab.at_host(7777), b"trust me"));
     link.send(&arriving.udp(lab.at_ext(40_000), lab.at_host(7777), b"honest"));
     let mut buffer = [0; 64];
     let (length, from) = uninterrupted(|| service.recv_from(&mut buffer)).expect("the honest one arrives");
-    assert_eq!((&buffer[..length], from), (&b"honest"[..], lab.at_ext(40_000).into()));
+    assert_eq!((&buffer[..length], from), (&b"honest"[..], lab.at_ext(40_000)));
     assert_eq!(lab.drops("martian"), before + 1);
     drop(c1);
 }
 
-#[test]
-fn a_frame_of_a_container_to_a_mac_address_that_nobody_has_there_goes_nowhere_and_is_counted() {
-    let lab = Lab::new();
+fn a_frame_of_a_container_to_a_mac_address_that_nobody_has_there_goes_nowhere_and_is_counted<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let attacker = Attacker::new(&lab);
     let (victim, other) = (lab.container("victim", &[]), lab.container("other", &[]));
     let (wire, inside) = (lab.ext_link(), Link::open(&victim.place, "eth0"));
@@ -302,3 +206,18 @@ fn a_frame_of_a_container_to_a_mac_address_that_nobody_has_there_goes_nowhere_an
     attacker.link.send(&direct.udp(from, victim.at(90), b"to its neighbour"));
     assert!(arrives(&inside, b"to its neighbour"));
 }
+
+for_both!(
+    a_tagged_frame_of_a_container_goes_nowhere_and_is_counted,
+    a_tagged_frame_from_outside_does_not_match_a_publish,
+    a_frame_for_another_machine_does_not_match_a_publish,
+    a_spoofed_source_address_is_dropped_and_counted,
+    a_spoofed_mac_address_is_dropped_and_counted,
+    outside_cannot_reach_a_container_address_directly,
+    outside_cannot_pretend_to_be_a_container,
+    a_container_cannot_reach_what_is_no_machine,
+    truncated_frames_are_dropped_and_leave_no_state,
+    the_datapath_writes_into_the_agents_log_when_told_to_and_never_otherwise,
+    nobody_outside_appears_to_the_host_as_127_0_0_1,
+    a_frame_of_a_container_to_a_mac_address_that_nobody_has_there_goes_nowhere_and_is_counted,
+);

@@ -2,14 +2,15 @@
 
 use std::io;
 
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::for_both;
 use netbpf_tests::ping::Pinger;
 use netbpf_tests::wait::{SILENCE, SOON};
 
 use crate::lab::Lab;
 
-#[test]
-fn two_containers_that_ping_with_the_same_id_each_get_their_own_replies() {
-    let lab = Lab::new();
+fn two_containers_that_ping_with_the_same_id_each_get_their_own_replies<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
     let pings = [(Pinger::new(&c1.place, 7), b"one"), (Pinger::new(&c2.place, 7), b"two")];
     for seq in 1..=5 {
@@ -25,9 +26,8 @@ fn two_containers_that_ping_with_the_same_id_each_get_their_own_replies() {
     }
 }
 
-#[test]
-fn pings_go_between_containers_host_and_outside() {
-    let lab = Lab::new();
+fn pings_go_between_containers_host_and_outside<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
     let pairs = [
         (&c1.place, c2.ip),
@@ -46,9 +46,8 @@ fn pings_go_between_containers_host_and_outside() {
     }
 }
 
-#[test]
-fn the_host_and_a_container_that_ping_with_the_same_id_each_get_their_own_replies() {
-    let lab = Lab::new();
+fn the_host_and_a_container_that_ping_with_the_same_id_each_get_their_own_replies<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
     let pings = [(Pinger::new(&lab.host, 7), b"host"), (Pinger::new(&c1.place, 7), b"cont")];
     for seq in 1..=3 {
@@ -62,11 +61,10 @@ fn the_host_and_a_container_that_ping_with_the_same_id_each_get_their_own_replie
     }
 }
 
-#[test]
-fn outside_cannot_ping_a_container_but_the_host_answers_for_itself() {
-    let lab = Lab::new();
+fn outside_cannot_ping_a_container_but_the_host_answers_for_itself<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
-    lab.ext.command("ip", &["route", "add", &lab.subnet(), "via", &lab.host_ip.to_string()]);
+    lab.ip(&lab.ext, &format!("route add {} via {}", lab.subnet(), lab.host_ip));
     let ping = Pinger::new(&lab.ext, 9);
     ping.send(c1.ip, 1, b"hello").expect("sent");
     assert_eq!(ping.reply(SILENCE), None);
@@ -74,11 +72,18 @@ fn outside_cannot_ping_a_container_but_the_host_answers_for_itself() {
     assert_eq!(ping.reply(SOON).map(|(from, seq, _)| (from, seq)), Some((lab.host_ip, 2)));
 }
 
-#[test]
-fn the_host_learns_at_once_that_no_container_has_an_address() {
-    let lab = Lab::new();
+fn the_host_learns_at_once_that_no_container_has_an_address<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
     lab.done(&["rm", "-f", &c1.name]);
     let error = lab.host.connect(c1.at(80)).expect_err("nobody is there");
     assert_eq!(error.kind(), io::ErrorKind::HostUnreachable, "{error}");
 }
+
+for_both!(
+    two_containers_that_ping_with_the_same_id_each_get_their_own_replies,
+    pings_go_between_containers_host_and_outside,
+    the_host_and_a_container_that_ping_with_the_same_id_each_get_their_own_replies,
+    outside_cannot_ping_a_container_but_the_host_answers_for_itself,
+    the_host_learns_at_once_that_no_container_has_an_address,
+);

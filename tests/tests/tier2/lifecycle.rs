@@ -3,23 +3,26 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::SocketAddrV4;
 use std::thread;
 
+use netbpf_common::path::V4;
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Datagram, tcp_flags};
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
+use netbpf_tests::version::Version;
 use netbpf_tests::wait::{SILENCE, uninterrupted};
 
 use crate::lab::{Lab, OwnNamespace};
 
 #[test]
 fn a_container_has_the_device_the_address_and_the_routes_it_should() {
-    let lab = Lab::new();
+    let lab = Lab::new::<V4>();
     let name = lab.name("c1");
     lab.done(&["create", "--name", &name, "--ip", "172.30.7.9"]);
     let c1 = lab.find(&name);
-    assert_eq!(c1.ip.octets(), [172, 30, 7, 9]);
+    assert_eq!(c1.ip, lab.nth(0x0709));
     let inside = |arguments: &[&str]| -> serde_json::Value {
         serde_json::from_str(&c1.place.command("ip", arguments)).expect("JSON of ip")
     };
@@ -39,7 +42,7 @@ fn a_container_has_the_device_the_address_and_the_routes_it_should() {
 
 #[test]
 fn a_mac_address_can_be_chosen() {
-    let lab = Lab::new();
+    let lab = Lab::new::<V4>();
     let c1 = lab.container("c1", &["--mac-address", "02:00:00:00:12:34"]);
     let c2 = lab.container("c2", &[]);
     assert_eq!(Link::open(&c1.place, "eth0").mac, [2, 0, 0, 0, 0x12, 0x34]);
@@ -47,16 +50,19 @@ fn a_mac_address_can_be_chosen() {
     ask_tcp(&c2.place, c1.at(80)).expect("answered");
 }
 
-#[test]
-fn listings_show_what_is_there() {
-    let lab = Lab::new();
+fn listings_show_what_is_there<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let all = lab.json(&["ps", "--json"]);
     let shown = &all[0];
     assert_eq!(all.as_array().map(Vec::len), Some(1));
     assert_eq!(shown["name"], c1.name.as_str());
-    assert_eq!(shown["ip"], c1.ip.to_string());
-    assert_eq!(shown["gateway"], lab.gateway().to_string());
+    let (ip, gateway) = match lab.version {
+        Version::V4 => ("ip", "gateway"),
+        Version::V6 => ("ip6", "gateway6"),
+    };
+    assert_eq!(shown[ip], c1.ip.to_string());
+    assert_eq!(shown[gateway], lab.gateway().to_string());
     for key in ["id", "pid", "netns", "network", "ip6", "mac", "gateway6", "ports"] {
         assert!(shown.get(key).is_some(), "`{key}` is missing: {shown}");
     }
@@ -66,9 +72,8 @@ fn listings_show_what_is_there() {
     assert!(table.contains(&c1.name) && table.contains("8080"), "{table}");
 }
 
-#[test]
-fn a_removed_container_leaves_nothing() {
-    let lab = Lab::new();
+fn a_removed_container_leaves_nothing<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let before = lab.snapshot();
     let c1 = lab.container("c1", &["-p", "8080:80", "-p", "9000-9100:9000-9100"]);
     lab.done(&["rm", "-f", &c1.name]);
@@ -78,15 +83,14 @@ fn a_removed_container_leaves_nothing() {
 
 #[test]
 fn removing_twice_succeeds() {
-    let lab = Lab::new();
+    let lab = Lab::new::<V4>();
     let c1 = lab.container("c1", &[]);
     lab.done(&["rm", "-f", &c1.name]);
     lab.done(&["rm", "-f", &c1.name]);
 }
 
-#[test]
-fn a_container_whose_namespace_was_deleted_by_hand_can_be_removed_and_made_again() {
-    let lab = Lab::new();
+fn a_container_whose_namespace_was_deleted_by_hand_can_be_removed_and_made_again<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let before = lab.snapshot();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     lab.host.command("ip", &["netns", "delete", &c1.name]);
@@ -97,10 +101,10 @@ fn a_container_whose_namespace_was_deleted_by_hand_can_be_removed_and_made_again
     ask_tcp(&lab.ext, lab.at_host(8080)).expect("answered");
 }
 
-#[test]
-fn who_gets_an_address_next_gets_nothing_of_its_predecessor() {
-    let lab = Lab::new();
-    let arguments = ["--ip", "172.30.9.9", "-p", "8080:80", "-p", "5353:53/udp"];
+fn who_gets_an_address_next_gets_nothing_of_its_predecessor<F: TestFamily>() {
+    let lab = Lab::new::<F>();
+    let address = lab.nth(0x0909).to_string();
+    let arguments = [lab.ip_flag(), &address, "-p", "8080:80", "-p", "5353:53/udp"];
     let old = lab.container("old", &arguments);
     let peer = lab.container("peer", &[]);
     let listener = old.place.listen(old.at(80)).expect("listening");
@@ -112,7 +116,7 @@ fn who_gets_an_address_next_gets_nothing_of_its_predecessor() {
     let neighbour = peer.place.connect_from(5002, old.at(80)).expect("connected");
     let outwards =
         Conversation::on(old.place.connect_from(20_001, lab.at_ext(90)).expect("connected")).expect("greeted");
-    let talker = lab.ext.udp(SocketAddrV4::new(lab.ext_ip, 90)).expect("bound");
+    let talker = lab.ext.udp(lab.at_ext(90)).expect("bound");
     old.place.udp(old.at(20_002)).expect("bound").send_to(b"hello", lab.at_ext(90)).expect("sent");
     let (_, mapping) = uninterrupted(|| talker.recv_from(&mut [0; 64])).expect("received");
     lab.done(&["rm", "-f", &old.name]);
@@ -143,10 +147,9 @@ fn who_gets_an_address_next_gets_nothing_of_its_predecessor() {
     assert_eq!(ask_udp(&lab.ext.any_udp(), lab.at_host(5353)).expect("answered").0.server, "new");
 }
 
-#[test]
-fn a_hundred_parallel_creates_give_a_hundred_addresses() {
+fn a_hundred_parallel_creates_give_a_hundred_addresses<F: TestFamily>() {
     const COUNT: usize = 100;
-    let lab = Lab::new();
+    let lab = Lab::new::<F>();
     let names: Vec<String> = (0..COUNT).map(|n| lab.name(&format!("c{n}"))).collect();
     thread::scope(|scope| {
         for name in &names {
@@ -155,7 +158,8 @@ fn a_hundred_parallel_creates_give_a_hundred_addresses() {
     });
     let all = lab.json(&["ps", "--json"]);
     let all = all.as_array().expect("a list");
-    for key in ["ip", "mac", "id", "device"] {
+    let ip = if lab.version == Version::V4 { "ip" } else { "ip6" };
+    for key in [ip, "mac", "id", "device"] {
         let values: BTreeSet<&str> = all.iter().filter_map(|container| container[key].as_str()).collect();
         assert_eq!(values.len(), COUNT, "each has its own {key}");
     }
@@ -169,9 +173,8 @@ fn a_hundred_parallel_creates_give_a_hundred_addresses() {
     assert_eq!(lab.json(&["ps", "--json"]).as_array().map(Vec::len), Some(0));
 }
 
-#[test]
-fn a_namespace_that_exists_is_taken_in_and_left_behind() {
-    let lab = Lab::new();
+fn a_namespace_that_exists_is_taken_in_and_left_behind<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let foreign = lab.name("foreign");
     let _namespace = OwnNamespace::make(&foreign);
     let name = lab.name("c1");
@@ -185,3 +188,12 @@ fn a_namespace_that_exists_is_taken_in_and_left_behind() {
     let left = c1.place.command("ip", &["-json", "link"]);
     assert!(!left.contains("eth0"), "{left}");
 }
+
+for_both!(
+    listings_show_what_is_there,
+    a_removed_container_leaves_nothing,
+    a_container_whose_namespace_was_deleted_by_hand_can_be_removed_and_made_again,
+    who_gets_an_address_next_gets_nothing_of_its_predecessor,
+    a_hundred_parallel_creates_give_a_hundred_addresses,
+    a_namespace_that_exists_is_taken_in_and_left_behind,
+);

@@ -4,6 +4,7 @@
 //! containers. Names of tests are sentences about behaviour.
 
 mod api;
+mod arp;
 mod basics;
 mod broadcast;
 mod bulk;
@@ -20,6 +21,7 @@ mod lab;
 mod lifecycle;
 mod mapping;
 mod masquerade;
+mod modes;
 mod mtu;
 mod peer;
 mod process;
@@ -31,3 +33,4 @@ mod tcp;
 mod udp;
 mod uninstall;
 mod uplinks;
+mod v6;

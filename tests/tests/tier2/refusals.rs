@@ -3,10 +3,11 @@
 use std::fs;
 
 use crate::lab::Lab;
+use netbpf_common::path::V4;
 
 #[test]
 fn what_makes_no_sense_is_refused_and_changes_nothing() {
-    let lab = Lab::new();
+    let lab = Lab::new::<V4>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let new = lab.name("new");
     let taken = c1.ip.to_string();
@@ -50,7 +51,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_bad_spec_is_refused_and_changes_nothing() {
-    let lab = Lab::new();
+    let lab = Lab::new::<V4>();
     let c1 = lab.container("c1", &[]);
     for spec in [
         "",
@@ -80,7 +81,7 @@ fn a_bad_spec_is_refused_and_changes_nothing() {
 
 #[test]
 fn wrong_usage_exits_with_2() {
-    let lab = Lab::new();
+    let lab = Lab::new::<V4>();
     for arguments in
         [&["no-such-verb"][..], &["create", "--no-such-flag"], &["inspect"], &["publish"], &["exec"], &["run"]]
     {
@@ -92,7 +93,7 @@ fn wrong_usage_exits_with_2() {
 
 #[test]
 fn without_an_agent_every_verb_says_so_in_one_line() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::new::<V4>();
     lab.kill_agent();
     for arguments in [
         &["ps"][..],
@@ -115,7 +116,7 @@ fn without_an_agent_every_verb_says_so_in_one_line() {
 
 #[test]
 fn somebody_else_than_root_is_refused() {
-    let lab = Lab::new();
+    let lab = Lab::new::<V4>();
     let before = lab.snapshot();
     let directory = lab.scratch();
     let directory = directory.path().to_str().expect("UTF-8");
@@ -131,7 +132,7 @@ fn somebody_else_than_root_is_refused() {
 
 #[test]
 fn an_agent_with_settings_that_make_no_sense_refuses_to_start() {
-    let lab = Lab::new();
+    let lab = Lab::new::<V4>();
     let before = lab.snapshot();
     for (settings, expected) in [
         ("no_such_setting = 1", "no_such_setting"),

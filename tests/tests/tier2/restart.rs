@@ -1,9 +1,11 @@
 //! The agent dies, comes back, and nobody notices.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use netbpf_common::path::V4;
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::for_both;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 
 use crate::lab::{Container, Lab};
@@ -16,7 +18,7 @@ fn nothing_is_lost_during(lab: &mut Lab, deed: impl FnOnce(&mut Lab)) {
     let _dns = Server::udp(&c1.place, "c1", 53);
     let _outside = Server::tcp(&lab.ext, "ext", 90);
     let open = |stream: std::io::Result<_>| Conversation::on(stream.expect("connected")).expect("greeted");
-    let loopback = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080);
+    let loopback = lab.loopback(8080);
     let conversations = [
         open(lab.ext.connect(lab.at_host(8080))),
         open(c2.place.connect(lab.at_ext(90))),
@@ -68,18 +70,16 @@ fn new_connections_work(lab: &Lab, c1: &Container, c2: &Container) {
     assert_eq!(ask_tcp(&lab.ext, lab.at_host(8080)).expect("answered").server, "c1");
     assert_eq!(ask_tcp(&c2.place, lab.at_ext(90)).expect("answered").server, "ext");
     assert_eq!(ask_tcp(&c2.place, c1.at(80)).expect("answered").server, "c1");
-    let loopback = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080);
+    let loopback = lab.loopback(8080);
     assert_eq!(ask_tcp(&lab.host, loopback).expect("answered").server, "c1");
 }
 
-#[test]
-fn nothing_is_lost_when_the_agent_is_killed() {
-    nothing_is_lost_during(&mut Lab::new(), Lab::kill_agent);
+fn nothing_is_lost_when_the_agent_is_killed<F: TestFamily>() {
+    nothing_is_lost_during(&mut Lab::new::<F>(), Lab::kill_agent);
 }
 
-#[test]
-fn nothing_is_lost_when_the_agent_is_killed_and_started_again() {
-    let mut lab = Lab::new();
+fn nothing_is_lost_when_the_agent_is_killed_and_started_again<F: TestFamily>() {
+    let mut lab = Lab::new::<F>();
     nothing_is_lost_during(&mut lab, |lab| {
         for _ in 0..3 {
             lab.kill_agent();
@@ -89,9 +89,8 @@ fn nothing_is_lost_when_the_agent_is_killed_and_started_again() {
     assert!(lab.problems().is_empty(), "{:?}", lab.problems());
 }
 
-#[test]
-fn nothing_is_lost_when_the_agent_is_stopped_and_started_again() {
-    let mut lab = Lab::new();
+fn nothing_is_lost_when_the_agent_is_stopped_and_started_again<F: TestFamily>() {
+    let mut lab = Lab::new::<F>();
     nothing_is_lost_during(&mut lab, |lab| {
         lab.stop_agent();
         lab.start_agent();
@@ -99,9 +98,8 @@ fn nothing_is_lost_when_the_agent_is_stopped_and_started_again() {
     assert!(lab.problems().is_empty(), "{:?}", lab.problems());
 }
 
-#[test]
-fn a_started_agent_knows_what_it_knew() {
-    let mut lab = Lab::new();
+fn a_started_agent_knows_what_it_knew<F: TestFamily>() {
+    let mut lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let before = lab.snapshot();
     lab.kill_agent();
@@ -115,9 +113,8 @@ fn a_started_agent_knows_what_it_knew() {
     lab.done(&["rm", "-f", &c1.name, &c2.name]);
 }
 
-#[test]
-fn a_container_that_vanished_while_the_agent_was_away_is_cleaned_up() {
-    let mut lab = Lab::new();
+fn a_container_that_vanished_while_the_agent_was_away_is_cleaned_up<F: TestFamily>() {
+    let mut lab = Lab::new::<F>();
     let empty = lab.snapshot();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     lab.kill_agent();
@@ -130,9 +127,8 @@ fn a_container_that_vanished_while_the_agent_was_away_is_cleaned_up() {
     ask_tcp(&lab.ext, lab.at_host(8080)).expect("answered");
 }
 
-#[test]
-fn a_device_that_nobody_desires_is_removed_at_the_start() {
-    let mut lab = Lab::new();
+fn a_device_that_nobody_desires_is_removed_at_the_start<F: TestFamily>() {
+    let mut lab = Lab::new::<F>();
     let empty = lab.snapshot();
     let c1 = lab.container("c1", &[]);
     lab.kill_agent();
@@ -145,7 +141,7 @@ fn a_device_that_nobody_desires_is_removed_at_the_start() {
 
 #[test]
 fn a_second_agent_on_the_same_state_refuses() {
-    let lab = Lab::new();
+    let lab = Lab::new::<V4>();
     let before = lab.snapshot();
     let outcome = lab.second_agent();
     assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
@@ -153,9 +149,8 @@ fn a_second_agent_on_the_same_state_refuses() {
     lab.unchanged(&before, "a second agent");
 }
 
-#[test]
-fn flows_go_on_under_ports_that_are_no_nat_ports_any_more() {
-    let mut lab = Lab::configured("nat_ports = \"20000-20999\"\n");
+fn flows_go_on_under_ports_that_are_no_nat_ports_any_more<F: TestFamily>() {
+    let mut lab = Lab::configured::<F>("nat_ports = \"20000-20999\"\n");
     let c1 = lab.container("c1", &[]);
     let _world = Server::tcp(&lab.ext, "ext", 90);
     let mut conversation = Conversation::on(c1.place.connect(lab.at_ext(90)).expect("connected")).expect("greeted");
@@ -169,24 +164,35 @@ fn flows_go_on_under_ports_that_are_no_nat_ports_any_more() {
     ask_tcp(&c1.place, lab.at_ext(90)).expect("new ones are made");
 }
 
-#[test]
-fn a_size_that_does_not_fit_what_is_pinned_is_refused_by_the_name_of_its_setting() {
-    let mut lab = Lab::configured("flows = 8192\nhalf_open = 1024\n");
+fn a_size_that_does_not_fit_what_is_pinned_is_refused_by_the_name_of_its_setting<F: TestFamily>() {
+    let mut lab = Lab::configured::<F>("flows = 8192\nflows_v6 = 8192\nhalf_open = 1024\n");
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let _web = Server::tcp(&c1.place, "c1", 80);
     let mut kept = Conversation::on(lab.ext.connect(lab.at_host(8080)).expect("connected")).expect("greeted");
     lab.stop_agent();
     for (settings, told) in [
-        ("flows = 16384\nhalf_open = 1024\n", "flows = 8192"),
-        ("flows = 8192\nhalf_open = 2048\n", "half_open = 1024"),
-        ("flows = 8192\nhalf_open = 1024\nfragments = 1024\n", "fragments = 8192"),
-        ("flows = 8192\nhalf_open = 1024\nheld_fragments = 2048\n", "held_fragments = 1024"),
+        ("flows = 16384\nflows_v6 = 8192\nhalf_open = 1024\n", "flows = 8192"),
+        ("flows = 8192\nflows_v6 = 16384\nhalf_open = 1024\n", "flows_v6 = 8192"),
+        ("flows = 8192\nflows_v6 = 8192\nhalf_open = 2048\n", "half_open = 1024"),
+        ("flows = 8192\nflows_v6 = 8192\nhalf_open = 1024\nfragments = 1024\n", "fragments = 8192"),
+        ("flows = 8192\nflows_v6 = 8192\nhalf_open = 1024\nheld_fragments = 2048\n", "held_fragments = 1024"),
     ] {
         let line = lab.no_agent_with(settings);
         assert!(line.contains(told), "{line}");
     }
     kept.exchange(b"still there?").expect("the datapath goes on");
-    lab.configure("flows = 8192\nhalf_open = 1024\n");
+    lab.configure("flows = 8192\nflows_v6 = 8192\nhalf_open = 1024\n");
     lab.start_agent();
     kept.exchange(b"still there?").expect("the datapath goes on");
 }
+
+for_both!(
+    nothing_is_lost_when_the_agent_is_killed,
+    nothing_is_lost_when_the_agent_is_killed_and_started_again,
+    nothing_is_lost_when_the_agent_is_stopped_and_started_again,
+    a_started_agent_knows_what_it_knew,
+    a_container_that_vanished_while_the_agent_was_away_is_cleaned_up,
+    a_device_that_nobody_desires_is_removed_at_the_start,
+    flows_go_on_under_ports_that_are_no_nat_ports_any_more,
+    a_size_that_does_not_fit_what_is_pinned_is_refused_by_the_name_of_its_setting,
+);

@@ -1,10 +1,12 @@
 //! TCP as programs see it.
 
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Instant;
 
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, converse};
 use netbpf_tests::transfer::transfer;
@@ -13,46 +15,42 @@ use socket2::SockRef;
 
 use crate::lab::Lab;
 
-#[test]
-fn a_container_reaches_another_and_is_seen_under_its_own_address() {
-    let lab = Lab::new();
+fn a_container_reaches_another_and_is_seen_under_its_own_address<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
     let _server = Server::tcp(&c1.place, "c1", 80);
     let seen = converse(c2.place.connect_from(5000, c1.at(80)).expect("connected")).expect("answered");
-    assert_eq!((seen.server.as_str(), seen.client), ("c1", SocketAddrV4::new(c2.ip, 5000)));
+    assert_eq!((seen.server.as_str(), seen.client), ("c1", SocketAddr::new(c2.ip, 5000)));
 }
 
-#[test]
-fn outside_reaches_a_published_port_and_is_seen_under_its_own_address() {
-    let lab = Lab::new();
+fn outside_reaches_a_published_port_and_is_seen_under_its_own_address<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let _server = Server::tcp(&c1.place, "c1", 80);
     let stream = lab.ext.connect_from(5000, lab.at_host(8080)).expect("connected");
-    assert_eq!(stream.peer_addr().expect("connected"), lab.at_host(8080).into());
+    assert_eq!(stream.peer_addr().expect("connected"), lab.at_host(8080));
     let seen = converse(stream).expect("answered");
-    assert_eq!((seen.server.as_str(), seen.client), ("c1", SocketAddrV4::new(lab.ext_ip, 5000)));
+    assert_eq!((seen.server.as_str(), seen.client), ("c1", lab.at_ext(5000)));
 }
 
-#[test]
-fn a_container_reaches_a_service_of_the_host_under_its_own_address() {
-    let lab = Lab::new();
+fn a_container_reaches_a_service_of_the_host_under_its_own_address<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
     let _server = Server::tcp(&lab.host, "host", 700);
     for address in [lab.gateway(), lab.host_ip] {
-        let seen = ask_tcp(&c1.place, SocketAddrV4::new(address, 700)).expect("answered");
-        assert_eq!((seen.server.as_str(), *seen.client.ip()), ("host", c1.ip), "at {address}");
+        let seen = ask_tcp(&c1.place, SocketAddr::new(address, 700)).expect("answered");
+        assert_eq!((seen.server.as_str(), seen.client.ip()), ("host", c1.ip), "at {address}");
     }
 }
 
-#[test]
-fn the_hosts_own_services_and_clients_are_left_alone() {
-    let lab = Lab::new();
+fn the_hosts_own_services_and_clients_are_left_alone<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     lab.container("c1", &["-p", "8080:80"]);
     let _server = Server::tcp(&lab.host, "host", 700);
     let _world = Server::tcp(&lab.ext, "ext", 90);
     assert_eq!(ask_tcp(&lab.ext, lab.at_host(700)).expect("answered").server, "host");
     let seen = ask_tcp(&lab.host, lab.at_ext(90)).expect("answered");
-    assert_eq!((seen.server.as_str(), *seen.client.ip()), ("ext", lab.host_ip));
+    assert_eq!((seen.server.as_str(), seen.client.ip()), ("ext", lab.host_ip));
     let refused = ask_tcp(&lab.ext, lab.at_host(701)).map_err(|error| error.kind());
     assert_eq!(refused, Err(io::ErrorKind::ConnectionRefused), "a closed port of the host answers as ever");
 }
@@ -72,16 +70,11 @@ fn connection(listener: &TcpListener, client: TcpStream) -> (TcpStream, TcpStrea
     (client, server)
 }
 
-fn everywhere(port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)
-}
-
-#[test]
-fn after_half_a_close_the_other_direction_keeps_flowing() {
-    let lab = Lab::new();
+fn after_half_a_close_the_other_direction_keeps_flowing<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
-    let inside = c1.place.listen(everywhere(80)).expect("listening");
-    let outside = lab.ext.listen(everywhere(90)).expect("listening");
+    let inside = c1.place.listen(lab.everywhere(80)).expect("listening");
+    let outside = lab.ext.listen(lab.everywhere(90)).expect("listening");
 
     let (client, server) = connection(&inside, lab.ext.connect(lab.at_host(8080)).expect("connected"));
     the_other_direction_keeps_flowing(&client, &server);
@@ -91,12 +84,11 @@ fn after_half_a_close_the_other_direction_keeps_flowing() {
     the_other_direction_keeps_flowing(&server, &client);
 }
 
-#[test]
-fn a_published_port_without_listener_refuses_at_once() {
-    let lab = Lab::new();
+fn a_published_port_without_listener_refuses_at_once<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let c2 = lab.container("c2", &[]);
-    let loopback = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080);
+    let loopback = lab.loopback(8080);
     let attempts =
         [(&lab.ext, lab.at_host(8080)), (&lab.host, loopback), (&c2.place, lab.at_host(8080)), (&c2.place, c1.at(80))];
     for (from, to) in attempts {
@@ -108,7 +100,7 @@ fn a_published_port_without_listener_refuses_at_once() {
 }
 
 /// Connects from one port again and again; the 4-tuple is free for the client as soon as the server has ended first.
-fn a_4_tuple_serves_again(lab: &Lab, from: &Place, listener: &TcpListener, to: SocketAddrV4) {
+fn a_4_tuple_serves_again(lab: &Lab, from: &Place, listener: &TcpListener, to: SocketAddr) {
     for round in 0..20 {
         // The kernel lets go of the old socket when the last ACK is in.
         let client = poll(|| match from.connect_from(5000, to) {
@@ -128,23 +120,21 @@ fn a_4_tuple_serves_again(lab: &Lab, from: &Place, listener: &TcpListener, to: S
     assert!(lab.problems().is_empty(), "{:?}", lab.problems());
 }
 
-#[test]
-fn a_client_that_uses_its_4_tuple_again_right_after_the_close_gets_a_new_connection() {
-    let lab = Lab::new();
+fn a_client_that_uses_its_4_tuple_again_right_after_the_close_gets_a_new_connection<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let c2 = lab.container("c2", &[]);
-    let inside = c1.place.listen(everywhere(80)).expect("listening");
-    let outside = lab.ext.listen(everywhere(90)).expect("listening");
+    let inside = c1.place.listen(lab.everywhere(80)).expect("listening");
+    let outside = lab.ext.listen(lab.everywhere(90)).expect("listening");
     a_4_tuple_serves_again(&lab, &lab.ext, &inside, lab.at_host(8080));
     a_4_tuple_serves_again(&lab, &c1.place, &outside, lab.at_ext(90));
     a_4_tuple_serves_again(&lab, &c2.place, &inside, c1.at(80));
 }
 
-#[test]
-fn thousands_of_connections_through_one_published_port_all_succeed() {
+fn thousands_of_connections_through_one_published_port_all_succeed<F: TestFamily>() {
     const CLIENTS: usize = 4;
     const EACH: usize = 1000;
-    let lab = Lab::new();
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let server = Server::tcp(&c1.place, "c1", 80);
     let to = lab.at_host(8080);
@@ -158,9 +148,8 @@ fn thousands_of_connections_through_one_published_port_all_succeed() {
     assert_eq!(server.answered(), (CLIENTS * EACH) as u64);
 }
 
-#[test]
-fn a_connection_that_says_nothing_for_a_while_is_still_there() {
-    let lab = Lab::new();
+fn a_connection_that_says_nothing_for_a_while_is_still_there<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let _server = Server::tcp(&c1.place, "c1", 80);
     let mut idle = Conversation::on(lab.ext.connect(lab.at_host(8080)).expect("connected")).expect("greeted");
@@ -170,3 +159,15 @@ fn a_connection_that_says_nothing_for_a_while_is_still_there() {
     }
     idle.exchange(b"still there?").expect("the connection stands");
 }
+
+for_both!(
+    a_container_reaches_another_and_is_seen_under_its_own_address,
+    outside_reaches_a_published_port_and_is_seen_under_its_own_address,
+    a_container_reaches_a_service_of_the_host_under_its_own_address,
+    the_hosts_own_services_and_clients_are_left_alone,
+    after_half_a_close_the_other_direction_keeps_flowing,
+    a_published_port_without_listener_refuses_at_once,
+    a_client_that_uses_its_4_tuple_again_right_after_the_close_gets_a_new_connection,
+    thousands_of_connections_through_one_published_port_all_succeed,
+    a_connection_that_says_nothing_for_a_while_is_still_there,
+);

@@ -1,7 +1,10 @@
 //! UDP as programs see it.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
+use netbpf_common::path::V4;
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Datagram, Ethernet};
 use netbpf_tests::server::{Server, ask_udp, unanswered_udp};
@@ -10,30 +13,27 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::lab::{Container, Lab, Offloads};
 
-#[test]
-fn a_container_asks_outside_and_is_answered() {
-    let lab = Lab::new();
+fn a_container_asks_outside_and_is_answered<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
     let _server = Server::udp(&lab.ext, "ext", 53);
-    let client = c1.place.udp(SocketAddrV4::new(c1.ip, 20_000)).expect("bound");
+    let client = c1.place.udp(SocketAddr::new(c1.ip, 20_000)).expect("bound");
     let (seen, from) = ask_udp(&client, lab.at_ext(53)).expect("answered");
-    assert_eq!((seen.client, from), (SocketAddrV4::new(lab.host_ip, 20_000), lab.at_ext(53).into()));
+    assert_eq!((seen.client, from), (lab.at_host(20_000), lab.at_ext(53)));
 }
 
-#[test]
-fn the_answer_of_a_published_port_comes_from_host_and_port() {
-    let lab = Lab::new();
+fn the_answer_of_a_published_port_comes_from_host_and_port<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "5353:53/udp"]);
     let _server = Server::udp(&c1.place, "c1", 53);
     let client = lab.ext.any_udp();
     let (seen, from) = ask_udp(&client, lab.at_host(5353)).expect("answered");
-    assert_eq!((*seen.client.ip(), from), (lab.ext_ip, lab.at_host(5353).into()));
+    assert_eq!((seen.client.ip(), from), (lab.ext_ip, lab.at_host(5353)));
     assert_eq!(seen.client.port(), client.local_addr().expect("bound").port());
 }
 
-#[test]
-fn a_large_datagram_of_one_segment_arrives_whole() {
-    let lab = Lab::new();
+fn a_large_datagram_of_one_segment_arrives_whole<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
     let receiver = lab.ext.udp(lab.at_ext(90)).expect("bound");
     let payload = vec![0x5a; 1472];
@@ -43,9 +43,8 @@ fn a_large_datagram_of_one_segment_arrives_whole() {
     assert_eq!(buffer[..length], payload);
 }
 
-#[test]
-fn a_client_that_never_stops_reaches_the_container_that_replaces_another() {
-    let lab = Lab::new();
+fn a_client_that_never_stops_reaches_the_container_that_replaces_another<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let publish = ["-p", "5353:53/udp"];
     let old = lab.container("old", &publish);
     let old_server = Server::udp(&old.place, "old", 53);
@@ -62,9 +61,8 @@ fn a_client_that_never_stops_reaches_the_container_that_replaces_another() {
     assert_eq!(ask_udp(&client, lab.at_host(5353)).expect("the next datagram is answered").0.server, "new");
 }
 
-#[test]
-fn a_publish_that_moves_to_another_container_takes_its_clients_along() {
-    let lab = Lab::new();
+fn a_publish_that_moves_to_another_container_takes_its_clients_along<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let (c1, c2) = (lab.container("c1", &["-p", "5353:53/udp"]), lab.container("c2", &[]));
     let _first = Server::udp(&c1.place, "c1", 53);
     let _second = Server::udp(&c2.place, "c2", 5300);
@@ -77,9 +75,8 @@ fn a_publish_that_moves_to_another_container_takes_its_clients_along() {
     assert_eq!(ask_udp(&client, lab.at_host(5353)).expect("answered").0.server, "c2");
 }
 
-#[test]
-fn a_port_that_the_host_has_answered_for_is_the_containers_once_it_is_published() {
-    let lab = Lab::new();
+fn a_port_that_the_host_has_answered_for_is_the_containers_once_it_is_published<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
     let _server = Server::udp(&c1.place, "c1", 53);
     let host_server = Server::udp(&lab.host, "host", 5353);
@@ -104,29 +101,28 @@ fn to_gateway(lab: &Lab, container: &Container) -> (Link, Ethernet) {
 
 #[test]
 fn a_datagram_without_checksum_stays_without() {
-    let lab = Lab::new();
+    let lab = Lab::new::<V4>();
     let c1 = lab.container("c1", &["-p", "5353:53/udp"]);
     let (inside, from_c1) = to_gateway(&lab, &c1);
     let outside = lab.ext_link();
     let from_ext = Ethernet { from: outside.mac, to: lab.host_mac() };
-    let client = SocketAddrV4::new(lab.ext_ip, 5000);
+    let client = lab.at_ext(5000);
 
     outside.send(&from_ext.udp_without_checksum(client, lab.at_host(5353), b"no checksum, inwards"));
     let seen = datagram(&inside, b"no checksum, inwards");
     assert_eq!((seen.from, seen.to, seen.checksum), (client, c1.at(53), 0));
     inside.send(&from_c1.udp_without_checksum(c1.at(20_000), lab.at_ext(90), b"no checksum, outwards"));
     let seen = datagram(&outside, b"no checksum, outwards");
-    assert_eq!((seen.from, seen.checksum), (SocketAddrV4::new(lab.host_ip, 20_000), 0));
+    assert_eq!((seen.from, seen.checksum), (lab.at_host(20_000), 0));
 }
 
-#[test]
-fn a_checksum_that_is_computed_to_zero_is_sent_as_ones() {
-    let lab = Lab::new();
+fn a_checksum_that_is_computed_to_zero_is_sent_as_ones<F: TestFamily>() {
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "5353:53/udp"]);
     let inside = Link::open(&c1.place, "eth0");
     let outside = lab.ext_link();
     let link = Ethernet { from: outside.mac, to: lab.host_mac() };
-    let client = SocketAddrV4::new(lab.ext_ip, 5000);
+    let client = lab.at_ext(5000);
     // A word equal to the checksum of the rest makes the sum all ones, and its complement zero.
     let rest = Datagram::parse(&link.udp(client, c1.at(53), &[0, 0])).expect("UDP").checksum;
     let payload = rest.to_be_bytes();
@@ -136,11 +132,10 @@ fn a_checksum_that_is_computed_to_zero_is_sent_as_ones() {
     assert_eq!(datagram(&inside, &payload).checksum, 0xffff);
 }
 
-#[test]
-fn segments_that_a_device_is_to_cut_keep_their_size_on_the_wire() {
+fn segments_that_a_device_is_to_cut_keep_their_size_on_the_wire<F: TestFamily>() {
     const SEGMENT: usize = 1000;
     const SEGMENTS: usize = 20;
-    let lab = Lab::new();
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "5353:53/udp"]);
     // The kernel cuts them where a network card would: veths never do.
     lab.offloads(Offloads::Off);
@@ -159,10 +154,9 @@ fn segments_that_a_device_is_to_cut_keep_their_size_on_the_wire() {
     assert_eq!(received, payload);
 }
 
-#[test]
-fn segments_too_large_for_the_wire_do_not_leave_as_they_are() {
+fn segments_too_large_for_the_wire_do_not_leave_as_they_are<F: TestFamily>() {
     const SEGMENT: usize = 1400;
-    let lab = Lab::new();
+    let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
     lab.host.command("ip", &["link", "set", "dev", &lab.uplink(), "mtu", "1300"]);
     let wire = lab.ext_link();
@@ -173,3 +167,15 @@ fn segments_too_large_for_the_wire_do_not_leave_as_they_are() {
     let large = wire.find(SILENCE, |frame| (frame.len() > 1314).then_some(frame.len()));
     assert_eq!(large, None);
 }
+
+for_both!(
+    a_container_asks_outside_and_is_answered,
+    the_answer_of_a_published_port_comes_from_host_and_port,
+    a_large_datagram_of_one_segment_arrives_whole,
+    a_client_that_never_stops_reaches_the_container_that_replaces_another,
+    a_publish_that_moves_to_another_container_takes_its_clients_along,
+    a_port_that_the_host_has_answered_for_is_the_containers_once_it_is_published,
+    a_checksum_that_is_computed_to_zero_is_sent_as_ones,
+    segments_that_a_device_is_to_cut_keep_their_size_on_the_wire,
+    segments_too_large_for_the_wire_do_not_leave_as_they_are,
+);

@@ -5,7 +5,7 @@ use core::hint::black_box;
 use super::{Family, IcmpError, Ip, Part};
 use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
 use crate::path::{Env, Packet, Parsed, neighbour, siit, verdict::Outcome};
-use crate::wire::checksum::Delta;
+use crate::wire::checksum::{Delta, Sum};
 use crate::wire::{Be16, Ethernet, Extension, ExtensionHeader, IcmpV6, Ipv6, Kind, Tcp, V4Addr, V6Addr, protocol};
 
 /// IPv6.
@@ -100,7 +100,9 @@ impl Family for V6 {
     fn rewrite<P: Packet>(packet: &mut P, at: u32, src: V6Addr, dst: V6Addr, _: Delta, hop: bool) -> Option<()> {
         let mut header: Ipv6 = packet.read(at)?;
         if hop {
+            let before = Sum::ZERO.add16(header.hop_word());
             header.hop_limit = header.hop_limit.wrapping_sub(1);
+            packet.update_sum(Sum::ZERO.add16(header.hop_word()).delta_from(before));
         }
         (header.src, header.dst) = (src, dst);
         packet.write(at, header)

@@ -28,10 +28,10 @@ impl Footprint {
         }
         Self {
             links: super::device_names(&ip(&["-json", "link", "show"])),
-            addresses: ip(&["-oneline", "-4", "address", "show"]),
-            routes: ip(&["-4", "route", "show", "table", "all"]),
-            rules: ip(&["-4", "rule", "show"]),
-            neighbours: ip(&["-4", "neigh", "show", "nud", "permanent"]),
+            addresses: ip(&["-oneline", "address", "show"]),
+            routes: super::routes(&lab.host),
+            rules: ip(&["-4", "rule", "show"]) + &ip(&["-6", "rule", "show"]),
+            neighbours: ip(&["neigh", "show", "nud", "permanent"]),
             attached: lab.attached_to_cgroup(),
             namespaces: lab.own_namespaces(),
             mounts: lab.own_mounts(),

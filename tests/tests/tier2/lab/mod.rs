@@ -1,28 +1,32 @@
 //! The rig as the tests see it: places, containers, and what the command line answers.
 
+mod addresses;
+mod agent;
+mod attacker;
 mod far;
 mod footprint;
 mod namespace;
 mod program;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use netbpf_tests::family::TestFamily;
 use netbpf_tests::link::{Link, parse_mac};
 use netbpf_tests::packet::Mac;
 use netbpf_tests::place::Place;
-use netbpf_tests::wait::until;
+use netbpf_tests::version::Version;
 use netbpf_user::api::types::{Flow, PortMapping, Status};
 use netbpf_user::rig::{Namespace, Options, Rig};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use self::attacker::{Attacker, dropped};
 pub(crate) use self::far::Far;
 pub(crate) use self::footprint::Footprint;
 pub(crate) use self::namespace::OwnNamespace;
@@ -39,12 +43,14 @@ pub(crate) struct Sysctls {
     pub(crate) rp_filter: u8,
 }
 
-/// A host with an agent, and a machine outside.
+/// A host with an agent, and a machine outside, as one family of addresses finds them. An IPv6 lab has both families, an IPv4
+/// lab IPv4 alone.
 pub(crate) struct Lab {
     pub(crate) host: Place,
     pub(crate) ext: Place,
-    pub(crate) host_ip: Ipv4Addr,
-    pub(crate) ext_ip: Ipv4Addr,
+    pub(crate) host_ip: IpAddr,
+    pub(crate) ext_ip: IpAddr,
+    pub(crate) version: Version,
     bare: Option<Footprint>,
     prefix: String,
     // A started agent reads its settings again.
@@ -56,7 +62,10 @@ pub(crate) struct Lab {
 /// A container, and a place to make sockets in.
 pub(crate) struct Container {
     pub(crate) name: String,
-    pub(crate) ip: Ipv4Addr,
+    /// Its address of the lab's family.
+    pub(crate) ip: IpAddr,
+    pub(crate) ip4: Option<Ipv4Addr>,
+    pub(crate) ip6: Option<Ipv6Addr>,
     pub(crate) mac: String,
     /// The device on the host's side.
     pub(crate) device: String,
@@ -65,48 +74,61 @@ pub(crate) struct Container {
 
 impl Container {
     /// Its address with a port.
-    pub(crate) fn at(&self, port: u16) -> SocketAddrV4 {
-        SocketAddrV4::new(self.ip, port)
+    pub(crate) fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ip, port)
     }
 }
+
+/// How many mappings a SPEC without an address makes: one in each family.
+pub(crate) const MAPPINGS: usize = 2;
 
 /// What a user sees of an instance, by where it is seen.
 pub(crate) type Snapshot = BTreeMap<&'static str, String>;
 
 impl Lab {
     /// A host as Linux comes: nothing is forwarded, and reverse paths are filtered.
-    pub(crate) fn new() -> Self {
-        Self::with(Sysctls { ip_forward: false, rp_filter: 1 })
+    pub(crate) fn new<F: TestFamily>() -> Self {
+        Self::configured::<F>("")
     }
 
-    pub(crate) fn with(sysctls: Sysctls) -> Self {
-        Self::build(sysctls, None)
+    pub(crate) fn with<F: TestFamily>(sysctls: Sysctls) -> Self {
+        Self::build(Version::of(F::HOST), sysctls, "", true)
     }
 
     /// As [`Lab::new`], with settings of the agent in TOML.
-    pub(crate) fn configured(settings: &str) -> Self {
-        Self::build(Sysctls { ip_forward: false, rp_filter: 1 }, Some(settings))
+    pub(crate) fn configured<F: TestFamily>(settings: &str) -> Self {
+        Self::build(Version::of(F::HOST), Sysctls { ip_forward: false, rp_filter: 1 }, settings, true)
     }
 
-    fn build(sysctls: Sysctls, settings: Option<&str>) -> Self {
+    /// As [`Lab::configured`], before the agent has started for the first time.
+    pub(crate) fn without_agent<F: TestFamily>(settings: &str) -> Self {
+        Self::build(Version::of(F::HOST), Sysctls { ip_forward: false, rp_filter: 1 }, settings, false)
+    }
+
+    fn build(version: Version, sysctls: Sysctls, settings: &str, is_started: bool) -> Self {
         // Names of namespaces are the machine's, not the rig's.
         static LABS: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("t{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let Sysctls { ip_forward, rp_filter } = sysctls;
         let files = tempfile::tempdir().expect("a new directory");
-        let mut options = Options { ip_forward, rp_filter, ..Options::new(program::netbpf()) };
-        if let Some(settings) = settings {
-            let file = files.path().join("settings.toml");
-            fs::write(&file, settings).expect("written");
-            options.agent_flags = vec!["--config".into(), file.to_str().expect("UTF-8").into()];
-        }
+        let config = files.path().join(agent::SETTINGS).to_str().expect("UTF-8").to_owned();
+        let agent_flags = vec!["--config".into(), config];
+        let options = Options { ip_forward, rp_filter, agent_flags, ..Options::new(program::netbpf()) };
         let rig = Rig::without_agent(options).unwrap_or_else(|error| panic!("{error}"));
         let maker = Path::new(env!("CARGO_BIN_EXE_socket-maker"));
-        let host = Place::with_cgroup(rig.host().clone(), &rig.cgroup(), maker).expect("a socket maker on the host");
-        let ext = Place::new(rig.ext().clone());
-        let mut lab = Self { host, ext, host_ip: Rig::HOST_IP, ext_ip: Rig::EXT_IP, bare: None, prefix, files, rig };
+        let host = Place::with_cgroup(rig.host().clone(), version, &rig.cgroup(), maker);
+        let host = host.expect("a socket maker on the host");
+        let ext = Place::new(rig.ext().clone(), version);
+        let (host_ip, ext_ip) = match version {
+            Version::V4 => (Rig::HOST_IP.into(), Rig::EXT_IP.into()),
+            Version::V6 => (Rig::HOST_IP6.into(), Rig::EXT_IP6.into()),
+        };
+        let mut lab = Self { host, ext, host_ip, ext_ip, version, bare: None, prefix, files, rig };
+        lab.configure(settings);
         lab.bare = Some(Footprint::of(&lab));
-        lab.start_agent();
+        if is_started {
+            lab.start_agent();
+        }
         lab
     }
 
@@ -120,31 +142,10 @@ impl Lab {
         self.bare.as_ref().expect("taken when the rig was made")
     }
 
-    // Names and addresses.
+    // Names and devices.
 
     pub(crate) fn name(&self, name: &str) -> String {
         format!("{}-{name}", self.prefix)
-    }
-
-    pub(crate) fn at_host(&self, port: u16) -> SocketAddrV4 {
-        SocketAddrV4::new(self.host_ip, port)
-    }
-
-    pub(crate) fn at_ext(&self, port: u16) -> SocketAddrV4 {
-        SocketAddrV4::new(self.ext_ip, port)
-    }
-
-    pub(crate) fn gateway(&self) -> Ipv4Addr {
-        Ipv4Addr::new(172, 30, 0, 1)
-    }
-
-    pub(crate) fn subnet(&self) -> String {
-        "172.30.0.0/16".into()
-    }
-
-    /// The host's address with its prefix length, as `ip` wants it.
-    pub(crate) fn host_cidr(&self) -> String {
-        format!("{}/24", self.host_ip)
     }
 
     /// The host's device to the outside machine.
@@ -265,12 +266,21 @@ impl Lab {
         let text = |key: &str| shown[key].as_str().unwrap_or_else(|| panic!("`{key}` is no text: {shown}")).to_owned();
         // Where `ip netns` keeps it, also one that was taken in.
         let namespace = text("netns").strip_prefix("/run/netns/").expect("a named namespace").to_owned();
+        let ip4 = shown["ip"].as_str().map(|ip| ip.parse().expect("an IPv4 address"));
+        let ip6 = shown["ip6"].as_str().map(|ip| ip.parse().expect("an IPv6 address"));
+        let ip = match self.version {
+            Version::V4 => ip4.map(IpAddr::V4),
+            Version::V6 => ip6.map(IpAddr::V6).or(ip4.map(IpAddr::V4)),
+        };
+        let ip = ip.expect("it has an address");
         Container {
             name: text("name"),
-            ip: text("ip").parse().expect("an IPv4 address"),
+            ip,
+            ip4,
+            ip6,
             mac: text("mac"),
             device: text("device"),
-            place: Place::new(Namespace::named(&namespace)),
+            place: Place::new(Namespace::named(&namespace), Version::of(ip)),
         }
     }
 
@@ -288,7 +298,8 @@ impl Lab {
         // Traffic goes on.
         status.drops.clear();
         status.events.clear();
-        status.maps.retain(|map| !["FLOWS_V4", "RING_V4", "RING_HEAD", "COUNTERS"].contains(&map.name.as_str()));
+        const TRAFFIC: [&str; 6] = ["FLOWS_V4", "FLOWS_V6", "RING_V4", "RING_V6", "RING_HEAD", "COUNTERS"];
+        status.maps.retain(|map| !TRAFFIC.contains(&map.name.as_str()));
         // A restarted agent is another process, with programs of its own on the same links.
         (status.pid, status.since) = (0, 0);
         for program in &mut status.programs {
@@ -298,8 +309,8 @@ impl Lab {
             ("ps", self.done(&["ps", "--json"])),
             ("status", serde_json::to_string_pretty(&status).expect("JSON")),
             ("links", device_names(&self.host.command("ip", &["-json", "link", "show"])).join("\n")),
-            ("addresses", self.host.command("ip", &["-oneline", "-4", "address", "show"])),
-            ("routes", self.host.command("ip", &["-4", "route", "show", "table", "all"])),
+            ("addresses", self.host.command("ip", &["-oneline", "address", "show"])),
+            ("routes", routes(&self.host)),
             ("namespaces", self.own_namespaces().join("\n")),
         ])
     }
@@ -336,74 +347,14 @@ impl Lab {
         self.host.command("bpftool", &["cgroup", "show", cgroup.to_str().expect("UTF-8")])
     }
 
-    // The agent.
-
-    /// `kill -9`.
-    pub(crate) fn kill_agent(&mut self) {
-        self.rig.kill_agent().unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    /// `systemctl stop`.
-    pub(crate) fn stop_agent(&mut self) {
-        self.rig.stop_agent().unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    pub(crate) fn start_agent(&mut self) {
-        self.rig.start_agent().unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    /// Waits until the agent's process has ended by itself.
-    pub(crate) fn agent_ends(&mut self) {
-        let stat = format!("/proc/{}/stat", self.rig.agent_pid().expect("it was started"));
-        // The rig, its parent, has not waited for it yet: it is a zombie.
-        until("the agent has ended", || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
-        self.stop_agent();
-    }
-
-    /// Starts a second agent on the directories of the first.
-    pub(crate) fn second_agent(&self) -> Outcome {
-        self.instance("agent", &self.rig.instance_flags())
-    }
-
-    /// Starts an agent with its files in this directory and these flags.
-    pub(crate) fn other_agent(&self, directory: &Path, flags: &[&str]) -> Outcome {
-        let named = ["--state-dir", "--run-dir"].map(|flag| [flag.into(), directory.join(&flag[2..]).into_os_string()]);
-        let flags = named.into_iter().flatten().chain(flags.iter().map(|flag| flag.into()));
-        self.instance("agent", &flags.collect::<Vec<_>>())
-    }
-
-    /// Changes the settings of the next agent that is started here; of a lab that has some.
-    pub(crate) fn configure(&self, settings: &str) {
-        fs::write(self.settings(), settings).expect("written");
-    }
-
-    fn settings(&self) -> PathBuf {
-        self.files.path().join("settings.toml")
-    }
-
-    /// What an agent says that does not start here with these settings.
-    #[track_caller]
-    pub(crate) fn no_agent_with(&self, settings: &str) -> String {
-        self.configure(settings);
-        let config = ["--config".into(), self.settings().into_os_string()];
-        let flags: Vec<OsString> = self.rig.instance_flags().into_iter().chain(config).collect();
-        self.instance("agent", &flags).refusal(settings)
-    }
-
-    pub(crate) fn uninstall_without_agent(&self) {
-        let outcome = self.instance("uninstall", &self.rig.instance_flags());
-        assert_eq!(outcome.code, Some(0), "uninstall: {}{}", outcome.stdout, outcome.stderr);
-    }
-
-    fn instance(&self, verb: &str, flags: &[OsString]) -> Outcome {
-        let mut command = self.rig.host_command("timeout");
-        command.args(["--signal=KILL", PATIENCE]).arg(self.rig.program()).arg(verb).args(flags);
-        self.host.run(|| Outcome::of(command))
-    }
-
     pub(crate) fn offloads(&self, offloads: Offloads) {
         self.rig.set_offloads(offloads).unwrap_or_else(|error| panic!("{error}"));
     }
+}
+
+/// The routes of both families, in all tables.
+fn routes(place: &Place) -> String {
+    ["-4", "-6"].map(|version| place.command("ip", &[version, "route", "show", "table", "all"])).concat()
 }
 
 fn device_names(links: &str) -> Vec<String> {
