@@ -12,7 +12,7 @@ use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandl
 use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 use netbpf_common::abi::program;
 
-use super::load::socket_hook;
+use super::load::{load_bare, socket_hook};
 use super::{Datapath, classifier, sys};
 use crate::error::{Context as _, Result};
 
@@ -99,6 +99,9 @@ impl Datapath {
     pub(crate) fn attach(&self, hook: &Hook) -> Result<()> {
         let what = || format!("attach {} to {}", hook.program, hook.device);
         let mut programs = self.programs.lock().expect("no panic while it was held");
+        if hook.program == program::UPLINK_BARE {
+            load_bare(&self.directory, &mut programs)?;
+        }
         let program = classifier(&mut programs, hook.program)?;
         let pin = self.links().join(hook.pin());
         if let Some(link) = existing(&pin).context(what)? {

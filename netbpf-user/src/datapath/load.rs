@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use aya::maps::{MapInfo, ProgramArray};
+use aya::maps::{Map, MapData, MapInfo, ProgramArray};
 use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use netbpf_common::abi::{ABI_VERSION, Config, map, program};
@@ -61,8 +61,9 @@ impl Datapath {
         let ipv6_checksum_flag = probe::ipv6_checksum_flag()?;
         loader.override_global(IPV6_CHECKSUM_FLAG, &ipv6_checksum_flag, true);
         let mut programs = loader.load(OBJECT).map_err(|error| cannot_load(&error))?;
-        load_all(&mut programs)?;
-        join_parts(&mut programs)?;
+        load(&mut programs, |name| !BARE.contains(&name))?;
+        let parts = program::PARTS.map(|name| if BARE.contains(&name) { "" } else { name });
+        join_parts(&directory, &programs, &parts)?;
         let maps = Maps::open(&maps_directory)?;
         Ok(Self {
             directory,
@@ -130,11 +131,13 @@ pub(super) fn socket_hook<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a 
     program.try_into().context(|| format!("use the program {name} as a socket hook"))
 }
 
-/// Lets each path find the part of it that is for IPv6. Packets meet the new ones from here on, which work on the same maps.
-fn join_parts(programs: &mut Ebpf) -> Result<()> {
-    let parts = programs.take_map(map::PARTS).ok_or_else(|| Error::Internal("the object has no map PARTS".into()))?;
-    let mut parts = ProgramArray::try_from(parts).context(|| "use the map PARTS".into())?;
-    for (place, name) in (0..).zip(program::PARTS) {
+/// Lets the paths of these programs find the parts of them that are for IPv6. Packets meet the new ones from here on, which
+/// work on the same maps.
+fn join_parts(directory: &Path, programs: &Ebpf, names: &[&str]) -> Result<()> {
+    let what = || format!("use the map {}", map::PARTS);
+    let parts = MapData::from_pin(directory.join("maps").join(map::PARTS)).context(what)?;
+    let mut parts = ProgramArray::try_from(Map::ProgramArray(parts)).context(what)?;
+    for (place, name) in (0..).zip(program::PARTS).filter(|(_, name)| names.contains(name)) {
         let part: &SchedClassifier = programs
             .program(name)
             .ok_or_else(|| Error::Internal(format!("the object has no program {name}")))?
@@ -146,11 +149,25 @@ fn join_parts(programs: &mut Ebpf) -> Result<()> {
     Ok(())
 }
 
-/// Loads every program. The verifier takes its time over the paths of packets, so each has a thread.
-fn load_all(programs: &mut Ebpf) -> Result<()> {
+/// What only devices without Ethernet headers need: loaded with the first of them, since the verifier takes its time.
+const BARE: [&str; 2] = [program::UPLINK_BARE, program::PARTS[2]];
+
+/// Loads the programs of devices without Ethernet headers, unless they are.
+pub(super) fn load_bare(directory: &Path, programs: &mut Ebpf) -> Result<()> {
+    let is_loaded = programs.program(program::UPLINK_BARE).is_some_and(|program| program.info().is_ok());
+    if is_loaded {
+        return Ok(());
+    }
+    load(programs, |name| BARE.contains(&name))?;
+    join_parts(directory, programs, &BARE)
+}
+
+/// Loads some programs. The verifier takes its time over the paths of packets, so each has a thread.
+fn load(programs: &mut Ebpf, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
     std::thread::scope(|scope| {
         let loading: Vec<_> = programs
             .programs_mut()
+            .filter(|(name, _)| is_wanted(name))
             .map(|(name, program)| {
                 scope.spawn(move || {
                     // A signal makes the verifier give up; it finds another thread.
