@@ -57,8 +57,11 @@ impl Engine {
         let slot = state.free_slot()?;
         let ifindex = self.free_ifindex(slot).await?;
         let asked = [request.ip.map(IpAddr::from), request.ip6.map(IpAddr::from)];
-        let addresses = state.pools.give(&asked.into_iter().flatten().collect::<Vec<_>>())?;
-        let mac = match self.choose_mac(&state, mac, addresses[0]) {
+        let asked: Vec<IpAddr> = asked.into_iter().flatten().collect();
+        let addresses = state.pools.give(&asked)?;
+        // Whoever gets an address that somebody had before gets the MAC address too, which the neighbours still know.
+        let leading = asked.first().unwrap_or(&addresses[0]);
+        let mac = match self.choose_mac(&state, mac, *leading) {
             Ok(mac) => mac,
             Err(error) => {
                 state.pools.release(addresses);

@@ -134,6 +134,7 @@ fn lies_about_neighbours_and_routers_are_dropped_counted_and_believed_by_nobody(
     let host = Link::open(&lab.host, "netbpf0");
     let lies = lies(&liar, &victim, ip(&peer), v6(lab.gateway()));
     let addresses = |place: &Place| lab.ip(place, "-oneline address show");
+    until("no address is tentative any more", || !addresses(&victim.place).contains("tentative"));
     let before = [&victim.place, &lab.host].map(addresses);
     for (_, frame) in &lies {
         liar.link.send(frame);
