@@ -22,10 +22,8 @@ const PACKET_HOST: u32 = 0;
 /// never spread over pages.
 const HEADERS: u32 = 14 + 60 + 20;
 
-/// BPF_F_IPV6 of `bpf_l4_csum_replace`: the header has no checksum that makes up for the addresses.
-const IPV6: u64 = 1 << 7;
-
-/// [`IPV6`] where the kernel knows it, which the agent probes before it loads the programs; else zero.
+/// BPF_F_IPV6 of `bpf_l4_csum_replace` (the header has no checksum that makes up for the addresses) where the kernel knows it,
+/// which the agent probes before it loads the programs; else zero.
 #[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
 static IPV6_CHECKSUM_FLAG: u64 = 0;
 
