@@ -29,11 +29,15 @@ fn an_ipv4_network_has_no_address_route_or_packet_of_ipv6() {
     let attacker = Attacker::new(&lab);
     let victim = lab.container("victim", &[]);
     assert_eq!((victim.ip6, attacker.container.ip6), (None, None));
-    // What the host has on netbpf0 and netbpf1 is for clients by IPv6 of containers without.
-    for (place, device) in [(&victim.place, "eth0"), (&lab.host, &*victim.device)] {
+    for (place, device) in [(&victim.place, "eth0"), (&lab.host, &victim.device)] {
         assert_eq!(shown(place, Version::V6, device), nothing(), "{device}");
         let off = place.run(|| fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6")));
         assert_eq!(off.expect("readable").trim(), "1", "{device}");
+    }
+    // The host comes from an address of its own to what it publishes, and has none of a link there.
+    for (device, addresses) in [("netbpf0", 1), ("netbpf1", 0)] {
+        let [own, _] = shown(&lab.host, Version::V6, device);
+        assert_eq!((own.lines().count(), own.contains("fe80")), (addresses, false), "{own}");
     }
     // Whoever brings his own packets is not served.
     let (wire, inside, host) = (lab.ext_link(), Link::open(&victim.place, "eth0"), Link::open(&lab.host, "netbpf0"));
@@ -62,9 +66,12 @@ fn what_is_shown_as_published_on_ipv6_is_served_there_by_a_network_without_it() 
     let ports = lab.ports(&c1.name);
     assert!(ports.iter().any(|port| port.host_ip.is_ipv6()), "{ports:?}");
     let _dns = Server::udp(&c1.place, "c1", 53);
-    let client = lab.ext.speaking(Version::V6).any_udp();
-    let (seen, from) = ask_udp(&client, (Rig::HOST_IP6, 5353).into()).expect("answered");
-    assert_eq!((seen.client.ip(), from), (Ipv4Addr::new(169, 254, 30, 255).into(), (Rig::HOST_IP6, 5353).into()));
+    for (place, address) in [(&lab.ext, Rig::HOST_IP6), (&lab.host, Rig::HOST_IP6), (&lab.host, Ipv6Addr::LOCALHOST)] {
+        let to = SocketAddr::from((address, 5353));
+        let client = place.speaking(Version::V6).any_udp();
+        let (seen, from) = ask_udp(&client, to).unwrap_or_else(|error| panic!("{to}: {error}"));
+        assert_eq!((seen.client.ip(), from), (Ipv4Addr::new(169, 254, 30, 255).into(), to));
+    }
 }
 
 #[test]
