@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use netbpf_user::rig::Namespace;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::version::Version;
 use crate::wait::SOON;
@@ -176,6 +176,19 @@ pub fn forbid_fragments(socket: &UdpSocket) {
     let set = match Version::of(local.ip()) {
         Version::V4 => sockopt::set_ip_mtu_discover(socket, sockopt::Ipv4PathMtuDiscovery::DO),
         Version::V6 => sockopt::set_ipv6_mtu_discover(socket, sockopt::Ipv6PathMtuDiscovery::DO),
+    };
+    set.expect("an option");
+}
+
+/// How many hops what a socket sends may take.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn set_hops(socket: &UdpSocket, hops: u32) {
+    let local = socket.local_addr().expect("a socket");
+    let set = match Version::of(local.ip()) {
+        Version::V4 => socket.set_ttl(hops),
+        Version::V6 => SockRef::from(socket).set_unicast_hops_v6(hops),
     };
     set.expect("an option");
 }

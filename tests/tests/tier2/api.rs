@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
-use netbpf_tests::family::TestFamily;
+use netbpf_common::path::V4;
 use netbpf_tests::wait::SOON;
 use serde_json::Value;
 
@@ -31,15 +31,15 @@ fn request(lab: &Lab, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
 }
 
 #[test]
-fn the_socket_is_for_root_and_its_group<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn the_socket_is_for_root_and_its_group() {
+    let lab = Lab::new::<V4>();
     let mode = lab.socket().metadata().expect("it is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
 }
 
 #[test]
-fn the_openapi_document_describes_every_route<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn the_openapi_document_describes_every_route() {
+    let lab = Lab::new::<V4>();
     let (code, document) = request(&lab, "GET", "/v1/openapi.json", b"");
     assert_eq!(code, 200);
     for path in ["/v1/status", "/v1/containers", "/v1/containers/{name}", "/v1/containers/{name}/publish", "/v1/flows"]
@@ -49,8 +49,8 @@ fn the_openapi_document_describes_every_route<F: TestFamily>() {
 }
 
 #[test]
-fn requests_that_make_no_sense_are_refused_in_one_line_and_change_nothing<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn requests_that_make_no_sense_are_refused_in_one_line_and_change_nothing() {
+    let lab = Lab::new::<V4>();
     let before = lab.snapshot();
     let huge = vec![b' '; 32 << 20];
     let containers = "/v1/containers";
@@ -80,8 +80,8 @@ fn requests_that_make_no_sense_are_refused_in_one_line_and_change_nothing<F: Tes
 }
 
 #[test]
-fn many_ask_at_once_while_devices_come_and_go_and_all_are_answered<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn many_ask_at_once_while_devices_come_and_go_and_all_are_answered() {
+    let lab = Lab::new::<V4>();
     lab.container("c1", &[]);
     std::thread::scope(|scope| {
         for _ in 0..8 {

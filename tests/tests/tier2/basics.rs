@@ -1,7 +1,5 @@
 //! The main job in one go, on hosts that are set up differently.
 
-use std::net::SocketAddr;
-
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::ping::Pinger;

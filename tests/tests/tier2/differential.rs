@@ -18,6 +18,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::thread;
 
+use netbpf_common::path::V4;
 use netbpf_user::rig::Rig;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -91,7 +92,7 @@ fn flags(to: Ipv4Addr) -> Vec<String> {
 #[test]
 fn what_is_observed_is_the_same_as_with_nftables_but_for_what_is_meant() {
     let peer = Peer::new([C1, C2], &PUBLISHED);
-    let lab = Lab::new();
+    let lab = Lab::new::<V4>();
     let containers = [("c1", C1), ("c2", C2)].map(|(name, ip)| {
         let flags = flags(ip);
         lab.container(name, &flags.iter().map(String::as_str).collect::<Vec<_>>())

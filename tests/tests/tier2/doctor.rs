@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::lab::Lab;
-use netbpf_tests::family::TestFamily;
+use netbpf_common::path::V4;
 
 /// The exit code, and a finding by its name.
 fn finding(lab: &Lab, check: &str) -> (Option<i32>, Value) {
@@ -14,8 +14,8 @@ fn finding(lab: &Lab, check: &str) -> (Option<i32>, Value) {
 }
 
 #[test]
-fn nat_ports_that_the_host_gives_out_as_well_are_told_with_what_to_do<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn nat_ports_that_the_host_gives_out_as_well_are_told_with_what_to_do() {
+    let lab = Lab::new::<V4>();
     let range = |value: &str| {
         let set = lab.host.namespace().sysctl("net/ipv4/ip_local_port_range", value);
         set.unwrap_or_else(|error| panic!("{error}"));
@@ -33,8 +33,8 @@ fn nat_ports_that_the_host_gives_out_as_well_are_told_with_what_to_do<F: TestFam
 }
 
 #[test]
-fn services_of_the_host_among_the_nat_ports_are_named<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn services_of_the_host_among_the_nat_ports_are_named() {
+    let lab = Lab::new::<V4>();
     let _service = lab.host.listen(lab.at_host(20_000)).expect("listening");
     let (code, finding) = finding(&lab, "nat-port-sockets");
     assert_eq!((code, &finding["ok"]), (Some(1), &false.into()));

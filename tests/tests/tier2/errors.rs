@@ -1,15 +1,15 @@
 //! ICMP errors about what was translated reach who has sent it, who knows it again.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use etherparse::Icmpv4Type;
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
+use netbpf_tests::headers::Headers;
 use netbpf_tests::link::Link;
-use netbpf_tests::packet::{Ethernet, IcmpError, addresses};
+use netbpf_tests::packet::{Ethernet, IcmpError, icmp};
 use netbpf_tests::ping::Pinger;
-use netbpf_tests::place::Place;
+use netbpf_tests::place::{Place, set_hops};
 use netbpf_tests::server::{Conversation, Server, ask_udp};
 use netbpf_tests::transfer::transfer;
 use netbpf_tests::wait::{SILENCE, SOON, uninterrupted, until};
@@ -56,15 +56,18 @@ fn outside_no_error_names_a_container<F: TestFamily>() {
     let wire = lab.ext_link();
     let client = connected(&lab.ext, lab.at_host(5353));
     client.send(b"anybody?").expect("sent");
-    // Type 3, code 3; behind eight bytes the packet that it is about.
     let error = wire.find(SOON, |frame| {
-        let addresses = addresses(frame)?;
-        (frame[23] == 1 && frame[34..36] == [3, 3]).then(|| (addresses, frame[42..].to_vec()))
+        let headers = Headers::read(frame)?;
+        let message = frame.get(headers.transport.clone())?;
+        let kind = IcmpError::PORT_UNREACHABLE.kind_and_code(headers.source);
+        let is_error = headers.protocol == icmp(headers.source) && message[..2] == kind;
+        // Behind eight bytes the packet that it is about.
+        is_error.then(|| (headers.source, headers.destination, quoted(&message[8..])))
     });
-    let ((from, to), about) = error.expect("an error on the wire");
+    let (from, to, about) = error.expect("an error on the wire");
     assert_eq!((from, to), (lab.host_ip, lab.ext_ip));
-    assert_eq!((&about[12..16], &about[16..20]), (&lab.ext_ip.octets()[..], &lab.host_ip.octets()[..]));
-    assert_eq!(u16::from_be_bytes([about[22], about[23]]), 5353);
+    let own = client.local_addr().expect("bound").port();
+    assert_eq!(about, (lab.at_ext(own), lab.at_host(5353)));
 }
 
 fn a_narrow_wire_far_away_is_learned_of_through_masquerade_and_through_a_publish<F: TestFamily>() {
@@ -106,21 +109,29 @@ fn datagrams_and_pings_learn_of_a_narrow_wire_far_away_too<F: TestFamily>() {
     until("the other has learned it by a ping", || far.path_mtu(&c2.place) == Some(NARROW));
 }
 
-/// Who answers a packet with so many hops to live, and with which type of message.
-fn hop(place: &Place, ttl: u32, to: SocketAddr) -> (Ipv4Addr, u8) {
+/// Who sent a packet that is quoted, and to whom.
+fn quoted(packet: &[u8]) -> (SocketAddr, SocketAddr) {
+    // Read as in a frame.
+    let frame = [&[0; 14], packet].concat();
+    let headers = Headers::read(&frame).expect("an error quotes an IP packet");
+    let port =
+        |at: usize| u16::from_be_bytes([frame[headers.transport.start + at], frame[headers.transport.start + at + 1]]);
+    (SocketAddr::new(headers.source, port(0)), SocketAddr::new(headers.destination, port(2)))
+}
+
+/// Who answers a packet with so many hops to live, and with what.
+fn hop(place: &Place, ttl: u32, to: SocketAddr) -> (IpAddr, IcmpError) {
     let listener = Pinger::new(place, 1);
     let socket = place.any_udp();
-    socket.set_ttl(ttl).expect("an option");
+    set_hops(&socket, ttl);
     socket.send_to(b"probe", to).expect("sent");
     let own = socket.local_addr().expect("bound").port();
     let answer = listener.find(SOON, |message| {
+        let answer =
+            [IcmpError::TIME_EXCEEDED, IcmpError::PORT_UNREACHABLE].into_iter().find(|error| message.is(*error))?;
         // Of several probes the one that quotes this socket's port.
-        let about_us = message.payload.get(20..22) == Some(&own.to_be_bytes());
-        match message.kind {
-            Icmpv4Type::TimeExceeded(_) if about_us => Some((message.from, 11)),
-            Icmpv4Type::DestinationUnreachable(_) if about_us => Some((message.from, 3)),
-            _ => None,
-        }
+        let (from, _) = quoted(&message.payload);
+        (from.port() == own).then_some((message.from, answer))
     });
     answer.unwrap_or_else(|| panic!("nobody answers a probe with {ttl} hops"))
 }
@@ -130,16 +141,29 @@ fn traceroute_shows_the_gateway_and_every_hop<F: TestFamily>() {
     let far = Far::behind(&lab, 1500);
     let c1 = lab.container("c1", &[]);
     let hops: Vec<_> = (1..=3).map(|ttl| hop(&c1.place, ttl, far.at(33_434))).collect();
-    assert_eq!(hops, [(lab.gateway(), 11), (lab.ext_ip, 11), (far.ip, 3)]);
+    assert_eq!(
+        hops,
+        [
+            (lab.gateway(), IcmpError::TIME_EXCEEDED),
+            (lab.ext_ip, IcmpError::TIME_EXCEEDED),
+            (far.ip, IcmpError::PORT_UNREACHABLE)
+        ]
+    );
 }
 
 fn who_traces_the_way_to_a_published_port_sees_the_host<F: TestFamily>() {
     let lab = Lab::new::<F>();
     let far = Far::behind(&lab, 1500);
     let _c1 = lab.container("c1", &["-p", "5353:53/udp"]);
-    let router = Ipv4Addr::new(10, 99, 0, 1);
     let hops: Vec<_> = (1..=3).map(|ttl| hop(&far.place, ttl, lab.at_host(5353))).collect();
-    assert_eq!(hops, [(router, 11), (lab.host_ip, 11), (lab.host_ip, 3)]);
+    assert_eq!(
+        hops,
+        [
+            (far.router, IcmpError::TIME_EXCEEDED),
+            (lab.host_ip, IcmpError::TIME_EXCEEDED),
+            (lab.host_ip, IcmpError::PORT_UNREACHABLE)
+        ]
+    );
 }
 
 fn an_error_about_no_flow_is_counted_and_one_about_a_flow_does_not_end_it<F: TestFamily>() {
@@ -154,7 +178,13 @@ fn an_error_about_no_flow_is_counted_and_one_about_a_flow_does_not_end_it<F: Tes
         (Ethernet { from: lab.host_mac(), to: wire.mac }, Ethernet { from: wire.mac, to: lab.host_mac() });
     let forged = |port| {
         let about = out.tcp_ack(lab.at_host(port), lab.at_ext(90));
-        wire.send(&back.icmp_error(lab.ext_ip, lab.host_ip, 64, IcmpError::PORT_UNREACHABLE, &about[14..42]));
+        wire.send(&back.icmp_error(
+            lab.ext_ip,
+            lab.host_ip,
+            64,
+            IcmpError::PORT_UNREACHABLE,
+            &about[14..14 + lab.version.header_len() + 8],
+        ));
     };
     for port in [20_001, 20_002] {
         forged(port);
@@ -165,6 +195,14 @@ fn an_error_about_no_flow_is_counted_and_one_about_a_flow_does_not_end_it<F: Tes
     conversation.exchange(b"still there?").expect("a hard error is a soft one to an established connection");
     assert_eq!(lab.flows(&c1).len(), 1);
     ask_udp(&c1.place.any_udp(), lab.at_ext(53)).expect("answered");
+}
+
+/// Whether a frame holds an ICMP error.
+fn is_error(frame: &[u8]) -> bool {
+    Headers::read(frame).is_some_and(|headers| {
+        let kinds = if headers.source.is_ipv4() { 3..=5 } else { 1..=4 };
+        headers.protocol == icmp(headers.source) && kinds.contains(&frame[headers.transport.start])
+    })
 }
 
 fn a_container_speaks_of_nothing_that_others_were_sent<F: TestFamily>() {
@@ -178,11 +216,17 @@ fn a_container_speaks_of_nothing_that_others_were_sent<F: TestFamily>() {
     // About the answer that the other got: it would leave in the host's name, and tell the server to stop.
     let about = gateway.udp(lab.at_ext(53), c2.at(20_000), b"answer");
     for from in [c1.ip, c2.ip] {
-        inside.send(&gateway.icmp_error(from, lab.ext_ip, 64, IcmpError::PORT_UNREACHABLE, &about[14..42]));
+        inside.send(&gateway.icmp_error(
+            from,
+            lab.ext_ip,
+            64,
+            IcmpError::PORT_UNREACHABLE,
+            &about[14..14 + lab.version.header_len() + 8],
+        ));
     }
     until("the first is counted", || lab.drops("icmp-error") == 1);
     until("so is the other", || lab.drops("spoofed-address") == 1);
-    assert_eq!(wire.find(SILENCE, |frame| (frame[23] == 1).then_some(())), None, "no ICMP on the wire");
+    assert_eq!(wire.find(SILENCE, |frame| is_error(frame).then_some(())), None, "no ICMP on the wire");
     ask_udp(&client, lab.at_ext(53)).expect("answered");
     assert_eq!(dns.answered(), 2);
 }

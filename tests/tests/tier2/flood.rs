@@ -1,12 +1,12 @@
 //! What many can do to a few: floods, limits, and as many connections as go through.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use netbpf_tests::family::TestFamily;
+use netbpf_tests::family::{TestFamily, nth};
 use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::Ethernet;
@@ -19,7 +19,7 @@ use crate::lab::Lab;
 /// Ten times as many SYNs as there can be half-open flows, at a published port, under a transfer by another.
 fn a_flood_at<F: TestFamily>(port: u16) {
     const HALF_OPEN: u32 = 1024;
-    let lab = Lab::configured::<F>(&format!("flows = 8192\nhalf_open = {HALF_OPEN}\n"));
+    let lab = Lab::configured::<F>(&format!("flows = 8192\nflows_v6 = 8192\nhalf_open = {HALF_OPEN}\n"));
     let c1 = lab.container("c1", &["-p", "8080:80", "-p", "8081:81", "-p", "9090:90"]);
     let cpus = thread::available_parallelism().expect("countable").get() as u32;
     let _web = Server::tcp(&c1.place, "c1", 80);
@@ -32,7 +32,7 @@ fn a_flood_at<F: TestFamily>(port: u16) {
     let ethernet = Ethernet { from: wire.mac, to: lab.host_mac() };
     let flood = |to: SocketAddr| {
         for n in 0..10 * HALF_OPEN * cpus {
-            let source = SocketAddr::new(Ipv4Addr::from(0x0a63_0000 + n / 50_000), (n % 50_000) as u16 + 1024);
+            let source = SocketAddr::new(nth(F::CLIENTS, n / 50_000), (n % 50_000) as u16 + 1024);
             wire.send(&ethernet.syn(source, to, n));
         }
     };
@@ -58,11 +58,11 @@ fn a_flood_at<F: TestFamily>(port: u16) {
 }
 
 fn a_syn_flood_at_a_port_with_a_listener_disturbs_no_transfer<F: TestFamily>() {
-    a_flood_at(8080);
+    a_flood_at::<F>(8080);
 }
 
 fn a_syn_flood_at_a_port_without_a_listener_disturbs_no_transfer<F: TestFamily>() {
-    a_flood_at(8081);
+    a_flood_at::<F>(8081);
 }
 
 fn a_container_that_opens_too_many_flows_is_held_down_by_name_and_the_others_are_not<F: TestFamily>() {
@@ -137,7 +137,7 @@ const CONNECTIONS: u32 = 600_000;
 const CLIENTS: u32 = 4;
 
 fn as_many_connections_as_ten_thousand_a_second_are_in_a_minute_go_through_one_published_port<F: TestFamily>() {
-    let lab = Lab::configured::<F>("flows = 1048576\nhalf_open = 65536\n");
+    let lab = Lab::configured::<F>("flows = 1048576\nflows_v6 = 1048576\nhalf_open = 65536\n");
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let listener = c1.place.listen(lab.everywhere(80)).expect("listening");
     // Ports of its own for each client, so that each uses its own again and again: in time-wait, too.

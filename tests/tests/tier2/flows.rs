@@ -1,8 +1,8 @@
 //! The flow table, as a user sees it: what is in it, how it empties, and that a flood does not fill it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use netbpf_tests::family::TestFamily;
+use netbpf_tests::family::{TestFamily, nth};
 use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::Ethernet;
@@ -50,7 +50,7 @@ fn what_has_expired_is_collected_and_what_lives_is_not<F: TestFamily>() {
 
 fn a_flood_of_half_open_connections_touches_no_established_one<F: TestFamily>() {
     const FLOOD: u32 = 40_000;
-    let lab = Lab::configured::<F>("flows = 4096\nhalf_open = 1024\n");
+    let lab = Lab::configured::<F>("flows = 4096\nflows_v6 = 4096\nhalf_open = 1024\n");
     let c1 = lab.container("c1", &["-p", "8080:80", "-p", "8081:81"]);
     let c2 = lab.container("c2", &[]);
     let _web = Server::tcp(&c1.place, "c1", 80);
@@ -66,8 +66,7 @@ fn a_flood_of_half_open_connections_touches_no_established_one<F: TestFamily>() 
     let wire = lab.ext_link();
     let ethernet = Ethernet { from: wire.mac, to: lab.host_mac() };
     for n in 0..FLOOD {
-        let source =
-            SocketAddr::new(Ipv4Addr::from(u32::from(lab.ext_ip) + 1 + n / 60_000), (n % 60_000) as u16 + 1024);
+        let source = SocketAddr::new(nth(F::CLIENTS, n / 60_000), (n % 60_000) as u16 + 1024);
         wire.send(&ethernet.syn(source, lab.at_host(8080 + (n % 2) as u16), n));
     }
     // And from inside, towards the world.

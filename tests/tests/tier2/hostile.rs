@@ -1,47 +1,21 @@
 //! Frames that nobody should send.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use etherparse::ArpOperation;
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::link::{Link, parse_mac};
-use netbpf_tests::packet::{BROADCAST, Datagram, Ethernet, Mac};
-use netbpf_tests::place::Place;
+use netbpf_tests::packet::{BROADCAST, Datagram, Ethernet};
 use netbpf_tests::server::{Server, ask_tcp, ask_udp};
+use netbpf_tests::version::Version;
 use netbpf_tests::wait::{SILENCE, SOON, uninterrupted, until};
 
-use crate::lab::{Container, Lab, Sysctls};
-
-/// A container with a raw socket on its device.
-struct Attacker {
-    container: Container,
-    link: Link,
-    gateway: Mac,
-}
-
-impl Attacker {
-    fn new(lab: &Lab) -> Self {
-        let container = lab.container("attacker", &[]);
-        let link = Link::open(&container.place, "eth0");
-        let gateway = lab.gateway_mac(&container);
-        Self { container, link, gateway }
-    }
-
-    fn to_gateway(&self) -> Ethernet {
-        Ethernet { from: self.link.mac, to: self.gateway }
-    }
-}
+use crate::lab::{Attacker, Lab, Sysctls, dropped};
 
 /// Whether a datagram with this payload arrives.
 fn arrives(link: &Link, payload: &[u8]) -> bool {
     let found = link.find(SILENCE, |frame| Datagram::parse(frame).filter(|datagram| datagram.payload == payload));
     found.is_some()
-}
-
-#[track_caller]
-fn dropped(lab: &Lab, reason: &str, count: u64) {
-    until(&format!("{count} drops for {reason}"), || lab.drops(reason) == count);
 }
 
 fn a_tagged_frame_of_a_container_goes_nowhere_and_is_counted<F: TestFamily>() {
@@ -75,7 +49,7 @@ fn a_frame_for_another_machine_does_not_match_a_publish<F: TestFamily>() {
     let c1 = lab.container("c1", &["-p", "5353:53/udp"]);
     let (wire, inside) = (lab.ext_link(), Link::open(&c1.place, "eth0"));
     let from = lab.at_ext(5000);
-    for to in [[2, 0xde, 0xad, 0, 0, 1], BROADCAST, [1, 0, 0x5e, 0, 0, 1]] {
+    for to in [[2, 0xde, 0xad, 0, 0, 1], BROADCAST, F::GROUP_MAC] {
         let ethernet = Ethernet { from: wire.mac, to };
         wire.send(&ethernet.udp(from, lab.at_host(5353), b"for somebody else"));
         assert!(!arrives(&inside, b"for somebody else"), "{to:02x?}");
@@ -87,7 +61,7 @@ fn a_spoofed_source_address_is_dropped_and_counted<F: TestFamily>() {
     let attacker = Attacker::new(&lab);
     let victim = lab.container("victim", &[]);
     let (wire, inside) = (lab.ext_link(), Link::open(&victim.place, "eth0"));
-    let sources = [victim.ip, lab.gateway(), lab.host_ip, lab.ext_ip, Ipv4Addr::LOCALHOST, Ipv4Addr::new(9, 9, 9, 9)];
+    let sources = [victim.ip, lab.gateway(), lab.host_ip, lab.ext_ip, lab.loopback(0).ip(), F::FAR];
     for source in sources {
         let from = SocketAddr::new(source, 20_000);
         attacker.link.send(&attacker.to_gateway().udp(from, lab.at_ext(90), b"not mine"));
@@ -109,63 +83,6 @@ fn a_spoofed_mac_address_is_dropped_and_counted<F: TestFamily>() {
     }
     dropped(&lab, "spoofed-mac", 3);
     assert!(!arrives(&wire, b"under another MAC"));
-}
-
-fn arp_replies(link: &Link, of: Ipv4Addr) -> Option<Mac> {
-    link.find(SILENCE, |frame| {
-        let reply = frame[12..14] == [0x08, 0x06] && frame[20..22] == [0, 2] && frame[28..32] == of.octets();
-        reply.then(|| frame[22..28].try_into().expect("six bytes"))
-    })
-}
-
-#[test]
-fn the_gateway_and_neighbours_are_resolved<F: TestFamily>() {
-    let lab = Lab::new::<F>();
-    let asker = Attacker::new(&lab);
-    let neighbour = lab.container("neighbour", &[]);
-    let ethernet = Ethernet { from: asker.link.mac, to: BROADCAST };
-    asker.link.send(&ethernet.arp_request(asker.container.ip, lab.gateway()));
-    assert_eq!(arp_replies(&asker.link, lab.gateway()), Some(asker.gateway));
-    asker.link.send(&ethernet.arp_request(asker.container.ip, neighbour.ip));
-    assert!(arp_replies(&asker.link, neighbour.ip).is_some());
-}
-
-#[test]
-fn nobody_answers_for_ones_own_address_or_for_an_address_elsewhere<F: TestFamily>() {
-    let lab = Lab::new::<F>();
-    let asker = Attacker::new(&lab);
-    let own = asker.container.ip;
-    let ethernet = Ethernet { from: asker.link.mac, to: BROADCAST };
-    // Duplicate address detection (RFC 5227), then the announcement.
-    asker.link.send(&ethernet.arp_request(Ipv4Addr::UNSPECIFIED, own));
-    asker.link.send(&ethernet.arp_request(own, own));
-    assert_eq!(arp_replies(&asker.link, own), None);
-    asker.link.send(&ethernet.arp_request(own, lab.ext_ip));
-    assert_eq!(arp_replies(&asker.link, lab.ext_ip), None);
-}
-
-#[test]
-fn lies_about_neighbours_are_dropped_counted_and_believed_by_nobody<F: TestFamily>() {
-    let lab = Lab::new::<F>();
-    let liar = Attacker::new(&lab);
-    let (victim, peer) = (lab.container("victim", &[]), lab.container("peer", &[]));
-    let _server = Server::tcp(&peer.place, "peer", 80);
-    ask_tcp(&victim.place, peer.at(80)).expect("answered");
-    let neighbours = |place: &Place| place.command("ip", &["neigh", "show"]);
-    let liar_mac = &liar.container.mac;
-
-    let to_victim = Ethernet { from: liar.link.mac, to: parse_mac(&victim.mac) };
-    let to_all = Ethernet { from: liar.link.mac, to: BROADCAST };
-    liar.link.send(&to_victim.arp_reply(peer.ip, victim.ip));
-    liar.link.send(&to_victim.arp_reply(lab.gateway(), victim.ip));
-    liar.link.send(&to_all.arp_request(peer.ip, peer.ip));
-    liar.link.send(&to_all.arp_request(lab.gateway(), victim.ip));
-    let foreign = parse_mac(&peer.mac);
-    liar.link.send(&to_all.arp(ArpOperation::REQUEST, foreign, liar.container.ip, [0; 6], victim.ip));
-    dropped(&lab, "spoofed-neighbour", 5);
-    assert!(!neighbours(&victim.place).contains(liar_mac));
-    assert!(!neighbours(&lab.host).contains(liar_mac));
-    ask_tcp(&victim.place, peer.at(80)).expect("answered");
 }
 
 fn outside_cannot_reach_a_container_address_directly<F: TestFamily>() {
@@ -202,15 +119,12 @@ fn a_container_cannot_reach_what_is_no_machine<F: TestFamily>() {
     let attacker = Attacker::new(&lab);
     let wire = lab.ext_link();
     let host = Link::open(&lab.host, "netbpf0");
-    let targets = [
-        Ipv4Addr::LOCALHOST,
-        Ipv4Addr::UNSPECIFIED,
-        Ipv4Addr::BROADCAST,
-        Ipv4Addr::new(240, 0, 0, 1),
-        Ipv4Addr::new(224, 0, 0, 251),
-    ];
+    let targets: &[&str] = match lab.version {
+        Version::V4 => &["127.0.0.1", "0.0.0.0", "255.255.255.255", "240.0.0.1", "224.0.0.251"],
+        Version::V6 => &["::1", "::", "::ffff:198.18.0.2", "fe80::1", "ff02::1", "ff05::2"],
+    };
     for target in targets {
-        let to = SocketAddr::new(target, 90);
+        let to = SocketAddr::new(target.parse().expect("an address"), 90);
         attacker.link.send(&attacker.to_gateway().udp(attacker.container.at(20_000), to, b"to nobody"));
     }
     assert!(!arrives(&wire, b"to nobody"));
@@ -255,7 +169,7 @@ fn nobody_outside_appears_to_the_host_as_127_0_0_1<F: TestFamily>() {
     let arriving = Ethernet { from: link.mac, to: lab.host_mac() };
     let before = lab.drops("martian");
     // The first of the virtual addresses stands for 127.0.0.1.
-    let claimed = SocketAddr::new(Ipv4Addr::new(169, 254, 30, 1), 40_000);
+    let claimed = SocketAddr::new(lab.virtual_loopback(), 40_000);
     link.send(&arriving.udp(claimed, lab.at_host(7777), b"trust me"));
     link.send(&arriving.udp(lab.at_ext(40_000), lab.at_host(7777), b"honest"));
     let mut buffer = [0; 64];

@@ -64,7 +64,7 @@ fn the_host_and_a_container_that_ping_with_the_same_id_each_get_their_own_replie
 fn outside_cannot_ping_a_container_but_the_host_answers_for_itself<F: TestFamily>() {
     let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
-    lab.ext.command("ip", &["route", "add", &lab.subnet(), "via", &lab.host_ip.to_string()]);
+    lab.ip(&lab.ext, &format!("route add {} via {}", lab.subnet(), lab.host_ip));
     let ping = Pinger::new(&lab.ext, 9);
     ping.send(c1.ip, 1, b"hello").expect("sent");
     assert_eq!(ping.reply(SILENCE), None);

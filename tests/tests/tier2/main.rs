@@ -4,6 +4,7 @@
 //! containers. Names of tests are sentences about behaviour.
 
 mod api;
+mod arp;
 mod basics;
 mod broadcast;
 mod bulk;

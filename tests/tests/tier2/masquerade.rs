@@ -1,6 +1,5 @@
 //! What the world sees of containers.
 
-use std::net::SocketAddr;
 use std::thread;
 
 use netbpf_tests::family::TestFamily;
@@ -40,7 +39,7 @@ fn two_containers_with_the_same_source_port_reach_the_same_destination<F: TestFa
     let mut first = open(c1.place.connect_from(20_000, lab.at_ext(90)).expect("connected"));
     let mut second = open(c2.place.connect_from(20_000, lab.at_ext(90)).expect("connected"));
     assert_eq!(first.seen.client, lab.at_host(20_000));
-    assert_eq!(second.seen.client.ip(), &lab.host_ip);
+    assert_eq!(second.seen.client.ip(), lab.host_ip);
     assert_ne!(second.seen.client.port(), 20_000);
     for _ in 0..3 {
         first.exchange(b"of the first").expect("its own echo");

@@ -1,15 +1,15 @@
 //! Ways out that take smaller packets than containers send, and packets that live too short.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
-use etherparse::Icmpv4Type;
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
+use netbpf_tests::headers::Headers;
 use netbpf_tests::link::Link;
-use netbpf_tests::packet::tcp_flags;
+use netbpf_tests::packet::{IcmpError, tcp_flags};
 use netbpf_tests::ping::Pinger;
+use netbpf_tests::place::set_hops;
 use netbpf_tests::server::{Server, ask_tcp};
 use netbpf_tests::transfer::transfer;
+use netbpf_tests::version::Version;
 use netbpf_tests::wait::SOON;
 
 use crate::lab::Lab;
@@ -23,7 +23,6 @@ fn a_container_learns_that_the_wire_became_narrower_and_its_data_arrives<F: Test
     let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     narrow(&lab);
-    let everywhere = |port| lab.everywhere(port);
     let inside = c1.place.listen(lab.everywhere(80)).expect("listening");
     let outside = lab.ext.listen(lab.everywhere(90)).expect("listening");
     let timeouts = |stream: &std::net::TcpStream| {
@@ -48,11 +47,8 @@ fn a_datagram_too_large_for_the_wire_is_answered_with_the_size_that_fits<F: Test
     narrow(&lab);
     let ping = Pinger::new(&c1.place, 7);
     ping.send(lab.ext_ip, 1, &[0; 1450]).expect("sent");
-    let told = ping.find(SOON, |message| match message.kind {
-        Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded {
-            next_hop_mtu,
-        }) => Some((message.from, next_hop_mtu)),
-        _ => None,
+    let told = ping.find(SOON, |message| {
+        message.is(IcmpError::fragmentation_needed(1400)).then_some((message.from, message.word))
     });
     assert_eq!(told, Some((lab.gateway(), 1400)));
     assert_eq!(lab.drops("too-big"), 1);
@@ -63,29 +59,29 @@ fn a_packet_that_ends_at_the_gateway_is_answered_by_it_as_traceroute_expects<F: 
     let c1 = lab.container("c1", &[]);
     let listener = Pinger::new(&c1.place, 7);
     let socket = c1.place.any_udp();
-    socket.set_ttl(1).expect("an option");
+    set_hops(&socket, 1);
     socket.send_to(b"probe", lab.at_ext(33_434)).expect("sent");
-    let from = listener.find(SOON, |message| {
-        matches!(message.kind, Icmpv4Type::TimeExceeded(_)).then_some((message.from, message.payload))
-    });
+    let from =
+        listener.find(SOON, |message| message.is(IcmpError::TIME_EXCEEDED).then_some((message.from, message.payload)));
     let (from, inner) = from.expect("an answer");
     assert_eq!(from, lab.gateway());
     // The packet it is about, as the container has sent it (RFC 792).
-    assert_eq!((&inner[12..16], &inner[16..20]), (&c1.ip.octets()[..], &lab.ext_ip.octets()[..]));
+    let inner = Headers::read(&[&[0; 14][..], &inner].concat()).expect("an IP packet");
+    assert_eq!((inner.source, inner.destination), (c1.ip, lab.ext_ip));
 }
 
 /// The MSS that the next SYN at `link` announces; it is the first option of every Linux.
 fn announced(link: &Link) -> Option<u16> {
-    const OPTIONS: usize = 14 + 20 + 20;
     link.find(SOON, |frame| {
         let (_, syn, _) = tcp_flags(frame)?;
-        (syn && frame.get(OPTIONS..OPTIONS + 2)? == [2, 4])
-            .then(|| u16::from_be_bytes([frame[OPTIONS + 2], frame[OPTIONS + 3]]))
+        let options = frame.get(Headers::read(frame)?.transport.start + 20..)?;
+        (syn && options.get(..2)? == [2, 4]).then(|| u16::from_be_bytes([options[2], options[3]]))
     })
 }
 
 fn connections_announce_what_the_wire_takes_where_that_is_wanted<F: TestFamily>() {
-    for (settings, expected) in [("", 1460), ("clamp_mss = true\n", 1360)] {
+    let headers = Version::of(F::HOST).header_len() as u16 + 20;
+    for (settings, expected) in [("", 1500 - headers), ("clamp_mss = true\n", 1400 - headers)] {
         let lab = Lab::configured::<F>(settings);
         let c1 = lab.container("c1", &["-p", "8080:80"]);
         let _web = Server::tcp(&c1.place, "c1", 80);
@@ -98,7 +94,7 @@ fn connections_announce_what_the_wire_takes_where_that_is_wanted<F: TestFamily>(
         assert_eq!(announced(&wire), Some(expected), "{settings}");
         let wire = lab.ext_link();
         let client = lab.ext.connect(lab.at_host(8080)).expect("connected");
-        assert_eq!(announced(&wire), Some(1460), "the client's own SYN, seen as it leaves");
+        assert_eq!(announced(&wire), Some(1500 - headers), "the client's own SYN, seen as it leaves");
         assert_eq!(announced(&wire), Some(expected), "the answer, {settings}");
         drop(client);
     }

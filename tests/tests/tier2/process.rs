@@ -1,14 +1,14 @@
 //! Processes in containers.
 
-use netbpf_tests::family::TestFamily;
+use netbpf_common::path::V4;
 use netbpf_tests::server::{Server, ask_tcp};
 use netbpf_tests::wait::until;
 
 use crate::lab::Lab;
 
 #[test]
-fn a_command_in_the_foreground_has_its_own_hostname_and_gives_its_exit_code<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn a_command_in_the_foreground_has_its_own_hostname_and_gives_its_exit_code() {
+    let lab = Lab::new::<V4>();
     let name = lab.name("c1");
     let script = "hostname; cat /etc/hosts; cat /sys/class/net/none 2>/dev/null; exit 7";
     let outcome = lab.netbpf(&["run", "--rm", "--name", &name, "--hostname", "web", "--", "sh", "-c", script]);
@@ -23,8 +23,8 @@ fn a_command_in_the_foreground_has_its_own_hostname_and_gives_its_exit_code<F: T
 }
 
 #[test]
-fn a_command_in_the_background_runs_on_and_can_be_joined<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn a_command_in_the_background_runs_on_and_can_be_joined() {
+    let lab = Lab::new::<V4>();
     let name = lab.name("c1");
     let printed = lab.done(&["run", "-d", "--name", &name, "-p", "8080:80", "--", "sleep", "600"]);
     assert_eq!(printed.trim(), name);
@@ -45,8 +45,8 @@ fn a_command_in_the_background_runs_on_and_can_be_joined<F: TestFamily>() {
 }
 
 #[test]
-fn a_command_that_ends_is_shown_as_exited_or_forgotten<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn a_command_that_ends_is_shown_as_exited_or_forgotten() {
+    let lab = Lab::new::<V4>();
     let (kept, forgotten) = (lab.name("kept"), lab.name("forgotten"));
     lab.done(&["run", "-d", "--name", &kept, "--", "true"]);
     lab.done(&["run", "-d", "--rm", "--name", &forgotten, "--", "true"]);
@@ -59,8 +59,8 @@ fn a_command_that_ends_is_shown_as_exited_or_forgotten<F: TestFamily>() {
 }
 
 #[test]
-fn a_command_that_does_not_exist_leaves_no_container<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn a_command_that_does_not_exist_leaves_no_container() {
+    let lab = Lab::new::<V4>();
     let before = lab.snapshot();
     let outcome = lab.netbpf(&["run", "--name", &lab.name("c1"), "--", "/no/such/command"]);
     assert_eq!(outcome.code, Some(127), "{}", outcome.stderr);

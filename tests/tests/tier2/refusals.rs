@@ -3,11 +3,11 @@
 use std::fs;
 
 use crate::lab::Lab;
-use netbpf_tests::family::TestFamily;
+use netbpf_common::path::V4;
 
 #[test]
-fn what_makes_no_sense_is_refused_and_changes_nothing<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn what_makes_no_sense_is_refused_and_changes_nothing() {
+    let lab = Lab::new::<V4>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let new = lab.name("new");
     let taken = c1.ip.to_string();
@@ -50,8 +50,8 @@ fn what_makes_no_sense_is_refused_and_changes_nothing<F: TestFamily>() {
 }
 
 #[test]
-fn a_bad_spec_is_refused_and_changes_nothing<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn a_bad_spec_is_refused_and_changes_nothing() {
+    let lab = Lab::new::<V4>();
     let c1 = lab.container("c1", &[]);
     for spec in [
         "",
@@ -80,8 +80,8 @@ fn a_bad_spec_is_refused_and_changes_nothing<F: TestFamily>() {
 }
 
 #[test]
-fn wrong_usage_exits_with_2<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn wrong_usage_exits_with_2() {
+    let lab = Lab::new::<V4>();
     for arguments in
         [&["no-such-verb"][..], &["create", "--no-such-flag"], &["inspect"], &["publish"], &["exec"], &["run"]]
     {
@@ -92,8 +92,8 @@ fn wrong_usage_exits_with_2<F: TestFamily>() {
 }
 
 #[test]
-fn without_an_agent_every_verb_says_so_in_one_line<F: TestFamily>() {
-    let mut lab = Lab::new::<F>();
+fn without_an_agent_every_verb_says_so_in_one_line() {
+    let mut lab = Lab::new::<V4>();
     lab.kill_agent();
     for arguments in [
         &["ps"][..],
@@ -115,8 +115,8 @@ fn without_an_agent_every_verb_says_so_in_one_line<F: TestFamily>() {
 }
 
 #[test]
-fn somebody_else_than_root_is_refused<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn somebody_else_than_root_is_refused() {
+    let lab = Lab::new::<V4>();
     let before = lab.snapshot();
     let directory = lab.scratch();
     let directory = directory.path().to_str().expect("UTF-8");
@@ -131,8 +131,8 @@ fn somebody_else_than_root_is_refused<F: TestFamily>() {
 }
 
 #[test]
-fn an_agent_with_settings_that_make_no_sense_refuses_to_start<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn an_agent_with_settings_that_make_no_sense_refuses_to_start() {
+    let lab = Lab::new::<V4>();
     let before = lab.snapshot();
     for (settings, expected) in [
         ("no_such_setting = 1", "no_such_setting"),

@@ -1,9 +1,9 @@
 //! The agent dies, comes back, and nobody notices.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use netbpf_common::path::V4;
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
@@ -140,8 +140,8 @@ fn a_device_that_nobody_desires_is_removed_at_the_start<F: TestFamily>() {
 }
 
 #[test]
-fn a_second_agent_on_the_same_state_refuses<F: TestFamily>() {
-    let lab = Lab::new::<F>();
+fn a_second_agent_on_the_same_state_refuses() {
+    let lab = Lab::new::<V4>();
     let before = lab.snapshot();
     let outcome = lab.second_agent();
     assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
@@ -165,22 +165,23 @@ fn flows_go_on_under_ports_that_are_no_nat_ports_any_more<F: TestFamily>() {
 }
 
 fn a_size_that_does_not_fit_what_is_pinned_is_refused_by_the_name_of_its_setting<F: TestFamily>() {
-    let mut lab = Lab::configured::<F>("flows = 8192\nhalf_open = 1024\n");
+    let mut lab = Lab::configured::<F>("flows = 8192\nflows_v6 = 8192\nhalf_open = 1024\n");
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let _web = Server::tcp(&c1.place, "c1", 80);
     let mut kept = Conversation::on(lab.ext.connect(lab.at_host(8080)).expect("connected")).expect("greeted");
     lab.stop_agent();
     for (settings, told) in [
-        ("flows = 16384\nhalf_open = 1024\n", "flows = 8192"),
-        ("flows = 8192\nhalf_open = 2048\n", "half_open = 1024"),
-        ("flows = 8192\nhalf_open = 1024\nfragments = 1024\n", "fragments = 8192"),
-        ("flows = 8192\nhalf_open = 1024\nheld_fragments = 2048\n", "held_fragments = 1024"),
+        ("flows = 16384\nflows_v6 = 8192\nhalf_open = 1024\n", "flows = 8192"),
+        ("flows = 8192\nflows_v6 = 16384\nhalf_open = 1024\n", "flows_v6 = 8192"),
+        ("flows = 8192\nflows_v6 = 8192\nhalf_open = 2048\n", "half_open = 1024"),
+        ("flows = 8192\nflows_v6 = 8192\nhalf_open = 1024\nfragments = 1024\n", "fragments = 8192"),
+        ("flows = 8192\nflows_v6 = 8192\nhalf_open = 1024\nheld_fragments = 2048\n", "held_fragments = 1024"),
     ] {
         let line = lab.no_agent_with(settings);
         assert!(line.contains(told), "{line}");
     }
     kept.exchange(b"still there?").expect("the datapath goes on");
-    lab.configure("flows = 8192\nhalf_open = 1024\n");
+    lab.configure("flows = 8192\nflows_v6 = 8192\nhalf_open = 1024\n");
     lab.start_agent();
     kept.exchange(b"still there?").expect("the datapath goes on");
 }

@@ -7,7 +7,7 @@ use netbpf_tests::server::{Server, ask_tcp};
 use crate::lab::{Footprint, Lab};
 
 fn used(lab: &Lab) {
-    let c1 = lab.container("c1", &["-p", "8080:80", "-p", "127.0.0.1:9000-9010:9000-9010"]);
+    let c1 = lab.container("c1", &["-p", "8080:80", "-p", &lab.on_loopback("9000-9010:9000-9010")]);
     let _server = Server::tcp(&c1.place, "c1", 80);
     ask_tcp(&lab.ext, lab.at_host(8080)).expect("answered");
     assert_ne!(Footprint::of(lab), *lab.bare(), "there is something to remove");

@@ -1,31 +1,46 @@
 //! Devices to the world, as they come and change.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::{Child, Command};
 
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_tcp, ask_udp};
+use netbpf_tests::version::Version;
 use netbpf_tests::wait::until;
 use netbpf_user::rig::Namespace;
 use tempfile::TempDir;
 
 use crate::lab::{Lab, OwnNamespace};
 
-const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const LAN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// Addresses of the host and of another machine in a second network.
+fn second(lab: &Lab) -> [IpAddr; 2] {
+    [1, 2].map(|number| match lab.version {
+        Version::V4 => Ipv4Addr::new(10, 77, 0, number).into(),
+        Version::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, number.into()).into(),
+    })
+}
+
+/// Whether an uplink is served under this address.
+fn is_uplink(lab: &Lab, name: &str, address: IpAddr) -> bool {
+    let status = lab.json(&["status", "--json"]);
+    let uplinks = status["uplinks"].as_array().expect("a list");
+    let key = if address.is_ipv4() { "address" } else { "address6" };
+    uplinks.iter().any(|uplink| uplink["name"] == name && uplink[key] == address.to_string())
+}
 
 /// A machine on a second device of the host, which has no default route there.
 fn second_network(lab: &Lab) -> (OwnNamespace, Place) {
+    let [host, lan] = second(lab);
     let name = lab.name("lan");
     let namespace = OwnNamespace::make(&name);
     let place = Place::new(Namespace::named(&name), lab.version);
     let peer = ["peer", "name", "eth0", "netns", &name];
     lab.host.command("ip", &[&["link", "add", "lan0", "type", "veth"][..], &peer].concat());
-    lab.host.command("ip", &["address", "add", &format!("{HOST}/24"), "dev", "lan0"]);
+    lab.add_address(&lab.host, &lab.on_wire(host), "lan0");
     lab.host.command("ip", &["link", "set", "lan0", "up"]);
-    place.command("ip", &["address", "add", &format!("{LAN}/24"), "dev", "eth0"]);
+    lab.add_address(&place, &lab.on_wire(lan), "eth0");
     place.command("ip", &["link", "set", "eth0", "up"]);
     (namespace, place)
 }
@@ -37,15 +52,12 @@ fn a_device_that_appears_later_is_served<F: TestFamily>() {
     let (_namespace, lan) = second_network(&lab);
     let _server = Server::tcp(&lan, "lan", 90);
 
-    until("the device is an uplink", || {
-        let status = lab.json(&["status", "--json"]);
-        let uplinks = status["uplinks"].as_array().expect("a list");
-        uplinks.iter().any(|uplink| uplink["name"] == "lan0" && uplink["address"] == HOST.to_string())
-    });
-    let seen = ask_tcp(&lan, SocketAddr::new(HOST, 8080)).expect("published on every device");
-    assert_eq!((seen.server.as_str(), seen.client.ip()), ("c1", LAN));
-    let seen = ask_tcp(&c1.place, SocketAddr::new(LAN, 90)).expect("answered");
-    assert_eq!(seen.client.ip(), HOST, "masqueraded with the address of the device it leaves by");
+    let [host, beside] = second(&lab);
+    until("the device is an uplink", || is_uplink(&lab, "lan0", host));
+    let seen = ask_tcp(&lan, SocketAddr::new(host, 8080)).expect("published on every device");
+    assert_eq!((seen.server.as_str(), seen.client.ip()), ("c1", beside));
+    let seen = ask_tcp(&c1.place, SocketAddr::new(beside, 90)).expect("answered");
+    assert_eq!(seen.client.ip(), host, "masqueraded with the address of the device it leaves by");
     ask_tcp(&lab.ext, lab.at_host(8080)).expect("the first device is served as before");
 }
 
@@ -54,7 +66,7 @@ fn a_device_that_goes_away_takes_nothing_else_along<F: TestFamily>() {
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let _web = Server::tcp(&c1.place, "c1", 80);
     let (namespace, lan) = second_network(&lab);
-    until("it is served", || ask_tcp(&lan, SocketAddr::new(HOST, 8080)).is_ok());
+    until("it is served", || ask_tcp(&lan, SocketAddr::new(second(&lab)[0], 8080)).is_ok());
     lab.host.command("ip", &["link", "delete", "lan0"]);
     drop((lan, namespace));
     until("status knows", || {
@@ -73,13 +85,13 @@ fn an_address_that_changes_is_used_for_what_begins_after_it<F: TestFamily>() {
     assert_eq!(ask_udp(&client, lab.at_ext(90)).expect("answered").0.client.ip(), lab.host_ip);
 
     let uplink = lab.uplink();
-    let new = Ipv4Addr::from(u32::from(lab.host_ip) + 2);
-    assert_ne!(new, lab.ext_ip);
-    lab.host.command("ip", &["address", "delete", &lab.host_cidr(), "dev", &uplink]);
-    lab.host.command(
-        "ip",
-        &["address", "add", &lab.host_cidr().replace(&lab.host_ip.to_string(), &new.to_string()), "dev", &uplink],
-    );
+    let new: IpAddr = match lab.version {
+        Version::V4 => Ipv4Addr::new(198, 18, 0, 3).into(),
+        Version::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0x198, 0, 0, 0, 0, 3).into(),
+    };
+    assert!(![lab.host_ip, lab.ext_ip].contains(&new));
+    lab.ip(&lab.host, &format!("address delete {} dev {uplink}", lab.on_wire(lab.host_ip)));
+    lab.add_address(&lab.host, &lab.on_wire(new), &uplink);
     until("the new address is used", || {
         let short = c1.place.any_udp();
         short.set_read_timeout(Some(std::time::Duration::from_millis(100))).expect("a timeout");
@@ -103,15 +115,25 @@ impl Tunnel {
     fn new(lab: &Lab) -> Self {
         let directory = lab.scratch();
         let socket = directory.path().join("tunnel");
-        let end = |place: &Place, address: Ipv4Addr, kind: &str| {
-            let device = format!("TUN:{address}/24,tun-name=tun0,iff-up,iff-no-pi");
+        let end = |place: &Place, address: IpAddr, kind: &str| {
+            // Of IPv4 addresses alone it knows how to give one.
+            let own = if address.is_ipv4() { format!(":{address}/24") } else { String::new() };
+            let device = format!("TUN{own},tun-name=tun0,iff-up,iff-no-pi");
             // Packets keep their bounds: SOCK_SEQPACKET.
             let other = format!("{kind}:{},type=5", socket.display());
             place.run(|| Command::new("socat").args([device, other]).spawn()).expect("socat is installed")
         };
-        let listening = end(&lab.ext, LAN, "UNIX-LISTEN");
+        let [host, outside] = second(lab);
+        let listening = end(&lab.ext, outside, "UNIX-LISTEN");
         until("the far end waits", || socket.exists());
-        let ends = [listening, end(&lab.host, HOST, "UNIX-CONNECT")];
+        let ends = [listening, end(&lab.host, host, "UNIX-CONNECT")];
+        if lab.version == Version::V6 {
+            for (place, address) in [(&lab.ext, outside), (&lab.host, host)] {
+                let has_device = || place.command("ip", &["-brief", "link"]).contains("tun0");
+                until("the device is there", has_device);
+                lab.add_address(place, &lab.on_wire(address), "tun0");
+            }
+        }
         Self { ends, _directory: directory }
     }
 }
@@ -134,17 +156,14 @@ fn a_tunnel_without_ethernet_headers_is_served_like_any_other_device<F: TestFami
     let _tunnel = Tunnel::new(&lab);
     let _server = Server::tcp(&lab.ext, "ext", 90);
 
-    until("the tunnel is an uplink", || {
-        let status = lab.json(&["status", "--json"]);
-        let uplinks = status["uplinks"].as_array().expect("a list");
-        uplinks.iter().any(|uplink| uplink["name"] == "tun0" && uplink["address"] == HOST.to_string())
-    });
-    let seen = ask_tcp(&lab.ext, SocketAddr::new(HOST, 8080)).expect("published by the tunnel");
-    assert_eq!((seen.server.as_str(), seen.client.ip()), ("c1", LAN), "c1 sees the client's own address");
-    let (seen, from) = ask_udp(&lab.ext.any_udp(), SocketAddr::new(HOST, 5353)).expect("published by the tunnel");
-    assert_eq!((seen.client.ip(), from), (LAN, SocketAddr::new(HOST, 5353).into()));
-    let seen = ask_tcp(&c1.place, SocketAddr::new(LAN, 90)).expect("masqueraded into the tunnel");
-    assert_eq!(seen.client.ip(), HOST);
+    let [host, outside] = second(&lab);
+    until("the tunnel is an uplink", || is_uplink(&lab, "tun0", host));
+    let seen = ask_tcp(&lab.ext, SocketAddr::new(host, 8080)).expect("published by the tunnel");
+    assert_eq!((seen.server.as_str(), seen.client.ip()), ("c1", outside), "c1 sees the client's own address");
+    let (seen, from) = ask_udp(&lab.ext.any_udp(), SocketAddr::new(host, 5353)).expect("published by the tunnel");
+    assert_eq!((seen.client.ip(), from), (outside, SocketAddr::new(host, 5353).into()));
+    let seen = ask_tcp(&c1.place, SocketAddr::new(outside, 90)).expect("masqueraded into the tunnel");
+    assert_eq!(seen.client.ip(), host);
     let (seen, _) = ask_udp(&lab.ext.any_udp(), lab.at_host(5353)).expect("the other uplink is served as before");
     assert_eq!(seen.client.ip(), lab.ext_ip);
 }

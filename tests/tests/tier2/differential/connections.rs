@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 
 use netbpf_tests::place::Place;
+use netbpf_tests::version::Version;
 use netbpf_tests::wait::{poll, uninterrupted};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -169,7 +170,7 @@ pub(super) fn run(stage: &mut Stage<'_>, exchange: &Exchange) {
 
 fn listen(place: &Place, port: u16) -> TcpListener {
     // The process that makes the host's sockets closes its own descriptor of one a little later.
-    let listener = poll(|| place.listen(at(Ipv4Addr::UNSPECIFIED, port)).ok());
+    let listener = poll(|| place.listen(Version::V4.everywhere(port)).ok());
     let listener = listener.unwrap_or_else(|| panic!("port {port} stays taken"));
     SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).expect("a timeout");
     listener

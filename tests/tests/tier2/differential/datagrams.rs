@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use netbpf_tests::ping::Pinger;
 use netbpf_tests::told::{Told, listen_for_errors, never_fragment, next_error, path_mtu};
+use netbpf_tests::version::Version;
 use netbpf_tests::wait::{SILENCE, poll, uninterrupted};
 use nix::errno::Errno;
 use proptest::prelude::*;
@@ -110,7 +111,7 @@ pub(super) fn run(stage: &mut Stage<'_>, exchange: &Exchange) {
 
 pub(super) fn socket(stage: &Stage<'_>, machine: Machine, port: u16) -> UdpSocket {
     // The process that makes the host's sockets closes its own descriptor of one a little later.
-    let made = poll(|| stage.place(machine).udp(at(Ipv4Addr::UNSPECIFIED, port)).ok());
+    let made = poll(|| stage.place(machine).udp(Version::V4.everywhere(port)).ok());
     let socket = made.unwrap_or_else(|| panic!("port {port} of {} stays taken", machine.name()));
     socket.set_read_timeout(Some(SILENCE)).expect("a timeout");
     socket
@@ -227,12 +228,12 @@ pub(super) fn echo(stage: &mut Stage<'_>, from: Machine, to: Ipv4Addr, is_large:
     let exchange = format!("{}echo from {} to {}", if is_large { "large " } else { "" }, from.name(), name(to));
     let pinger = Pinger::new(stage.place(from), 700);
     for (seq, length) in (1..).zip(if is_large { &LARGE[..] } else { &SMALL }) {
-        pinger.send(to, seq, &pattern(*length)).expect("sent");
+        pinger.send(to.into(), seq, &pattern(*length)).expect("sent");
         let reply = pinger.reply(SILENCE).map_or_else(
             || SILENT.into(),
             |(from, number, payload)| {
                 let whole = number == seq && payload == pattern(*length);
-                format!("{} from {}", if whole { "the same" } else { "something else" }, name(from))
+                format!("{} from {}", if whole { "the same" } else { "something else" }, super::stage::name_of(from))
             },
         );
         stage.record.note(&exchange, format!("a reply to {length} bytes"), reply);

@@ -1,10 +1,9 @@
 //! Datagrams in fragments, well and badly cut.
 
-use std::net::Ipv4Addr;
-
 use etherparse::IpNumber;
 use netbpf_common::wire::tcp_flags::SYN;
 use netbpf_tests::craft::{self, Ip};
+use netbpf_tests::version::Version;
 
 use super::stage::{C1, EXT, FRAGMENTS, HOST, Machine, QUIET_EXT, QUIET_INSIDE, Stage, at, failure, pattern};
 use super::watch::{Watch, told};
@@ -31,7 +30,7 @@ const CUTS: [(&str, &[Cut]); 10] = [
 
 /// Sends all of them both ways and notes what sockets hear.
 pub(super) fn datagrams(stage: &mut Stage<'_>, watch: &Watch) {
-    let everywhere = at(Ipv4Addr::UNSPECIFIED, FRAGMENTS);
+    let everywhere = Version::V4.everywhere(FRAGMENTS);
     let mut id = 100;
     for (way, machine, other, from, to) in [
         ("published", Machine::Ext, Machine::C1, at(EXT, QUIET_EXT + 3990), at(HOST, FRAGMENTS)),

@@ -1,10 +1,10 @@
 //! ICMP errors of both ends, and of a router between, about all that is translated.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::{Icmpv4Type, IpNumber};
 use netbpf_tests::craft::{self, Ip};
-use netbpf_tests::packet::ipv4_addresses;
+use netbpf_tests::packet::addresses;
 
 use super::record::SILENT;
 use super::stage::{C1, EXT, HOST, Machine, Stage, at};
@@ -93,7 +93,7 @@ pub(super) fn run(stage: &mut Stage<'_>, watch: &Watch, exchange: &Exchange) {
     let Some(frame) = &last[*side as usize] else {
         return stage.record.note(name, "the packet it is about", SILENT);
     };
-    let (sender, own) = ipv4_addresses(frame).expect("IPv4");
+    let Some((IpAddr::V4(sender), IpAddr::V4(own))) = addresses(frame) else { panic!("no IPv4: {frame:02x?}") };
     let packet = &frame[14..];
     let from = if *by_router { ROUTER } else { own };
     let (machine, other) = (talk.machine(*side), talk.machine(side.other()));

@@ -1,7 +1,7 @@
 //! One of the two rigs, as an exchange finds it.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -166,6 +166,14 @@ impl<'a> Stage<'a> {
     pub(super) fn towards_host(&self, machine: Machine, link: &Link) -> Ethernet {
         let to = if machine == Machine::Ext { self.host_mac } else { self.gateway_mac };
         Ethernet { from: link.mac, to }
+    }
+}
+
+/// A name for an address of either family.
+pub(super) fn name_of(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => name(address),
+        IpAddr::V6(address) => address.to_string(),
     }
 }
 

@@ -80,7 +80,7 @@ impl Watch {
             other => unreachable!("nobody watches {other:?}"),
         };
         let asker = self.end(from);
-        ask_udp(&asker.fence, fence).expect("answered");
+        ask_udp(&asker.fence, fence.into()).expect("answered");
         Arrived { there: until_fence(&self.end(there).link), back: until_fence(&asker.link) }
     }
 

@@ -1,5 +1,6 @@
 //! The rig as the tests see it: places, containers, and what the command line answers.
 
+mod attacker;
 mod far;
 mod footprint;
 mod namespace;
@@ -25,6 +26,7 @@ use netbpf_user::rig::{Namespace, Options, Rig};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use self::attacker::{Attacker, dropped};
 pub(crate) use self::far::Far;
 pub(crate) use self::footprint::Footprint;
 pub(crate) use self::namespace::OwnNamespace;

@@ -13,6 +13,7 @@ use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use netbpf_tests::place::Place;
+use netbpf_tests::version::Version;
 use netbpf_user::rig::{Namespace, Rig};
 
 use crate::lab::OwnNamespace;
@@ -60,7 +61,7 @@ impl Peer {
         wire(host, ext);
         bridge(host, [(c1, containers[0]), (c2, containers[1])]);
         rules(host, containers, published);
-        let [ext, host, c1, c2] = [ext, host, c1, c2].map(|namespace| Place::new(namespace.clone()));
+        let [ext, host, c1, c2] = [ext, host, c1, c2].map(|namespace| Place::new(namespace.clone(), Version::V4));
         Self { ext, host, c1, c2, _namespaces: namespaces.map(|(own, _)| own) }
     }
 }
