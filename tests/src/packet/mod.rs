@@ -1,5 +1,6 @@
 //! Ethernet frames as bytes: the right ones and the wrong ones.
 
+pub mod extension;
 mod fragment;
 mod icmp;
 mod neighbour;

@@ -501,7 +501,12 @@ impl Lab {
 
     /// Changes the settings of the next agent that is started here.
     pub(crate) fn configure(&self, settings: &str) {
-        fs::write(self.settings(), format!("{}{settings}", self.family_settings())).expect("written");
+        self.configure_with(self.family_settings(), settings);
+    }
+
+    /// The same without what makes the network of the lab's family, but for what is said of it.
+    pub(crate) fn configure_with(&self, family: &str, settings: &str) {
+        fs::write(self.settings(), format!("{family}{settings}")).expect("written");
     }
 
     /// The settings that make the network of the lab's family.
