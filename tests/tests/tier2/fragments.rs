@@ -13,6 +13,9 @@ use netbpf_tests::wait::{SILENCE, SOON, uninterrupted, until};
 
 use crate::lab::Lab;
 
+/// What a fragment holds, in either family.
+const PIECE: usize = 1440;
+
 /// What does not fit into one packet.
 const LONG: usize = 8000;
 
@@ -93,9 +96,9 @@ fn in_whatever_order_the_pieces_come_the_datagram_arrives_whole<F: TestFamily>()
 
     for (id, len) in [(1, LONG), (10, 3000), (20, 40_000)] {
         let out = to_gateway.udp(c1.at(20_000), lab.at_ext(90), &payload(len));
-        for (number, order) in orders(&fragmented(&out, id, 1480)).into_iter().enumerate() {
+        for (number, order) in orders(&fragmented(&out, id, PIECE)).into_iter().enumerate() {
             // Each order is a datagram with a number of its own.
-            let again = fragmented(&out, id + number as u16, 1480);
+            let again = fragmented(&out, id + number as u16, PIECE);
             for piece in &order {
                 inside.send(same(&again, piece));
             }
@@ -105,8 +108,8 @@ fn in_whatever_order_the_pieces_come_the_datagram_arrives_whole<F: TestFamily>()
         }
         let client = lab.at_ext(5000);
         let back = to_host.udp(client, lab.at_host(5353), &payload(len));
-        for (number, order) in orders(&fragmented(&back, id, 1480)).into_iter().enumerate() {
-            let again = fragmented(&back, id + number as u16, 1480);
+        for (number, order) in orders(&fragmented(&back, id, PIECE)).into_iter().enumerate() {
+            let again = fragmented(&back, id + number as u16, PIECE);
             for piece in &order {
                 wire.send(same(&again, piece));
             }
@@ -125,7 +128,7 @@ fn pieces_without_a_beginning_harm_nobody_and_leave_no_trace_outside<F: TestFami
     let to_gateway = Ethernet { from: inside.mac, to: lab.gateway_mac(&c1) };
     let out = to_gateway.udp(c1.at(20_000), lab.at_ext(90), &payload(LONG));
     for id in 0..100 {
-        for piece in &fragmented(&out, id, 1480)[1..] {
+        for piece in &fragmented(&out, id, PIECE)[1..] {
             inside.send(piece);
         }
     }

@@ -13,7 +13,7 @@ use netbpf_tests::version::Version;
 use netbpf_tests::wait::SILENCE;
 use socket2::{Domain, Type};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, MAPPINGS};
 
 fn refused(from: &Place, to: SocketAddr) -> bool {
     from.connect(to).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
@@ -47,7 +47,7 @@ fn unpublish_ends_what_exists_and_what_would_come<F: TestFamily>() {
     assert!(refused(&lab.ext, lab.at_host(8080)));
     kept.exchange(b"still there?").expect("other publishes are left alone");
     let ports = lab.json(&["port", &c1.name, "--json"]);
-    assert_eq!(ports.as_array().map(Vec::len), Some(lab.families()), "{ports}");
+    assert_eq!(ports.as_array().map(Vec::len), Some(MAPPINGS), "{ports}");
 }
 
 fn a_wildcard_publish_is_on_every_address_of_the_host<F: TestFamily>() {
@@ -185,7 +185,7 @@ fn a_random_port_is_free_and_is_shown<F: TestFamily>() {
     let of_udp = lab.done(&["port", &c1.name, "53/udp"]);
     assert!(of_udp.lines().all(|line| line.starts_with("53/udp -> ")), "{of_udp}");
     assert!(of_udp.lines().any(|line| line == format!("53/udp -> {}", lab.everywhere(dns))), "{of_udp}");
-    assert_eq!(of_udp.lines().count(), lab.families());
+    assert_eq!(of_udp.lines().count(), MAPPINGS);
 }
 
 fn ranges_lead_each_port_to_its_own<F: TestFamily>() {
@@ -223,7 +223,7 @@ fn a_request_of_which_one_part_is_refused_changes_nothing<F: TestFamily>() {
     lab.refused(&["create", "--name", &lab.name("c3"), "-p", "8090:80", "-p", "8080:80"]);
     lab.refused(&["unpublish", &c1.name, "-p", "8080:80", "-p", "8099:80"]);
     lab.done(&["publish", &c2.name, "-p", "8090:80"]);
-    assert_eq!(lab.ports(&c1.name).len(), lab.families());
+    assert_eq!(lab.ports(&c1.name).len(), MAPPINGS);
 }
 
 for_both!(

@@ -1,5 +1,7 @@
 //! The rig as the tests see it: places, containers, and what the command line answers.
 
+mod addresses;
+mod agent;
 mod attacker;
 mod far;
 mod footprint;
@@ -7,7 +9,6 @@ mod namespace;
 mod program;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
@@ -20,7 +21,6 @@ use netbpf_tests::link::{Link, parse_mac};
 use netbpf_tests::packet::Mac;
 use netbpf_tests::place::Place;
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::until;
 use netbpf_user::api::types::{Flow, PortMapping, Status};
 use netbpf_user::rig::{Namespace, Options, Rig};
 use serde_json::Value;
@@ -42,10 +42,6 @@ pub(crate) struct Sysctls {
     pub(crate) ip_forward: bool,
     pub(crate) rp_filter: u8,
 }
-
-/// What the settings of an IPv6 lab begin with: addresses that a test can know beforehand.
-const WITH_IPV6: &str =
-    "ipv6 = true\nsubnet_v6 = \"fd00:172:30::/64\"\nvirtual_subnet_v6 = \"fd00:169:254:30::/120\"\n";
 
 /// A host with an agent, and a machine outside, as one family of addresses finds them. An IPv6 lab has both families, an IPv4
 /// lab IPv4 alone.
@@ -83,8 +79,8 @@ impl Container {
     }
 }
 
-/// Where the agent's settings are.
-const SETTINGS: &str = "settings.toml";
+/// How many mappings a SPEC without an address makes: one in each family.
+pub(crate) const MAPPINGS: usize = 2;
 
 /// What a user sees of an instance, by where it is seen.
 pub(crate) type Snapshot = BTreeMap<&'static str, String>;
@@ -115,7 +111,7 @@ impl Lab {
         let prefix = format!("t{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
         let Sysctls { ip_forward, rp_filter } = sysctls;
         let files = tempfile::tempdir().expect("a new directory");
-        let config = files.path().join(SETTINGS).to_str().expect("UTF-8").to_owned();
+        let config = files.path().join(agent::SETTINGS).to_str().expect("UTF-8").to_owned();
         let agent_flags = vec!["--config".into(), config];
         let options = Options { ip_forward, rp_filter, agent_flags, ..Options::new(program::netbpf()) };
         let rig = Rig::without_agent(options).unwrap_or_else(|error| panic!("{error}"));
@@ -146,122 +142,10 @@ impl Lab {
         self.bare.as_ref().expect("taken when the rig was made")
     }
 
-    // Names and addresses.
+    // Names and devices.
 
     pub(crate) fn name(&self, name: &str) -> String {
         format!("{}-{name}", self.prefix)
-    }
-
-    pub(crate) fn at_host(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(self.host_ip, port)
-    }
-
-    pub(crate) fn at_ext(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(self.ext_ip, port)
-    }
-
-    /// All addresses of whoever is asked.
-    pub(crate) fn everywhere(&self, port: u16) -> SocketAddr {
-        self.version.everywhere(port)
-    }
-
-    /// The host to itself.
-    pub(crate) fn loopback(&self, port: u16) -> SocketAddr {
-        self.version.loopback(port)
-    }
-
-    pub(crate) fn gateway(&self) -> IpAddr {
-        match self.version {
-            Version::V4 => Ipv4Addr::new(172, 30, 0, 1).into(),
-            Version::V6 => Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, 1).into(),
-        }
-    }
-
-    pub(crate) fn at_gateway(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(self.gateway(), port)
-    }
-
-    /// The virtual address that stands for loopback.
-    pub(crate) fn virtual_loopback(&self) -> IpAddr {
-        match self.version {
-            Version::V4 => Ipv4Addr::new(169, 254, 30, 1).into(),
-            Version::V6 => Ipv6Addr::new(0xfd00, 0x169, 0x254, 0x30, 0, 0, 0, 1).into(),
-        }
-    }
-
-    pub(crate) fn subnet(&self) -> &'static str {
-        match self.version {
-            Version::V4 => "172.30.0.0/16",
-            Version::V6 => "fd00:172:30::/64",
-        }
-    }
-
-    /// An address of the subnet, by what stands in its last 16 bits.
-    pub(crate) fn nth(&self, number: u16) -> IpAddr {
-        match self.version {
-            Version::V4 => Ipv4Addr::from_bits(0xac1e_0000 + u32::from(number)).into(),
-            Version::V6 => Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, number).into(),
-        }
-    }
-
-    /// The flag that gives a container an address of its choice.
-    pub(crate) fn ip_flag(&self) -> &'static str {
-        match self.version {
-            Version::V4 => "--ip",
-            Version::V6 => "--ip6",
-        }
-    }
-
-    /// A SPEC on one address.
-    pub(crate) fn spec_on(&self, address: impl Into<IpAddr>, ports: &str) -> String {
-        match address.into() {
-            IpAddr::V4(address) => format!("{address}:{ports}"),
-            IpAddr::V6(address) => format!("[{address}]:{ports}"),
-        }
-    }
-
-    /// A SPEC on loopback alone.
-    pub(crate) fn on_loopback(&self, ports: &str) -> String {
-        self.spec_on(self.loopback(0).ip(), ports)
-    }
-
-    /// A SPEC on the host's address on the wire alone.
-    pub(crate) fn on_host(&self, ports: &str) -> String {
-        self.spec_on(self.host_ip, ports)
-    }
-
-    /// How many mappings a SPEC without an address makes.
-    pub(crate) fn families(&self) -> usize {
-        match self.version {
-            Version::V4 => 1,
-            Version::V6 => 2,
-        }
-    }
-
-    /// An address with the prefix length of the wire, as `ip` wants it.
-    pub(crate) fn on_wire(&self, address: IpAddr) -> String {
-        let length = match self.version {
-            Version::V4 => 24,
-            Version::V6 => 64,
-        };
-        format!("{address}/{length}")
-    }
-
-    /// A command `ip` about the lab's family.
-    #[track_caller]
-    pub(crate) fn ip(&self, place: &Place, line: &str) -> String {
-        let words: Vec<&str> = [self.version.flag()].into_iter().chain(line.split(' ')).collect();
-        place.command("ip", &words)
-    }
-
-    /// Gives a device of some place an address that can be used at once.
-    #[track_caller]
-    pub(crate) fn add_address(&self, place: &Place, address: &str, device: &str) {
-        let nodad = match self.version {
-            Version::V4 => "",
-            Version::V6 => " nodad",
-        };
-        self.ip(place, &format!("address add {address} dev {device}{nodad}"));
     }
 
     /// The host's device to the outside machine.
@@ -461,84 +345,6 @@ impl Lab {
     fn attached_to_cgroup(&self) -> String {
         let cgroup = self.rig.cgroup();
         self.host.command("bpftool", &["cgroup", "show", cgroup.to_str().expect("UTF-8")])
-    }
-
-    // The agent.
-
-    /// `kill -9`.
-    pub(crate) fn kill_agent(&mut self) {
-        self.rig.kill_agent().unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    /// `systemctl stop`.
-    pub(crate) fn stop_agent(&mut self) {
-        self.rig.stop_agent().unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    pub(crate) fn start_agent(&mut self) {
-        self.rig.start_agent().unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    /// Waits until the agent's process has ended by itself.
-    pub(crate) fn agent_ends(&mut self) {
-        let stat = format!("/proc/{}/stat", self.rig.agent_pid().expect("it was started"));
-        // The rig, its parent, has not waited for it yet: it is a zombie.
-        until("the agent has ended", || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
-        self.stop_agent();
-    }
-
-    /// Starts a second agent on the directories of the first.
-    pub(crate) fn second_agent(&self) -> Outcome {
-        self.instance("agent", &self.rig.instance_flags())
-    }
-
-    /// Starts an agent with its files in this directory and these flags.
-    pub(crate) fn other_agent(&self, directory: &Path, flags: &[&str]) -> Outcome {
-        let named = ["--state-dir", "--run-dir"].map(|flag| [flag.into(), directory.join(&flag[2..]).into_os_string()]);
-        let flags = named.into_iter().flatten().chain(flags.iter().map(|flag| flag.into()));
-        self.instance("agent", &flags.collect::<Vec<_>>())
-    }
-
-    /// Changes the settings of the next agent that is started here.
-    pub(crate) fn configure(&self, settings: &str) {
-        self.configure_with(self.family_settings(), settings);
-    }
-
-    /// The same without what makes the network of the lab's family, but for what is said of it.
-    pub(crate) fn configure_with(&self, family: &str, settings: &str) {
-        fs::write(self.settings(), format!("{family}{settings}")).expect("written");
-    }
-
-    /// The settings that make the network of the lab's family.
-    pub(crate) fn family_settings(&self) -> &'static str {
-        match self.version {
-            Version::V4 => "",
-            Version::V6 => WITH_IPV6,
-        }
-    }
-
-    fn settings(&self) -> PathBuf {
-        self.files.path().join(SETTINGS)
-    }
-
-    /// What an agent says that does not start here with these settings.
-    #[track_caller]
-    pub(crate) fn no_agent_with(&self, settings: &str) -> String {
-        self.configure(settings);
-        let config = ["--config".into(), self.settings().into_os_string()];
-        let flags: Vec<OsString> = self.rig.instance_flags().into_iter().chain(config).collect();
-        self.instance("agent", &flags).refusal(settings)
-    }
-
-    pub(crate) fn uninstall_without_agent(&self) {
-        let outcome = self.instance("uninstall", &self.rig.instance_flags());
-        assert_eq!(outcome.code, Some(0), "uninstall: {}{}", outcome.stdout, outcome.stderr);
-    }
-
-    fn instance(&self, verb: &str, flags: &[OsString]) -> Outcome {
-        let mut command = self.rig.host_command("timeout");
-        command.args(["--signal=KILL", PATIENCE]).arg(self.rig.program()).arg(verb).args(flags);
-        self.host.run(|| Outcome::of(command))
     }
 
     pub(crate) fn offloads(&self, offloads: Offloads) {
