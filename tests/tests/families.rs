@@ -14,7 +14,7 @@ use netbpf_tests::world::ETHERNET;
 for_both!(every_packet_of_a_fixture_is_of_the_family_that_the_fixture_is_about);
 
 /// Tests that are no function of a family, by their file, and why.
-const ALONE: [(&str, &str, Why); 16] = [
+const ALONE: [(&str, &str, Why); 22] = [
     ("families", "every_fixture_is_there_for_both_families_but_for_what_one_has_alone", Why::AboutBoth),
     ("families", "every_test_runs_for_both_families_but_for_those_that_are_named", Why::AboutBoth),
     ("fuzzing", "every_target_is_a_program_of_the_fuzz_crate_and_every_program_a_target", Why::AboutNeither),
@@ -39,7 +39,19 @@ const ALONE: [(&str, &str, Why); 16] = [
     ("tier1", "every_fixture_comes_out_of_the_kernel_as_it_says", Why::AboutBoth),
     ("tier1", "no_length_of_a_packet_upsets_a_program", Why::AboutBoth),
     ("tier1", "the_verifier_takes_every_program", Why::AboutNeither),
+    ("translation", "a_container_that_was_put_away_is_told_by_a_reset_in_its_own_family", CROSSING),
+    ("translation", "a_process_of_the_host_is_answered_from_the_address_that_it_was_led_to", CROSSING),
+    ("translation", "nothing_but_answers_goes_by_the_translator", CROSSING),
+    ("translation", "two_clients_with_the_same_port_are_told_apart", CROSSING),
+    (
+        "translation",
+        "what_an_ipv6_client_asks_a_container_with_ipv4_and_what_it_answers_arrives_in_the_family_of_each",
+        CROSSING,
+    ),
+    ("translation", "what_is_too_big_in_ipv6_is_told_in_ipv4_with_what_fits", CROSSING),
 ];
+
+const CROSSING: Why = Why::OneHas("clients that cross over to the other");
 
 /// Why a test is no function of a family.
 #[derive(Clone, Copy, Debug)]

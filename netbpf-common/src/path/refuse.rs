@@ -1,11 +1,16 @@
 //! What the sender of a refused packet is told.
 
+use core::hint::black_box;
+
 use super::family::IcmpError;
 use super::refusal::Refusal;
 use super::{Env, Family, Packet, Parsed, Part};
 use crate::abi::Event;
-use crate::wire::checksum::pseudo_header;
+use crate::wire::checksum::{Sum, pseudo_header};
 use crate::wire::{Address as _, Be16, Ethernet, Icmp, Kind, Mac, QUOTED_PAYLOAD, Tcp, protocol, tcp_flags};
+
+/// Most bytes that an error quotes: with the longest IPv4 header, and most of the longest IPv6 headers.
+const LONGEST_QUOTE: u32 = 96 + QUOTED_PAYLOAD;
 
 /// Who is told, and in whose name.
 pub(super) struct Teller<A> {
@@ -76,9 +81,6 @@ fn icmp_error<F: Family, P: Packet>(
     gateway: F::Addr,
     error: IcmpError,
 ) -> Option<()> {
-    /// With the longest IPv4 header, and most of the longest IPv6 headers.
-    const LONGEST_QUOTE: u32 = 96 + QUOTED_PAYLOAD;
-
     let (ip, added) = (&parsed.ip, F::HEADER_LEN + Icmp::LEN);
     let quoted = ip.total_len.min(ip.header_len + QUOTED_PAYLOAD).min(LONGEST_QUOTE) & !3;
     packet.resize(Ethernet::LEN + quoted)?;
@@ -86,21 +88,47 @@ fn icmp_error<F: Family, P: Packet>(
 
     let (kind, code) = F::icmp_error(error);
     let mtu = if let IcmpError::TooBig(mtu) = error { mtu.max(F::LEAST_MTU) } else { 0 };
-    let mut icmp = Icmp { kind, code, sequence: Be16::new(mtu), ..Icmp::default() };
+    let icmp = Icmp { kind, code, sequence: Be16::new(mtu), ..Icmp::default() };
+    finish_error::<F, P>(packet, icmp, quoted, gateway, ip.src)
+}
+
+/// Puts the headers of an ICMP error before the `quoted` bytes that it quotes, for which there is room.
+#[inline(always)]
+pub(super) fn finish_error<F: Family, P: Packet>(
+    packet: &mut P,
+    mut icmp: Icmp,
+    quoted: u32,
+    src: F::Addr,
+    dst: F::Addr,
+) -> Option<()> {
     let length = (Icmp::LEN + quoted) as u16;
     let mut sum = icmp.sum();
     if F::ICMP_HAS_PSEUDO_HEADER {
-        sum = sum.add(pseudo_header(F::ICMP, length)).add(gateway.sum()).add(ip.src.sum());
+        sum = sum.add(pseudo_header(F::ICMP, length)).add(src.sum()).add(dst.sum());
     }
+    let quote = sum_of(packet, Ethernet::LEN + F::HEADER_LEN + Icmp::LEN, quoted);
+    sum = sum.add16(Be16::from_raw(u16::try_from(quote).ok()?));
+    icmp.checksum = sum.checksum();
+    packet.write(Ethernet::LEN, F::header(F::ICMP, length, src, dst))?;
+    packet.write(Ethernet::LEN + F::HEADER_LEN, icmp)
+}
+
+/// The folded sum of so many bytes at `at`, whole words; a number that is none if they are not there.
+#[inline(never)]
+fn sum_of<P: Packet>(packet: &P, at: u32, len: u32) -> u32 {
+    // The compiler would hand the bounds of the packet over as numbers, which are pointers for the verifier.
+    let packet = black_box(packet);
+    let mut sum = Sum::ZERO;
     for word in 0..LONGEST_QUOTE / 4 {
-        if word * 4 >= quoted {
+        if word * 4 >= len {
             break;
         }
-        sum = sum.add32(packet.read(Ethernet::LEN + added + word * 4)?);
+        match packet.read(at + word * 4) {
+            Some(word) => sum = sum.add32(word),
+            None => return u32::MAX,
+        }
     }
-    icmp.checksum = sum.checksum();
-    packet.write(Ethernet::LEN, F::header(F::ICMP, length, gateway, ip.src))?;
-    packet.write(Ethernet::LEN + F::HEADER_LEN, icmp)
+    sum.fold().into()
 }
 
 /// Makes of the TCP segment a reset in the name of its destination. Ethernet addresses are left to the caller.

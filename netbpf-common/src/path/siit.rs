@@ -8,10 +8,10 @@
 
 use super::family::IcmpError;
 use super::refusal::{Refusal, code};
-use super::refuse::{Teller, refuse};
+use super::refuse::{Teller, finish_error, refuse};
 use super::{Env, Family, Packet, Parsed, Part, V4, V6, parse};
 use crate::abi::{DropReason, Endpoint};
-use crate::wire::{Be16, Be32, Ethernet, Ipv4, Ipv6, Kind, V4Addr, V6Addr};
+use crate::wire::{Be16, Be32, Ethernet, Extension, Icmp, IcmpV4, IcmpV6, Ipv4, Ipv6, Kind, V4Addr, V6Addr};
 
 /// By how much packets are longer in IPv6.
 const LONGER: u16 = (Ipv6::LEN - Ipv4::LEN) as u16;
@@ -68,6 +68,12 @@ fn widened<P: Packet, E: Env<V4>>(
     if ip.part != Part::Whole {
         return Err(DropReason::Fragment);
     }
+    if parsed.l4.kind == Kind::Error {
+        let at = parsed.l4_at();
+        let made = widen_error(packet, at).ok_or(DropReason::IcmpError)?;
+        parsed.crosses = true;
+        return made.write(packet, ethernet).ok_or(DropReason::Internal);
+    }
     let is_summed = match parsed.l4.kind {
         Kind::Tcp => true,
         // IPv6 wants a checksum, and nobody adds up the whole packet here.
@@ -97,7 +103,9 @@ pub(super) fn narrow<P: Packet>(packet: &mut P, parsed: &Parsed<V6>) -> u64 {
 #[inline(always)]
 fn narrowed<P: Packet>(packet: &mut P, parsed: &Parsed<V6>) -> Result<(), DropReason> {
     if parsed.l4.kind == Kind::Error {
-        return Err(DropReason::IcmpError);
+        let ethernet: Ethernet = packet.read(0).ok_or(DropReason::Internal)?;
+        let made = narrow_error(packet, parsed.l4_at()).ok_or(DropReason::IcmpError)?;
+        return made.write(packet, ethernet).ok_or(DropReason::Internal);
     }
     // Of the fragments of a packet the numbers would not fit.
     if parsed.ip.part != Part::Whole {
@@ -114,6 +122,95 @@ fn narrowed<P: Packet>(packet: &mut P, parsed: &Parsed<V6>) -> Result<(), DropRe
     let narrow = narrow.with(header.traffic_class(), header.hop_limit);
     packet.change_header::<V4>(&narrow).ok_or(DropReason::UnsupportedProtocol)?;
     packet.write(0, Ethernet { ethertype: V4::ETHERTYPE, ..ethernet }).ok_or(DropReason::Internal)
+}
+
+/// An ICMP error in a family, and the packet that it quotes: as much of that as RFC 792 asks for.
+struct Quoting<F: Family> {
+    src: F::Addr,
+    dst: F::Addr,
+    icmp: Icmp,
+    about: F::Header,
+    transport: [Be32; 2],
+}
+
+impl<F: Family> Quoting<F> {
+    /// Becomes the packet.
+    #[inline(always)]
+    fn write<P: Packet>(&self, packet: &mut P, ethernet: Ethernet) -> Option<()> {
+        let quoted = F::HEADER_LEN + size_of_val(&self.transport) as u32;
+        let at = Ethernet::LEN + F::HEADER_LEN + Icmp::LEN;
+        packet.change_header::<F>(&F::header(F::ICMP, (Icmp::LEN + quoted) as u16, self.src, self.dst))?;
+        packet.resize(at + quoted)?;
+        packet.write(at, self.about)?;
+        packet.write(at + F::HEADER_LEN, self.transport)?;
+        finish_error::<F, P>(packet, self.icmp, quoted, self.src, self.dst)?;
+        packet.write(0, Ethernet { ethertype: F::ETHERTYPE, ..ethernet })
+    }
+}
+
+/// The ICMP error at `at` in IPv4 (RFC 7915 section 5.2). A router outside has no IPv4 address: it is the translator that
+/// speaks (RFC 6791).
+#[inline(always)]
+fn narrow_error<P: Packet>(packet: &P, at: u32) -> Option<Quoting<V4>> {
+    let outer: Ipv6 = packet.read(Ethernet::LEN)?;
+    let icmp: Icmp = packet.read(at)?;
+    let about: Ipv6 = packet.read(at + Icmp::LEN)?;
+    let transport = packet.read(at + Icmp::LEN + Ipv6::LEN)?;
+    if Extension::is(about.next_header) {
+        return None;
+    }
+    let (kind, code, mtu) = match (icmp.kind, icmp.code) {
+        (IcmpV6::UNREACHABLE, IcmpV6::PORT_UNREACHABLE) => (IcmpV4::UNREACHABLE, IcmpV4::PORT_UNREACHABLE, 0),
+        (IcmpV6::UNREACHABLE, IcmpV6::PROHIBITED) => (IcmpV4::UNREACHABLE, IcmpV4::HOST_PROHIBITED, 0),
+        (IcmpV6::UNREACHABLE, _) => (IcmpV4::UNREACHABLE, IcmpV4::HOST_UNREACHABLE, 0),
+        (IcmpV6::TOO_BIG, _) => {
+            let mtu = icmp.sequence.get().saturating_sub(LONGER);
+            (IcmpV4::UNREACHABLE, IcmpV4::FRAGMENTATION_NEEDED, mtu)
+        }
+        (IcmpV6::TIME_EXCEEDED, code) => (IcmpV4::TIME_EXCEEDED, code, 0),
+        _ => return None,
+    };
+    let (from, to) = (about.src.as_v4()?, about.dst.as_v4()?);
+    Some(Quoting {
+        src: outer.src.as_v4().unwrap_or(to),
+        dst: outer.dst.as_v4()?,
+        icmp: Icmp { kind, code, sequence: Be16::new(mtu), ..Icmp::default() },
+        about: V4::header(about.next_header, about.payload_len.get(), from, to),
+        transport,
+    })
+}
+
+/// The ICMP error at `at` in IPv6 (RFC 7915 section 4.2).
+#[inline(always)]
+fn widen_error<P: Packet>(packet: &P, at: u32) -> Option<Quoting<V6>> {
+    let outer: Ipv4 = packet.read(Ethernet::LEN)?;
+    let icmp: Icmp = packet.read(at)?;
+    let about: Ipv4 = packet.read(at + Icmp::LEN)?;
+    let transport = packet.read(at + Icmp::LEN + Ipv4::LEN)?;
+    if about.header_len() != Ipv4::LEN || about.has_more() || about.offset() != 0 {
+        return None;
+    }
+    let (kind, code, mtu) = match (icmp.kind, icmp.code) {
+        (IcmpV4::UNREACHABLE, IcmpV4::PORT_UNREACHABLE) => (IcmpV6::UNREACHABLE, IcmpV6::PORT_UNREACHABLE, 0),
+        (IcmpV4::UNREACHABLE, IcmpV4::FRAGMENTATION_NEEDED) => {
+            (IcmpV6::TOO_BIG, 0, icmp.sequence.get().saturating_add(LONGER))
+        }
+        (IcmpV4::UNREACHABLE, IcmpV4::NETWORK_PROHIBITED | IcmpV4::HOST_PROHIBITED | IcmpV4::PROHIBITED) => {
+            (IcmpV6::UNREACHABLE, IcmpV6::PROHIBITED, 0)
+        }
+        (IcmpV4::UNREACHABLE, _) => (IcmpV6::UNREACHABLE, IcmpV6::NO_ROUTE, 0),
+        (IcmpV4::TIME_EXCEEDED, code) => (IcmpV6::TIME_EXCEEDED, code, 0),
+        _ => return None,
+    };
+    let payload_len = about.total_len.get().saturating_sub(Ipv4::LEN as u16);
+    let (from, to) = (V6Addr::of_v4(about.src), V6Addr::of_v4(about.dst));
+    Some(Quoting {
+        src: V6Addr::of_v4(outer.src),
+        dst: V6Addr::of_v4(outer.dst),
+        icmp: Icmp { kind, code, sequence: Be16::new(mtu), ..Icmp::default() },
+        about: V6::header(about.protocol, payload_len, from, to),
+        transport,
+    })
 }
 
 /// Tells a container in IPv4 why its answer does not go on, if a [`code`] says so; what was read of that before it was

@@ -58,9 +58,28 @@ pub trait Address: Pod + Eq + Hash + Default + fmt::Debug {
 pub struct V4Addr(pub Be32);
 
 /// An IPv6 address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
+#[derive(Clone, Copy, Eq, Hash, Default, Pod, Zeroable)]
+#[expect(clippy::derived_hash_with_manual_eq, reason = "equal is what has equal words, by both")]
 #[repr(transparent)]
 pub struct V6Addr(pub [Be32; 4]);
+
+/// Whether all words of both are equal. BPF has no `memcmp`, which the compiler makes of a comparison of arrays: it would go
+/// byte by byte.
+#[inline(always)]
+fn equal<const N: usize>(ours: &[Be32], theirs: &[Be32; N]) -> bool {
+    let mut difference = 0;
+    for i in 0..N {
+        difference |= ours[i].raw() ^ theirs[i].raw();
+    }
+    difference == 0
+}
+
+impl PartialEq for V6Addr {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        equal(&self.0, &other.0)
+    }
+}
 
 impl Address for V4Addr {
     const ONES: Self = Self(Be32::from_raw(u32::MAX));
@@ -235,8 +254,7 @@ impl V6Addr {
     /// The IPv4 address that this one stands for.
     #[inline(always)]
     pub fn as_v4(self) -> Option<V4Addr> {
-        let [a, b, c, d] = self.0;
-        ([a, b, c] == Self::IPV4).then_some(V4Addr(d))
+        equal(&self.0, &Self::IPV4).then_some(V4Addr(self.0[3]))
     }
 
     /// The link-local address of an interface with this MAC address (RFC 4291 section 2.5.6 and appendix A).

@@ -65,6 +65,12 @@ impl IcmpV4 {
     pub const TIMESTAMP_REPLY: u8 = 14;
     /// Code of [`Self::UNREACHABLE`]: host unreachable.
     pub const HOST_UNREACHABLE: u8 = 1;
+    /// Code of [`Self::UNREACHABLE`]: port unreachable.
+    pub const PORT_UNREACHABLE: u8 = 3;
+    /// Code of [`Self::UNREACHABLE`]: communication with the network prohibited (RFC 1122 section 3.2.2.1).
+    pub const NETWORK_PROHIBITED: u8 = 9;
+    /// Code of [`Self::UNREACHABLE`]: communication with the host prohibited (RFC 1122 section 3.2.2.1).
+    pub const HOST_PROHIBITED: u8 = 10;
     /// Code of [`Self::UNREACHABLE`]: communication administratively prohibited (RFC 1812 section 5.2.7.1).
     pub const PROHIBITED: u8 = 13;
     /// Code of [`Self::UNREACHABLE`]: fragmentation needed.
@@ -102,6 +108,10 @@ impl IcmpV6 {
     pub const REDIRECT: u8 = 137;
     /// Multicast listener report, version 2 (RFC 3810).
     pub const LISTENER_REPORT: u8 = 143;
+    /// Code of [`Self::UNREACHABLE`]: no route.
+    pub const NO_ROUTE: u8 = 0;
+    /// Code of [`Self::UNREACHABLE`]: port unreachable.
+    pub const PORT_UNREACHABLE: u8 = 4;
     /// Code of [`Self::UNREACHABLE`]: communication administratively prohibited.
     pub const PROHIBITED: u8 = 1;
     /// Code of [`Self::UNREACHABLE`]: address unreachable.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use netbpf_common::abi::{Config, Flow, FlowKey, Scope, Stamp, TargetKind, Word, generation, program};
-use netbpf_common::path::V4;
+use netbpf_common::path::{V4, V6};
 use netbpf_common::wire::checksum::Sum;
 use netbpf_common::wire::{Be16, V4Addr, tcp_flags};
 use netbpf_tests::family::TestFamily;
@@ -18,9 +18,7 @@ use netbpf_tests::fixture::Hook;
 use netbpf_tests::kernel::Kernel;
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::world::{self, C1, C2, GATEWAY_MAC, GENERATION, MTU, OUTSIDE_MAC, UPLINK, UPLINK_MAC};
-
-/// The family that is measured.
-type F = V4;
+use netbpf_user::datapath::InFamily;
 
 /// Runs of one packet: fewer than the hops it has to live.
 const REPEAT: u32 = 200;
@@ -35,69 +33,18 @@ const TC_ACT_SHOT: i32 = 2;
 
 fn main() -> Result<()> {
     let kernel = Kernel::new(131_072, 16_384)?;
-    println!("{:<44} {:>9} {:>9} {:>9}", "ns per packet (60 bytes, UDP)", "median", "min", "p90");
+    // A frame that is passed on at the first look.
+    let tagged = ARRIVING.tagged_udp(7, at(V4::OUTSIDE, 1), at(V4::HOST, 2), PAYLOAD);
+    let nothing = repeated(&kernel, Hook::Uplink, &tagged)?;
 
-    let at = |address, port| SocketAddr::new(address, port);
-    let routed = Ethernet { from: C1.mac, to: GATEWAY_MAC };
-    let arriving = Ethernet { from: OUTSIDE_MAC, to: UPLINK_MAC };
-    let from_host = Ethernet { from: GATEWAY_MAC, to: GATEWAY_MAC };
-    let egress = Hook::Egress(C1.device());
-
-    // What running anything costs: a tagged frame is passed on at the first look.
-    let tagged = arriving.tagged_udp(7, at(F::OUTSIDE, 1), at(F::HOST, 2), PAYLOAD);
-    let nothing = repeated(&kernel, "uplink, tagged frame: the harness", Hook::Uplink, &tagged)?;
-    let foreign = arriving.segment(at(F::OUTSIDE, 40_000), at(F::HOST, 22), tcp_flags::ACK, TTL, b"");
-    repeated(&kernel, "uplink, traffic of the host: passed", Hook::Uplink, &foreign)?;
-
-    let neighbours =
-        Ethernet { from: C1.mac, to: C2.mac }.datagram(at(C1.ip::<F>(), 20_000), at(C2.ip::<F>(), 7), TTL, PAYLOAD);
-    kernel.run(egress, &neighbours, 1)?;
-    repeated(&kernel, "egress hit, container to container", egress, &neighbours)?;
-
-    let segment = Ethernet { from: C1.mac, to: C2.mac }.segment(
-        at(C1.ip::<F>(), 20_000),
-        at(C2.ip::<F>(), 7),
-        tcp_flags::ACK,
-        TTL,
-        PAYLOAD,
-    );
-    kernel.run(egress, &segment, 1)?;
-    repeated(&kernel, "egress hit, container to container, TCP", egress, &segment)?;
-
-    // The crafted flows below have no route that could be looked up again: let none grow old.
-    let config = kernel.datapath.maps.config.get(0)?.context("the settings are there")?;
-    kernel.datapath.maps.config.set(0, Config { hz: u32::MAX, ..config })?;
-
-    let endpoint = Way { kind: TargetKind::Endpoint, target: C1.slot, source: 0 };
-    let outside = Way { kind: TargetKind::World, target: UPLINK, source: GENERATION };
-    pair(&kernel, Scope::Container, at(C1.ip::<F>(), 20_000), F::FAR, [53, 54], &outside)?;
-    let out = routed.datagram(at(C1.ip::<F>(), 20_000), at(F::FAR, 53), TTL, PAYLOAD);
-    repeated(&kernel, "egress hit, masquerade", egress, &out)?;
-
-    pair(&kernel, Scope::Uplink, at(F::OUTSIDE, 40_000), F::HOST, [20_000, 20_001], &endpoint)?;
-    let inwards = arriving.datagram(at(F::OUTSIDE, 40_000), at(F::HOST, 20_000), TTL, PAYLOAD);
-    repeated(&kernel, "uplink hit, published port", Hook::Uplink, &inwards)?;
-
-    pair(&kernel, Scope::Host, at(F::GATEWAY, 45_000), C1.ip::<F>(), [80, 81], &endpoint)?;
-    let from = from_host.datagram(at(F::GATEWAY, 45_000), at(C1.ip::<F>(), 80), TTL, PAYLOAD);
-    repeated(&kernel, "host hit, published port", Hook::Host, &from)?;
-
+    headline("ns per packet (18 bytes of UDP)", ["IPv4", "IPv6"]);
+    in_both([hits::<V4>(&kernel)?, hits::<V6>(&kernel)?]);
     println!();
-    println!("{:<44} {:>9} {:>9} {:>9}", "ns per new flow (one run each)", "median", "min", "p90");
-    kernel.datapath.maps.config.set(0, config)?;
-    single(&kernel, "the harness", Hook::Uplink, |_| tagged.clone())?;
-    single(&kernel, "egress miss, container to container", egress, |port| {
-        Ethernet { from: C1.mac, to: C2.mac }.datagram(at(C1.ip::<F>(), port), at(C2.ip::<F>(), 9), TTL, PAYLOAD)
-    })?;
-    single(&kernel, "egress miss, masquerade", egress, |port| {
-        routed.datagram(at(C1.ip::<F>(), port), at(F::FAR, 123), TTL, PAYLOAD)
-    })?;
-    single(&kernel, "uplink miss, published port", Hook::Uplink, |port| {
-        arriving.datagram(at(F::OUTSIDE, port), at(F::HOST, 5353), TTL, PAYLOAD)
-    })?;
-    single(&kernel, "host miss, container's address", Hook::Host, |port| {
-        from_host.datagram(at(F::GATEWAY, port), at(C1.ip::<F>(), 53), TTL, PAYLOAD)
-    })?;
+    headline("ns per new flow (one run each)", ["IPv4", "IPv6"]);
+    let harness = single(&kernel, Hook::Uplink, |_| tagged.clone())?;
+    in_both([misses::<V4>(&kernel)?, misses::<V6>(&kernel)?]);
+    println!();
+    println!("The harness costs {} ns of each hit, and {} ns of each new flow.", nothing.median, harness.median);
 
     collecting()?;
 
@@ -106,9 +53,10 @@ fn main() -> Result<()> {
     for info in aya::programs::loaded_programs() {
         let info = info?;
         let name = info.name_as_str().unwrap_or_default().to_owned();
-        if program::SOCKET.contains(&name.as_str())
-            || [program::EGRESS, program::UPLINK, program::HOST, program::COLLECT_V4].contains(&name.as_str())
-        {
+        let paths = [program::EGRESS, program::UPLINK, program::HOST, program::COLLECT_V4, program::COLLECT_V6];
+        // The kernel keeps the first fifteen bytes of a name.
+        let is = |whole: &&str| whole.get(..15).unwrap_or(whole) == name;
+        if program::SOCKET.iter().chain(&program::PARTS).chain(&paths).any(is) {
             // Eight bytes per instruction (include/uapi/linux/bpf.h).
             let instructions = info.size_translated().unwrap_or(0) / 8;
             println!(
@@ -118,9 +66,89 @@ fn main() -> Result<()> {
             );
         }
     }
-    println!();
-    println!("The harness costs {nothing} ns of each hit.");
     Ok(())
+}
+
+/// How a container's frames to the world are addressed.
+const ROUTED: Ethernet = Ethernet { from: C1.mac, to: GATEWAY_MAC };
+/// How frames from outside are addressed.
+const ARRIVING: Ethernet = Ethernet { from: OUTSIDE_MAC, to: UPLINK_MAC };
+/// How frames of the host to containers are addressed.
+const FROM_HOST: Ethernet = Ethernet { from: GATEWAY_MAC, to: GATEWAY_MAC };
+/// How a container's frames to its neighbour are addressed.
+const NEIGHBOURS: Ethernet = Ethernet { from: C1.mac, to: C2.mac };
+/// Where a container's frames come in.
+const EGRESS: Hook = Hook::Egress(C1.device());
+
+fn at(address: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(address, port)
+}
+
+/// What was measured, by what it is.
+type Measured = Vec<(&'static str, Times)>;
+
+/// Packets of flows that are known.
+fn hits<F: TestFamily<Addr: InFamily>>(kernel: &Kernel) -> Result<Measured> {
+    let mut measured = Vec::new();
+    let mut measure = |name, hook, frame: &[u8]| {
+        measured.push((name, repeated(kernel, hook, frame).context(name)?));
+        Ok::<_, anyhow::Error>(())
+    };
+    let foreign = ARRIVING.segment(at(F::OUTSIDE, 40_000), at(F::HOST, 22), tcp_flags::ACK, TTL, b"");
+    measure("uplink, traffic of the host: passed", Hook::Uplink, &foreign)?;
+
+    let (from, to) = (at(C1.ip::<F>(), 20_000), at(C2.ip::<F>(), 7));
+    let datagram = NEIGHBOURS.datagram(from, to, TTL, PAYLOAD);
+    kernel.run(EGRESS, &datagram, 1)?;
+    measure("egress hit, container to container", EGRESS, &datagram)?;
+    let segment = NEIGHBOURS.segment(from, to, tcp_flags::ACK, TTL, PAYLOAD);
+    kernel.run(EGRESS, &segment, 1)?;
+    measure("egress hit, container to container, TCP", EGRESS, &segment)?;
+
+    // The crafted flows below have no route that could be looked up again: let none grow old.
+    let config = kernel.datapath.maps.config.get(0)?.context("the settings are there")?;
+    kernel.datapath.maps.config.set(0, Config { hz: u32::MAX, ..config })?;
+    let endpoint = Way { kind: TargetKind::Endpoint, target: C1.slot, source: 0 };
+    let outside = Way { kind: TargetKind::World, target: UPLINK, source: GENERATION };
+
+    pair::<F>(kernel, Scope::Container, at(C1.ip::<F>(), 20_000), F::FAR, [53, 54], &outside)?;
+    let out = ROUTED.datagram(at(C1.ip::<F>(), 20_000), at(F::FAR, 53), TTL, PAYLOAD);
+    measure("egress hit, masquerade", EGRESS, &out)?;
+
+    pair::<F>(kernel, Scope::Uplink, at(F::OUTSIDE, 40_000), F::HOST, [20_000, 20_001], &endpoint)?;
+    let inwards = ARRIVING.datagram(at(F::OUTSIDE, 40_000), at(F::HOST, 20_000), TTL, PAYLOAD);
+    measure("uplink hit, published port", Hook::Uplink, &inwards)?;
+
+    pair::<F>(kernel, Scope::Host, at(F::GATEWAY, 45_000), C1.ip::<F>(), [80, 81], &endpoint)?;
+    let from = FROM_HOST.datagram(at(F::GATEWAY, 45_000), at(C1.ip::<F>(), 80), TTL, PAYLOAD);
+    measure("host hit, published port", Hook::Host, &from)?;
+    kernel.datapath.maps.config.set(0, config)?;
+    Ok(measured)
+}
+
+/// Packets that open flows.
+fn misses<F: TestFamily<Addr: InFamily>>(kernel: &Kernel) -> Result<Measured> {
+    let (c1, c2) = (C1.ip::<F>(), C2.ip::<F>());
+    Ok(vec![
+        (
+            "egress miss, container to container",
+            single(kernel, EGRESS, |port| NEIGHBOURS.datagram(at(c1, port), at(c2, 9), TTL, PAYLOAD))?,
+        ),
+        (
+            "egress miss, masquerade",
+            single(kernel, EGRESS, |port| ROUTED.datagram(at(c1, port), at(F::FAR, 123), TTL, PAYLOAD))?,
+        ),
+        (
+            "uplink miss, published port",
+            single(kernel, Hook::Uplink, |port| {
+                ARRIVING.datagram(at(F::OUTSIDE, port), at(F::HOST, 5353), TTL, PAYLOAD)
+            })?,
+        ),
+        (
+            "host miss, container's address",
+            single(kernel, Hook::Host, |port| FROM_HOST.datagram(at(F::GATEWAY, port), at(c1, 53), TTL, PAYLOAD))?,
+        ),
+    ])
 }
 
 /// Flows that are past their time in the table of the next measurement.
@@ -133,8 +161,9 @@ fn collecting() -> Result<()> {
     let (mut keys, mut flows) = (Vec::new(), Vec::new());
     for number in 0..MILLION {
         let client = V4Addr::from(Ipv4Addr::from_bits(0x0a00_0000 + number));
-        let original = FlowKey::new(Scope::Uplink, UDP, client, Be16::new(4000), F::addr(F::HOST), Be16::new(5353));
-        let reply = FlowKey::new(Scope::Container, UDP, F::addr(C2.ip::<F>()), Be16::new(53), client, Be16::new(4000));
+        let original = FlowKey::new(Scope::Uplink, UDP, client, Be16::new(4000), V4::addr(V4::HOST), Be16::new(5353));
+        let reply =
+            FlowKey::new(Scope::Container, UDP, V4::addr(C2.ip::<V4>()), Be16::new(53), client, Be16::new(4000));
         let flow = Flow {
             word: Word::half(u64::from(number) + 1).with(Word::REPLIED).established(),
             key: original,
@@ -156,14 +185,8 @@ fn collecting() -> Result<()> {
     }
     ensure!(maps.v4.flows.count()? == 2 * MILLION as usize, "the table holds them all");
 
-    let neighbours = Ethernet { from: C1.mac, to: C2.mac }.datagram(
-        SocketAddr::new(C1.ip::<F>(), 20_000),
-        SocketAddr::new(C2.ip::<F>(), 7),
-        TTL,
-        PAYLOAD,
-    );
-    let egress = Hook::Egress(C1.device());
-    let hit = |kernel: &Kernel| Ok::<_, anyhow::Error>(kernel.run(egress, &neighbours, 1)?.duration.as_nanos());
+    let neighbours = NEIGHBOURS.datagram(at(C1.ip::<V4>(), 20_000), at(C2.ip::<V4>(), 7), TTL, PAYLOAD);
+    let hit = |kernel: &Kernel| Ok::<_, anyhow::Error>(kernel.run(EGRESS, &neighbours, 1)?.duration.as_nanos());
     let mut quiet = Vec::new();
     for _ in 0..20_000 {
         quiet.push(hit(&kernel)?);
@@ -213,7 +236,14 @@ struct Way {
 }
 
 /// Two flows that lead to each other's port and back.
-fn pair(kernel: &Kernel, scope: Scope, from: SocketAddr, to: IpAddr, ports: [u16; 2], way: &Way) -> Result<()> {
+fn pair<F: TestFamily<Addr: InFamily>>(
+    kernel: &Kernel,
+    scope: Scope,
+    from: SocketAddr,
+    to: IpAddr,
+    ports: [u16; 2],
+    way: &Way,
+) -> Result<()> {
     let (src, dst) = (F::addr(from.ip()), F::addr(to));
     let key = |port| FlowKey::new(scope, UDP, src, Be16::new(from.port()), dst, Be16::new(port));
     for (id, [port, other]) in [ports, [ports[1], ports[0]]].into_iter().enumerate() {
@@ -233,37 +263,64 @@ fn pair(kernel: &Kernel, scope: Scope, from: SocketAddr, to: IpAddr, ports: [u16
             target_kind: way.kind as u8,
             ..Flow::default()
         };
-        kernel.datapath.maps.v4.flows.set(key(port), flow)?;
+        F::Addr::maps(&kernel.datapath.maps).flows.set(key(port), flow)?;
     }
     Ok(())
 }
 
-/// Time of one packet, out of many runs on it; the median.
-fn repeated(kernel: &Kernel, name: &str, hook: Hook, frame: &[u8]) -> Result<u128> {
+/// Nanoseconds, out of many.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    median: u128,
+    least: u128,
+    p90: u128,
+}
+
+impl Times {
+    fn new(mut times: Vec<u128>) -> Self {
+        times.sort_unstable();
+        Self { median: times[times.len() / 2], least: times[0], p90: times[times.len() * 9 / 10] }
+    }
+}
+
+/// Time of one packet, out of many runs on it.
+fn repeated(kernel: &Kernel, hook: Hook, frame: &[u8]) -> Result<Times> {
     let mut times = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
         let run = kernel.run(hook, frame, REPEAT)?;
-        ensure!(run.returned as i32 != TC_ACT_SHOT, "{name}: the packet was dropped");
+        ensure!(run.returned as i32 != TC_ACT_SHOT, "the packet was dropped");
         times.push(run.duration.as_nanos());
     }
-    Ok(print(name, times))
+    Ok(Times::new(times))
 }
 
 /// Time of one packet, each of another flow.
-fn single(kernel: &Kernel, name: &str, hook: Hook, frame: impl Fn(u16) -> Vec<u8>) -> Result<u128> {
+fn single(kernel: &Kernel, hook: Hook, frame: impl Fn(u16) -> Vec<u8>) -> Result<Times> {
     kernel.forget_flows()?;
     let mut times = Vec::with_capacity(MISSES.into());
     for port in world::NAT_FIRST..world::NAT_FIRST + MISSES {
         let run = kernel.run(hook, &frame(port), 1)?;
-        ensure!(run.returned as i32 != TC_ACT_SHOT, "{name}: the packet was dropped");
+        ensure!(run.returned as i32 != TC_ACT_SHOT, "the packet was dropped");
         times.push(run.duration.as_nanos());
     }
-    Ok(print(name, times))
+    Ok(Times::new(times))
 }
 
-fn print(name: &str, mut times: Vec<u128>) -> u128 {
-    times.sort_unstable();
-    let median = times[times.len() / 2];
-    println!("{name:<44} {median:>9} {:>9} {:>9}", times[0], times[times.len() * 9 / 10]);
-    median
+fn headline(what: &str, families: [&str; 2]) {
+    print!("{what:<40}");
+    for family in families {
+        print!(" {:>8} {:>8} {:>8}", format!("{family} med"), "min", "p90");
+    }
+    println!();
+}
+
+/// Prints what was measured in both families, side by side.
+fn in_both([ours, theirs]: [Measured; 2]) {
+    for ((name, v4), (_, v6)) in ours.into_iter().zip(theirs) {
+        print!("{name:<40}");
+        for Times { median, least, p90 } in [v4, v6] {
+            print!(" {median:>8} {least:>8} {p90:>8}");
+        }
+        println!();
+    }
 }

@@ -140,19 +140,19 @@ pub trait Family: Copy + Debug + 'static {
         hop: bool,
     ) -> Option<()>;
 
-    /// Answers what a container asks its link, see [`Kind::Link`]. A [`code`](super::refusal::code).
+    /// Answers what a container asks its link, see [`Kind::Link`]. A number as `refusal::code` has them.
     fn answer_link<P: Packet, E: Env<Self>>(_: &mut P, _: &E, _: &Parsed<Self>, _: &Endpoint) -> u64 {
         Refusal::Drop(DropReason::UnsupportedProtocol).code()
     }
 
-    /// The address of this family that stands for one of the other, which a packet has until it crosses over; see
-    /// [`siit`](super::siit).
+    /// The address of this family that stands for one of the other, which a packet has until it crosses over, see
+    /// `siit`.
     #[inline(always)]
     fn is_translated(_: Self::Addr) -> bool {
         false
     }
 
-    /// Gives a packet, which has been rewritten, the header of the other family. A [`code`](super::refusal::code).
+    /// Gives a packet, which has been rewritten, the header of the other family. A number as `refusal::code` has them.
     #[inline(always)]
     fn cross<P: Packet>(_: &mut P, _: &Parsed<Self>) -> u64 {
         Refusal::Drop(DropReason::Internal).code()

@@ -1,0 +1,249 @@
+//! A TC skb.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_clone_redirect, bpf_csum_update, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_proto,
+    bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
+use aya_ebpf::programs::TcContext;
+use bytemuck::Pod;
+use netbpf_common::abi::{HELD_LEN, HeldFrame};
+use netbpf_common::path::{Family, Packet};
+use netbpf_common::wire::{Checksum, Ethernet, checksum::Delta};
+
+/// Addressed to the device it came in by (include/uapi/linux/if_packet.h).
+const PACKET_HOST: u32 = 0;
+
+/// Longest headers that are always read: Ethernet, IPv4 with options, TCP without. A SYN, of which the options are read, is
+/// never spread over pages.
+const HEADERS: u32 = 14 + 60 + 20;
+
+/// BPF_F_IPV6 of `bpf_l4_csum_replace`: the header has no checksum that makes up for the addresses.
+const IPV6: u64 = 1 << 7;
+
+/// [`IPV6`] where the kernel knows it, which the agent probes before it loads the programs; else zero.
+#[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
+static IPV6_CHECKSUM_FLAG: u64 = 0;
+
+#[inline(always)]
+fn ipv6_flag() -> u64 {
+    // SAFETY: a static; volatile, since the agent sets it in the object.
+    unsafe { (&raw const IPV6_CHECKSUM_FLAG).read_volatile() }
+}
+
+/// A TC skb.
+pub(crate) struct Skb {
+    pub(super) skb: *mut __sk_buff,
+}
+
+impl Skb {
+    /// The packet of a hook, its headers in reach.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        let skb = Self { skb: ctx.as_ptr().cast() };
+        skb.pull(HEADERS);
+        skb
+    }
+
+    #[inline(always)]
+    fn pull(&self, len: u32) {
+        let (data, end) = self.bounds();
+        let want = self.frame_len().min(len);
+        if data + want as usize > end {
+            // SAFETY: the skb is valid; on failure the bounds stay, and reads beyond them fail.
+            unsafe { bpf_skb_pull_data(self.skb, want) };
+        }
+    }
+
+    /// Takes a frame that was addressed to another MAC for our own: one between neighbours, which
+    /// kernels before 6.15 would deliver as PACKET_OTHERHOST and drop.
+    #[inline(always)]
+    pub(crate) fn claim(&mut self) {
+        if !self.is_for_us() {
+            // SAFETY: the skb is valid.
+            unsafe { bpf_skb_change_type(self.skb, PACKET_HOST) };
+        }
+    }
+
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: the skb is valid.
+        unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) }
+    }
+
+    #[inline(always)]
+    fn pointer<T>(&self, at: u32) -> Option<*mut T> {
+        let (data, end) = self.bounds();
+        let start = data + at as usize;
+        if start + size_of::<T>() > end { None } else { Some(start as *mut T) }
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn frame_len(&self) -> u32 {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn has_vlan_tag(&self) -> bool {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    fn is_for_us(&self) -> bool {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).pkt_type == PACKET_HOST }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn reach(&mut self, len: u32) {
+        self.pull(len);
+    }
+
+    #[inline(always)]
+    fn read<T: Pod>(&self, at: u32) -> Option<T> {
+        let pointer = self.pointer::<T>(at)?;
+        // SAFETY: inside the packet; any bytes are a T. The machines BPF runs on load unaligned
+        // words, and an unaligned read in the BPF target's sense would be one byte at a time.
+        Some(unsafe { *pointer })
+    }
+
+    #[inline(always)]
+    fn write<T: Pod>(&mut self, at: u32, header: T) -> Option<()> {
+        let pointer = self.pointer::<T>(at)?;
+        // SAFETY: as in `read`; the kernel has made the skb's head private to a program that writes.
+        unsafe { *pointer = header };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn update_checksum<F: Family>(
+        &mut self,
+        l4: u32,
+        checksum: Checksum,
+        addresses: Delta,
+        ports: Delta,
+    ) -> Option<()> {
+        let at = l4 + checksum.at;
+        let flags = if checksum.optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        let update = |delta: Delta, flags: u64| {
+            // SAFETY: the skb is valid; an offset outside makes the helper fail.
+            let result = unsafe { bpf_l4_csum_replace(self.skb, at, 0, u64::from(delta.raw()), flags) };
+            if result < 0 { None } else { Some(()) }
+        };
+        if checksum.pseudo_header && addresses != Delta::NONE {
+            let flags = flags | u64::from(BPF_F_PSEUDO_HDR);
+            if F::HEADER_HAS_CHECKSUM {
+                update(addresses, flags)?;
+            } else {
+                let own = ipv6_flag();
+                update(addresses, flags | own)?;
+                if own == 0 {
+                    // The kernel has taken a header with a checksum for granted, which makes up for the addresses in the
+                    // sum of the whole packet (net/core/utils.c, inet_proto_csum_replace_by_diff). It fails where the
+                    // device has left no such sum, and there is nothing to put right.
+                    // SAFETY: the skb is valid.
+                    unsafe { bpf_csum_update(self.skb, addresses.raw()) };
+                }
+            }
+        }
+        if ports != Delta::NONE {
+            update(ports, flags)?;
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn send_copy(&mut self, ifindex: u32) -> Option<()> {
+        // SAFETY: the skb is valid.
+        let result = unsafe { bpf_clone_redirect(self.skb, ifindex, 0) };
+        if result < 0 { None } else { Some(()) }
+    }
+
+    #[inline(always)]
+    fn save(&self, copy: &mut HeldFrame) -> Option<()> {
+        let len = self.frame_len();
+        if len == 0 || len > HELD_LEN as u32 {
+            return None;
+        }
+        copy.len = len;
+        // SAFETY: the skb is valid, and the copy has room for so many bytes.
+        let result = unsafe { bpf_skb_load_bytes(self.skb.cast(), 0, copy.bytes.as_mut_ptr().cast(), len) };
+        if result < 0 { None } else { Some(()) }
+    }
+
+    #[inline(always)]
+    fn restore(&mut self, copy: &HeldFrame) -> Option<()> {
+        let len = copy.len;
+        if len == 0 || len > HELD_LEN as u32 {
+            return None;
+        }
+        self.resize(len)?;
+        // SAFETY: the skb is valid and as long as this, and so is the copy.
+        let result = unsafe {
+            bpf_skb_store_bytes(self.skb.cast(), 0, copy.bytes.as_ptr().cast(), len, u64::from(BPF_F_RECOMPUTE_CSUM))
+        };
+        if result < 0 { None } else { Some(()) }
+    }
+
+    #[inline(always)]
+    fn receive_again(&mut self) -> Option<()> {
+        // SAFETY: the skb is valid.
+        let result = unsafe { bpf_clone_redirect(self.skb, self.ifindex(), u64::from(BPF_F_INGRESS)) };
+        if result < 0 { None } else { Some(()) }
+    }
+
+    #[inline(always)]
+    fn change_header<F: Family>(&mut self, header: &F::Header) -> Option<()> {
+        // SAFETY: the skb is valid.
+        let result = unsafe { bpf_skb_change_proto(self.skb, F::ETHERTYPE.raw(), 0) };
+        if result < 0 {
+            return None;
+        }
+        let (header, len) = (core::ptr::from_ref(header).cast(), size_of::<F::Header>() as u32);
+        // SAFETY: the skb is valid, and the header as long as this.
+        let result = unsafe {
+            bpf_skb_store_bytes(self.skb.cast(), Ethernet::LEN, header, len, u64::from(BPF_F_RECOMPUTE_CSUM))
+        };
+        if result < 0 { None } else { Some(()) }
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, len: u32) -> Option<()> {
+        // SAFETY: the skb is valid.
+        let result = unsafe { bpf_skb_change_tail(self.skb, len, 0) };
+        if result < 0 { None } else { Some(()) }
+    }
+
+    #[inline(always)]
+    fn insert_header(&mut self, len: u32) -> Option<()> {
+        // SAFETY: the skb is valid.
+        let result = unsafe { bpf_skb_adjust_room(self.skb, len as i32, BPF_ADJ_ROOM_MAC, 0) };
+        if result < 0 { None } else { Some(()) }
+    }
+}
