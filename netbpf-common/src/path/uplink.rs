@@ -202,10 +202,11 @@ fn asked<F: Family, E: Env<F>>(env: &E, ifindex: u32, address: F::Addr) -> F::Ad
     env.uplink(ifindex).map(F::uplink_address).unwrap_or_default()
 }
 
-/// Whether an address can be somebody's outside: the host's stack drops the others as martians.
+/// Whether an address can be somebody's outside: the host's stack drops the others as martians, and routes none that stays on
+/// its link.
 #[inline(always)]
 fn is_stranger<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
-    address.is_unicast() && !env.is_local(address) && env.slot_of(address) == 0
+    address.is_unicast() && !address.stays_on_link() && !env.is_local(address) && env.slot_of(address) == 0
 }
 
 /// Decides on a flow that somebody outside opens; it is left in [`Env::scratch`]. False: the packet
