@@ -33,7 +33,10 @@ pub struct Headers {
     pub is_fragment: bool,
     /// Where in the payload of the whole packet this part begins, in bytes.
     pub offset: usize,
-    is_sound: bool,
+    /// Whether more parts follow.
+    pub more: bool,
+    /// Whether the checksum of the IP header is right, if it has one.
+    pub is_sound: bool,
 }
 
 impl Headers {
@@ -57,6 +60,7 @@ impl Headers {
             transport: start..(ETHERNET + usize::from(ip.total_len())).max(start),
             is_fragment: ip.is_fragmenting_payload(),
             offset: usize::from(ip.fragments_offset().byte_offset()),
+            more: ip.more_fragments(),
             is_sound: Sum16BitWords::new().add_slice(ip.slice()).ones_complement() == 0,
         })
     }
@@ -72,6 +76,7 @@ impl Headers {
             transport: start..end,
             is_fragment: false,
             offset: 0,
+            more: false,
             is_sound: true,
         };
         // Behind the header of a later fragment lies the middle of something.
@@ -84,6 +89,7 @@ impl Headers {
                     headers.protocol = IpNumber(next);
                     headers.is_fragment = word & !6 != 0;
                     headers.offset = usize::from(word & !7);
+                    headers.more = word & 1 != 0;
                     8
                 }
                 IpNumber::IPV6_HEADER_HOP_BY_HOP | IpNumber::IPV6_ROUTE_HEADER | IpNumber::IPV6_DESTINATION_OPTIONS => {

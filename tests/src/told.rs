@@ -1,15 +1,18 @@
-//! What the kernel tells a socket of the ICMP errors that reach it (IP_RECVERR, ip(7)).
+//! What the kernel tells a socket of the ICMP errors that reach it (IP_RECVERR, ip(7); IPV6_RECVERR, ipv6(7)).
 
 use std::io::IoSliceMut;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::cmsg_space;
-use nix::libc::{self, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_LOCAL, sock_extended_err, sockaddr_in};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, getsockopt, recvmsg, setsockopt, sockopt};
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+use nix::libc::{self, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_LOCAL, sock_extended_err, sockaddr_in6};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, ip_mtu, ipv6_mtu, set_ip_mtu_discover, set_ipv6_mtu_discover,
+};
 
+use crate::version::Version;
 use crate::wait::poll_for;
 
 /// One error.
@@ -24,7 +27,7 @@ pub struct Told {
     /// The MTU, when it is about a packet that is too big.
     pub info: u32,
     /// Who sent the ICMP message; none when the error is the machine's own.
-    pub offender: Option<Ipv4Addr>,
+    pub offender: Option<IpAddr>,
 }
 
 /// Asks the kernel to keep errors for this socket.
@@ -32,31 +35,39 @@ pub struct Told {
 /// # Panics
 /// When the kernel refuses.
 pub fn listen_for_errors(socket: &UdpSocket) {
-    setsockopt(socket, sockopt::Ipv4RecvErr, &true).expect("an option");
+    let set = match version(socket) {
+        Version::V4 => setsockopt(socket, sockopt::Ipv4RecvErr, &true),
+        Version::V6 => setsockopt(socket, sockopt::Ipv6RecvErr, &true),
+    };
+    set.expect("an option");
 }
 
-/// Allows everybody on the way to fragment what this socket sends.
+/// Allows everybody on the way to fragment what this socket sends: in IPv6 the sender alone, and for its own device.
 ///
 /// # Panics
 /// When the kernel refuses.
 pub fn always_fragment(socket: &UdpSocket) {
-    set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT).expect("an option");
-}
-
-/// Forbids the fragmentation of what this socket sends, whatever it takes the way to bear.
-///
-/// # Panics
-/// When the kernel refuses.
-pub fn never_fragment(socket: &UdpSocket) {
-    set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DO).expect("an option");
+    let set = match version(socket) {
+        Version::V4 => set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT),
+        Version::V6 => set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DONT),
+    };
+    set.expect("an option");
 }
 
 /// The MTU of the way to the peer of a connected socket.
 ///
 /// # Panics
 /// When it is not connected.
-pub fn path_mtu(socket: &UdpSocket) -> i32 {
-    getsockopt(socket, sockopt::IpMtu).expect("it is connected")
+pub fn path_mtu(socket: &UdpSocket) -> u32 {
+    let mtu = match version(socket) {
+        Version::V4 => ip_mtu(socket),
+        Version::V6 => ipv6_mtu(socket),
+    };
+    mtu.expect("it is connected")
+}
+
+fn version(socket: &UdpSocket) -> Version {
+    Version::of(socket.local_addr().expect("a socket").ip())
 }
 
 /// The next error the socket is told of within `time`.
@@ -66,27 +77,33 @@ pub fn path_mtu(socket: &UdpSocket) -> i32 {
 pub fn next_error(socket: &UdpSocket, time: Duration) -> Option<Told> {
     poll_for(time, || {
         let mut byte = [0];
-        let mut space = cmsg_space!(sock_extended_err, sockaddr_in);
+        let mut space = cmsg_space!(sock_extended_err, sockaddr_in6);
         let mut buffers = [IoSliceMut::new(&mut byte)];
         let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
-        let message = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut buffers, Some(&mut space), flags).ok()?;
+        let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut buffers, Some(&mut space), flags).ok()?;
         message.cmsgs().expect("the space is large enough").find_map(|control| match control {
-            ControlMessageOwned::Ipv4RecvErr(error, offender) => Some(told(error, offender)),
+            ControlMessageOwned::Ipv4RecvErr(error, offender) => {
+                let offender = offender.filter(|offender| i32::from(offender.sin_family) == libc::AF_INET);
+                let address = offender.map(|offender| Ipv4Addr::from(u32::from_be(offender.sin_addr.s_addr)).into());
+                Some(told(error, address))
+            }
+            ControlMessageOwned::Ipv6RecvErr(error, offender) => {
+                let offender = offender.filter(|offender| i32::from(offender.sin6_family) == libc::AF_INET6);
+                Some(told(error, offender.map(|offender| Ipv6Addr::from(offender.sin6_addr.s6_addr).into())))
+            }
             _ => None,
         })
     })
 }
 
-fn told(error: sock_extended_err, offender: Option<sockaddr_in>) -> Told {
-    let by_icmp = error.ee_origin == SO_EE_ORIGIN_ICMP;
+fn told(error: sock_extended_err, offender: Option<IpAddr>) -> Told {
+    let by_icmp = matches!(error.ee_origin, SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6);
     debug_assert!(by_icmp || error.ee_origin == SO_EE_ORIGIN_LOCAL, "no other is asked for");
-    let address = |offender: sockaddr_in| Ipv4Addr::from(u32::from_be(offender.sin_addr.s_addr));
-    let is_ip = |offender: &sockaddr_in| i32::from(offender.sin_family) == libc::AF_INET;
     Told {
         kind: error.ee_type,
         code: error.ee_code,
         errno: error.ee_errno as i32,
         info: error.ee_info,
-        offender: offender.filter(|offender| by_icmp && is_ip(offender)).map(address),
+        offender: offender.filter(|_| by_icmp),
     }
 }

@@ -54,6 +54,14 @@ impl Version {
         }
     }
 
+    /// How Ethernet names it.
+    pub const fn ether_type(self) -> [u8; 2] {
+        match self {
+            Self::V4 => [0x08, 0x00],
+            Self::V6 => [0x86, 0xdd],
+        }
+    }
+
     /// Length of its header without options or extensions.
     pub const fn header_len(self) -> usize {
         match self {

@@ -208,18 +208,18 @@ fn asked<F: Family, E: Env<F>>(env: &E, ifindex: u32, address: F::Addr) -> F::Ad
     env.uplink(ifindex).map(F::uplink_address).unwrap_or_default()
 }
 
-/// Whether an address can be somebody's outside: the host's stack drops the others as martians.
+/// Whether an address can be somebody's outside: the host's stack drops the others as martians, and routes none that stays on
+/// its link.
 #[inline(always)]
 fn is_stranger<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
-    address.is_unicast() && !env.is_local(address) && env.slot_of(address) == 0
+    address.is_unicast() && !address.stays_on_link() && !env.is_local(address) && env.slot_of(address) == 0
 }
 
 /// Decides on a flow that somebody outside opens; it is left in [`Env::scratch`]. False: the packet
 /// is the host's own affair.
 #[inline(never)]
 fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> bool {
-    // A link-local client is on another link than any container.
-    if !is_stranger(env, key.src) || key.src.stays_on_link() || !opens(&parsed.l4) {
+    if !is_stranger(env, key.src) || !opens(&parsed.l4) {
         return false;
     }
     if is_reachable(env, key.dst) {

@@ -2,6 +2,7 @@
 //! observed is the same, but for differences that are meant and say why.
 
 mod connections;
+mod damage;
 mod datagrams;
 mod fragments;
 mod meant;
@@ -10,24 +11,27 @@ mod oddities;
 mod quotes;
 mod record;
 mod segments;
+mod site;
 mod stage;
 mod talk;
 mod watch;
 
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
 use std::thread;
 
-use netbpf_common::path::V4;
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::for_both;
+use netbpf_tests::version::Version;
 use netbpf_user::rig::Rig;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::lab::{Lab, mac_of};
-use crate::peer::{Peer, Published};
+use crate::peer::Peer;
 use meant::MEANT;
 use record::{Record, differences};
-use stage::{C1, C2, PUBLISHED, Stage};
+use site::{C1, C2, Site};
+use stage::{PUBLISHED, Stage, published};
 use watch::Watch;
 
 /// Runs everything in one rig, on one of the CPUs.
@@ -36,7 +40,7 @@ fn perform(mut stage: Stage<'_>, number: usize) -> Record {
     stage.prepare();
     frames(&mut stage);
     stage.forget_ways();
-    for exchange in &datagrams::generate() {
+    for exchange in &datagrams::generate(stage.version) {
         datagrams::run(&mut stage, exchange);
     }
     datagrams::same_port(&mut stage);
@@ -46,7 +50,7 @@ fn perform(mut stage: Stage<'_>, number: usize) -> Record {
             datagrams::echo(&mut stage, from, to, is_large);
         }
     }
-    for exchange in &connections::generate() {
+    for exchange in &connections::generate(stage.version) {
         connections::run(&mut stage, exchange);
     }
     for lost in &datagrams::LOST {
@@ -61,10 +65,10 @@ fn frames(stage: &mut Stage<'_>) {
     for exchange in &segments::generate() {
         segments::run(stage, &watch, exchange);
     }
-    for exchange in &oddities::generate() {
+    for exchange in &oddities::generate(stage.version) {
         oddities::run(stage, &watch, exchange);
     }
-    for exchange in &quotes::generate() {
+    for exchange in &quotes::generate(stage.version) {
         quotes::run(stage, &watch, exchange);
     }
     quotes::about_nothing(stage, &watch);
@@ -82,23 +86,26 @@ fn pin(number: usize) {
     sched_setaffinity(this_thread, &one).expect("an allowed CPU");
 }
 
-fn flags(to: Ipv4Addr) -> Vec<String> {
-    let own = PUBLISHED.iter().filter(|published| published.to == to);
-    own.flat_map(|Published { transport, host, port, .. }| ["-p".into(), format!("{host}:{port}/{transport}")])
-        .chain(["--ip".into(), to.to_string()])
+fn flags(lab: &Lab, site: Site) -> Vec<String> {
+    let own = PUBLISHED.iter().filter(|(_, _, to, _)| *to == site);
+    own.flat_map(|(transport, host, _, port)| ["-p".into(), format!("{host}:{port}/{transport}")])
+        .chain([lab.ip_flag().into(), site.of(lab.version).to_string()])
         .collect()
 }
 
-#[test]
-fn what_is_observed_is_the_same_as_with_nftables_but_for_what_is_meant() {
-    let peer = Peer::new([C1, C2], &PUBLISHED);
-    let lab = Lab::new::<V4>();
-    let containers = [("c1", C1), ("c2", C2)].map(|(name, ip)| {
-        let flags = flags(ip);
+for_both!(what_is_observed_is_the_same_as_with_nftables_but_for_what_is_meant);
+
+fn what_is_observed_is_the_same_as_with_nftables_but_for_what_is_meant<F: TestFamily>() {
+    let version = Version::of(F::HOST);
+    let peer = Peer::new(version, [C1, C2].map(|site| site.of(version)), &published(version));
+    let lab = Lab::new::<F>();
+    let containers = [("c1", C1), ("c2", C2)].map(|(name, site)| {
+        let flags = flags(&lab, site);
         lab.container(name, &flags.iter().map(String::as_str).collect::<Vec<_>>())
     });
     let stages = [
         Stage {
+            version,
             ext: &lab.ext,
             host: &lab.host,
             c1: &containers[0].place,
@@ -108,6 +115,7 @@ fn what_is_observed_is_the_same_as_with_nftables_but_for_what_is_meant() {
             record: Record::default(),
         },
         Stage {
+            version,
             ext: &peer.ext,
             host: &peer.host,
             c1: &peer.c1,
@@ -125,16 +133,17 @@ fn what_is_observed_is_the_same_as_with_nftables_but_for_what_is_meant() {
         });
         runs.map(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    compare(&netbpf, &nftables);
+    compare(version, &netbpf, &nftables);
 }
 
 /// Every difference is meant, every meant one occurs, and there was something to see.
 #[track_caller]
-fn compare(netbpf: &Record, nftables: &Record) {
+fn compare(version: Version, netbpf: &Record, nftables: &Record) {
     let mut unexplained = Vec::new();
-    let mut occurred = vec![0; MEANT.len()];
+    let meant_here: Vec<_> = MEANT.iter().filter(|meant| meant.families.contains(&version)).collect();
+    let mut occurred = vec![0; meant_here.len()];
     for difference in differences(netbpf, nftables) {
-        match MEANT.iter().position(|meant| meant.explains(&difference)) {
+        match meant_here.iter().position(|meant| meant.explains(&difference)) {
             Some(place) => occurred[place] += 1,
             None => unexplained.push(difference),
         }
@@ -143,7 +152,7 @@ fn compare(netbpf: &Record, nftables: &Record) {
     for difference in &unexplained {
         writeln!(report, "{difference}").expect("a String takes all");
     }
-    for (meant, count) in MEANT.iter().zip(&occurred) {
+    for (meant, count) in meant_here.iter().zip(&occurred) {
         println!("{count:>5} {}: {}", meant.name, meant.reason);
         if *count == 0 {
             writeln!(report, "`{}` is listed as meant and does not occur", meant.name).expect("a String takes all");

@@ -1,7 +1,7 @@
 //! TCP connections of real sockets, with generated conversations.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use netbpf_tests::place::Place;
@@ -11,22 +11,19 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use socket2::{Domain, SockRef, Type};
+use socket2::{SockRef, Type};
 
 use super::record::SILENT;
-use super::stage::{
-    C1, C2, EXT, GATEWAY, HOST, Machine, NOBODY, PATIENCE, PROHIBITED, Stage, UNREACHABLE, at, failure, named,
-    own_port, pattern, seen_as,
-};
+use super::site::{C1, C2, EXT, GATEWAY, HOST, LOOPBACK, NOBODY, PROHIBITED, Site, Spot, UNREACHABLE, at};
+use super::stage::{Machine, PATIENCE, Stage, failure, is_way, named, own_port, pattern, seen_as};
 
 /// Conversations per way.
 const SCRIPTS: usize = 8;
 /// A kernel that looks for a neighbour in vain gives up after three seconds.
 const NEIGHBOUR: Duration = Duration::from_secs(5);
-const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// Who connects where, and who listens.
-type Way = (&'static str, Machine, SocketAddrV4, Option<(Machine, u16)>);
+type Way = (&'static str, Machine, Spot, Option<(Machine, u16)>);
 
 const WAYS: [Way; 28] = {
     use Machine::*;
@@ -61,8 +58,8 @@ const WAYS: [Way; 28] = {
         ("c1 to where ext lets nobody", C1, at(PROHIBITED, 80), None),
     ]
 };
-const C1_IP: Ipv4Addr = C1;
-const C2_IP: Ipv4Addr = C2;
+const C1_IP: Site = C1;
+const C2_IP: Site = C2;
 
 /// A connection and what is said on it.
 #[derive(Debug)]
@@ -70,7 +67,7 @@ pub(super) struct Exchange {
     pub(super) name: String,
     client: Machine,
     port: u16,
-    to: SocketAddrV4,
+    to: Spot,
     server: Option<(Machine, u16)>,
     script: Vec<Step>,
 }
@@ -92,7 +89,7 @@ enum Deed {
 type Step = (End, Deed);
 
 /// The same exchanges every time.
-pub(super) fn generate() -> Vec<Exchange> {
+pub(super) fn generate(version: Version) -> Vec<Exchange> {
     let mut runner = TestRunner::deterministic();
     let deed = prop_oneof![
         5 => select(&[1, 100, 1460, 5000, 40_000][..]).prop_map(Deed::Say),
@@ -100,15 +97,15 @@ pub(super) fn generate() -> Vec<Exchange> {
         1 => Just(Deed::Close),
         1 => Just(Deed::Abort),
     ];
-    let scripts = prop::collection::vec((select(&[End::Client, End::Server][..]), deed), 1..8);
+    let conversations = prop::collection::vec((select(&[End::Client, End::Server][..]), deed), 1..8);
     let mut exchanges = Vec::new();
-    for (name, client, to, server) in WAYS {
-        let is_closed_to_ext = client == Machine::Ext && *to.ip() == C1_IP;
+    for (name, client, to, server) in WAYS.into_iter().filter(|(_, _, to, _)| is_way(version, *to)) {
+        let is_closed_to_ext = client == Machine::Ext && to.site == C1_IP;
         let scripts_here = if server.is_some() && !is_closed_to_ext { SCRIPTS } else { 1 };
         for n in 0..scripts_here {
             let number = exchanges.len() as u16;
             let port = own_port(number, n);
-            let script = scripts.new_tree(&mut runner).expect("a script").current();
+            let script = conversations.new_tree(&mut runner).expect("a script").current();
             let name = format!("tcp {name} ({n})");
             exchanges.push(Exchange { name, client, port, to, server, script: possible(script) });
         }
@@ -137,9 +134,9 @@ fn possible(script: Vec<Step>) -> Vec<Step> {
 /// Does it, and notes what each end sees.
 pub(super) fn run(stage: &mut Stage<'_>, exchange: &Exchange) {
     let Exchange { name, client, port, to, server, script } = exchange;
-    let client = stage.place(*client);
+    let (client, to) = (stage.place(*client), to.of(stage.version));
     let listener = server.map(|(server, port)| listen(stage.place(server), port));
-    let made = connect(client, *port, *to);
+    let made = connect(client, *port, to);
     stage.record.note(name, "connect", made.as_ref().map_or_else(failure, |_| "ok".into()));
     let Ok(near) = made else { return };
     stage.record.note(name, "the client's peer", named(near.peer_addr().expect("it is connected")));
@@ -158,19 +155,19 @@ pub(super) fn run(stage: &mut Stage<'_>, exchange: &Exchange) {
     let closed_by_server = ends[1].is_none() && ends[0].is_some();
     drop(ends);
     if closed_by_server {
-        let again = connect(client, *port, *to).and_then(|_near| accept(&listener));
+        let again = connect(client, *port, to).and_then(|_near| accept(&listener));
         stage.record.note(name, "the same port again", again.map_or_else(|error| failure(&error), |_| "ok".into()));
     }
     // The process that makes the host's sockets may have a descriptor of it still.
     SockRef::from(&listener).shutdown(Shutdown::Both).expect("it listened");
     drop(listener);
-    let late = connect(client, 0, *to);
+    let late = connect(client, 0, to);
     stage.record.note(name, "after the server has stopped", late.map_or_else(|error| failure(&error), |_| "ok".into()));
 }
 
 fn listen(place: &Place, port: u16) -> TcpListener {
     // The process that makes the host's sockets closes its own descriptor of one a little later.
-    let listener = poll(|| place.listen(Version::V4.everywhere(port)).ok());
+    let listener = poll(|| place.listen(place.version().everywhere(port)).ok());
     let listener = listener.unwrap_or_else(|| panic!("port {port} stays taken"));
     SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).expect("a timeout");
     listener
@@ -182,13 +179,13 @@ fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn connect(place: &Place, port: u16, to: SocketAddrV4) -> io::Result<TcpStream> {
-    let socket = place.socket(Domain::IPV4, Type::STREAM, None);
+fn connect(place: &Place, port: u16, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = place.socket(place.version().domain(), Type::STREAM, None);
     if port != 0 {
         socket.set_reuse_address(true)?;
-        socket.bind(&at(Ipv4Addr::UNSPECIFIED, port).into())?;
+        socket.bind(&place.version().everywhere(port).into())?;
     }
-    socket.connect_timeout(&to.into(), if *to.ip() == NOBODY { NEIGHBOUR } else { PATIENCE })?;
+    socket.connect_timeout(&to.into(), if to.ip() == NOBODY.of(place.version()) { NEIGHBOUR } else { PATIENCE })?;
     let stream = TcpStream::from(socket);
     patient(&stream);
     Ok(stream)

@@ -1,10 +1,11 @@
 //! UDP and echo of real sockets, small and in fragments, and what is told of those that do not arrive.
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use netbpf_tests::ping::Pinger;
-use netbpf_tests::told::{Told, listen_for_errors, never_fragment, next_error, path_mtu};
+use netbpf_tests::place::{forbid_fragments, set_hops};
+use netbpf_tests::told::{Told, listen_for_errors, next_error, path_mtu};
 use netbpf_tests::version::Version;
 use netbpf_tests::wait::{SILENCE, poll, uninterrupted};
 use nix::errno::Errno;
@@ -14,18 +15,23 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::record::SILENT;
-use super::stage::{
-    C1, C2, EXT, FAR, GATEWAY, HOST, Machine, NOBODY, PROHIBITED, Stage, UNREACHABLE, at, failure, name, named,
-    own_port, pattern, seen_as,
-};
+use super::site::{C1, C2, EXT, FAR, GATEWAY, HOST, LOOPBACK, NOBODY, PROHIBITED, Site, Spot, UNREACHABLE, at, name};
+use super::stage::{Machine, Stage, failure, is_way, named, own_port, pattern, seen_as};
 
 const SCRIPTS: usize = 4;
 /// A kernel that looks for a neighbour in vain gives up after three seconds.
 const NEIGHBOUR: Duration = Duration::from_secs(4);
-const SMALL: [usize; 5] = [0, 1, 512, 1400, 1472];
-const LARGE: [usize; 4] = [1473, 2960, 4000, 8000];
 
-type Way = (&'static str, Machine, SocketAddrV4, (Machine, u16));
+/// The last that goes whole is the last of the small ones.
+fn small(version: Version) -> Vec<usize> {
+    vec![0, 1, 512, 1400, 1492 - version.header_len()]
+}
+
+fn large(version: Version) -> Vec<usize> {
+    vec![1493 - version.header_len(), 2960, 4000, 8000]
+}
+
+type Way = (&'static str, Machine, Spot, (Machine, u16));
 
 const WAYS: [Way; 14] = {
     use Machine::{C1 as One, C2 as Two, Ext, Host};
@@ -39,7 +45,7 @@ const WAYS: [Way; 14] = {
         ("c2 to a published port of c1 by the gateway", Two, at(GATEWAY, 5353), (One, 53)),
         ("c1 to its own published port", One, at(HOST, 5353), (One, 53)),
         ("host to a published port", Host, at(HOST, 5353), (One, 53)),
-        ("host to a published port at 127.0.0.1", Host, at(Ipv4Addr::LOCALHOST, 5353), (One, 53)),
+        ("host to a published port at 127.0.0.1", Host, at(LOOPBACK, 5353), (One, 53)),
         ("host to c1", Host, at(C1, 53), (One, 53)),
         ("c1 to the host", One, at(HOST, 71), (Host, 71)),
         ("c1 to the gateway", One, at(GATEWAY, 71), (Host, 71)),
@@ -52,20 +58,20 @@ pub(super) struct Exchange {
     pub(super) name: String,
     client: Machine,
     port: u16,
-    to: SocketAddrV4,
+    to: Spot,
     server: (Machine, u16),
     is_connected: bool,
     lengths: Vec<(usize, usize)>,
 }
 
 /// The same exchanges every time.
-pub(super) fn generate() -> Vec<Exchange> {
+pub(super) fn generate(version: Version) -> Vec<Exchange> {
     let mut runner = TestRunner::deterministic();
     let mut exchanges = Vec::new();
-    for (kind, sizes) in [("udp", &SMALL[..]), ("large udp", &LARGE)] {
-        let lengths = prop::collection::vec((select(sizes), select(sizes)), 1..4);
-        for (way, client, to, server) in WAYS {
-            let direct = client == Machine::Ext && *to.ip() == C1;
+    for (kind, sizes) in [("udp", small(version)), ("large udp", large(version))] {
+        let lengths = prop::collection::vec((select(sizes.clone()), select(sizes)), 1..4);
+        for (way, client, to, server) in WAYS.into_iter().filter(|(_, _, to, _)| is_way(version, *to)) {
+            let direct = client == Machine::Ext && to.site == C1;
             for n in 0..if direct { 1 } else { SCRIPTS } {
                 let number = exchanges.len() as u16;
                 exchanges.push(Exchange {
@@ -86,6 +92,7 @@ pub(super) fn generate() -> Vec<Exchange> {
 /// Does it, and notes what each end sees.
 pub(super) fn run(stage: &mut Stage<'_>, exchange: &Exchange) {
     let Exchange { name, client, port, to, server, is_connected, lengths } = exchange;
+    let to = to.of(stage.version);
     let server = socket(stage, server.0, server.1);
     let client = socket(stage, *client, *port);
     if *is_connected {
@@ -111,7 +118,7 @@ pub(super) fn run(stage: &mut Stage<'_>, exchange: &Exchange) {
 
 pub(super) fn socket(stage: &Stage<'_>, machine: Machine, port: u16) -> UdpSocket {
     // The process that makes the host's sockets closes its own descriptor of one a little later.
-    let made = poll(|| stage.place(machine).udp(Version::V4.everywhere(port)).ok());
+    let made = poll(|| stage.place(machine).udp(stage.version.everywhere(port)).ok());
     let socket = made.unwrap_or_else(|| panic!("port {port} of {} stays taken", machine.name()));
     socket.set_read_timeout(Some(SILENCE)).expect("a timeout");
     socket
@@ -132,7 +139,7 @@ pub(super) fn same_port(stage: &mut Stage<'_>) {
     let server = socket(stage, Machine::Ext, 53);
     let clients = [Machine::C1, Machine::C2].map(|machine| (machine, socket(stage, machine, 30_999)));
     for (machine, client) in &clients {
-        client.send_to(&pattern(10), at(EXT, 53)).expect("sent");
+        client.send_to(&pattern(10), at(EXT, 53).of(stage.version)).expect("sent");
         let (_, from) = hear(&server);
         let from = from.expect("it arrives");
         stage.record.note(name, format!("the server's peer for {}", machine.name()), seen_as(from, 30_999));
@@ -146,7 +153,7 @@ pub(super) fn stranger(stage: &mut Stage<'_>) {
     let name = "udp to c1 from a port of ext that c1 has not asked";
     let [server, stranger] = [53, 54].map(|port| socket(stage, Machine::Ext, port));
     let client = socket(stage, Machine::C1, 30_998);
-    client.send_to(&pattern(10), at(EXT, 53)).expect("sent");
+    client.send_to(&pattern(10), at(EXT, 53).of(stage.version)).expect("sent");
     let (_, mapped) = hear(&server);
     let mapped = mapped.expect("it arrives");
     listen_for_errors(&stranger);
@@ -162,14 +169,14 @@ pub(super) fn stranger(stage: &mut Stage<'_>) {
 pub(super) struct Lost {
     pub(super) name: &'static str,
     client: Machine,
-    to: SocketAddrV4,
+    to: Spot,
     ttl: u32,
     length: usize,
 }
 
 pub(super) const LOST: [Lost; 19] = {
     use Machine::{C1 as One, C2 as Two, Ext, Host};
-    const fn lost(name: &'static str, client: Machine, to: SocketAddrV4, ttl: u32, length: usize) -> Lost {
+    const fn lost(name: &'static str, client: Machine, to: Spot, ttl: u32, length: usize) -> Lost {
         Lost { name, client, to, ttl, length }
     }
     [
@@ -200,12 +207,12 @@ pub(super) fn lose(stage: &mut Stage<'_>, lost: &Lost) {
     let Lost { name, client, to, ttl, length } = lost;
     let client = socket(stage, *client, 0);
     listen_for_errors(&client);
-    never_fragment(&client);
-    client.set_ttl(*ttl).expect("an option");
-    client.connect(to).expect("a route");
+    forbid_fragments(&client);
+    set_hops(&client, *ttl);
+    client.connect(to.of(stage.version)).expect("a route");
     let sent = client.send(&pattern(*length));
     stage.record.note(name, "send", sent.map_or_else(|error| failure(&error), |_| "ok".into()));
-    let time = if *to.ip() == NOBODY { NEIGHBOUR } else { SILENCE };
+    let time = if to.site == NOBODY { NEIGHBOUR } else { SILENCE };
     stage.record.note(name, "told", told(next_error(&client, time)));
     stage.record.note(name, "the MTU of the way", path_mtu(&client).to_string());
 }
@@ -218,22 +225,23 @@ pub(super) fn told(error: Option<Told>) -> String {
 }
 
 /// An echo: who asks whom.
-pub(super) const ECHOES: [(Machine, Ipv4Addr); 9] = {
+pub(super) const ECHOES: [(Machine, Site); 9] = {
     use Machine::{C1 as One, Ext, Host};
     [(One, EXT), (One, C2), (One, C1), (One, GATEWAY), (One, HOST), (Ext, HOST), (Ext, C1), (Host, C1), (Host, EXT)]
 };
 
 /// Pings of all sizes.
-pub(super) fn echo(stage: &mut Stage<'_>, from: Machine, to: Ipv4Addr, is_large: bool) {
-    let exchange = format!("{}echo from {} to {}", if is_large { "large " } else { "" }, from.name(), name(to));
+pub(super) fn echo(stage: &mut Stage<'_>, from: Machine, to: Site, is_large: bool) {
+    let exchange =
+        format!("{}echo from {} to {}", if is_large { "large " } else { "" }, from.name(), name(to.of(stage.version)));
     let pinger = Pinger::new(stage.place(from), 700);
-    for (seq, length) in (1..).zip(if is_large { &LARGE[..] } else { &SMALL }) {
-        pinger.send(to.into(), seq, &pattern(*length)).expect("sent");
+    for (seq, length) in (1..).zip(if is_large { large(stage.version) } else { small(stage.version) }) {
+        pinger.send(to.of(stage.version), seq, &pattern(length)).expect("sent");
         let reply = pinger.reply(SILENCE).map_or_else(
             || SILENT.into(),
             |(from, number, payload)| {
-                let whole = number == seq && payload == pattern(*length);
-                format!("{} from {}", if whole { "the same" } else { "something else" }, super::stage::name_of(from))
+                let whole = number == seq && payload == pattern(length);
+                format!("{} from {}", if whole { "the same" } else { "something else" }, name(from))
             },
         );
         stage.record.note(&exchange, format!("a reply to {length} bytes"), reply);

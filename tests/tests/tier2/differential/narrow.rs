@@ -2,11 +2,13 @@
 
 use std::net::UdpSocket;
 
-use netbpf_tests::told::{always_fragment, listen_for_errors, never_fragment, next_error, path_mtu};
+use netbpf_tests::place::forbid_fragments;
+use netbpf_tests::told::{always_fragment, listen_for_errors, next_error, path_mtu};
 use netbpf_tests::wait::SILENCE;
 
 use super::datagrams::{hear, socket, told};
-use super::stage::{EXT, HOST, Machine, Stage, at, failure, named, pattern};
+use super::site::{EXT, HOST, at};
+use super::stage::{Machine, Stage, failure, named, pattern};
 
 /// What the host's device to the outside takes in the end.
 const MTU: u16 = 1400;
@@ -20,14 +22,15 @@ type Choice = fn(&UdpSocket);
 pub(super) fn run(stage: &mut Stage<'_>) {
     stage.narrow(MTU);
     stage.forget_ways();
-    let ways: [(&str, Choice); 3] = [("never", never_fragment), ("if it must be", |_| ()), ("always", always_fragment)];
+    let ways: [(&str, Choice); 3] =
+        [("never", forbid_fragments), ("if it must be", |_| ()), ("always", always_fragment)];
     for (word, choose) in ways {
         let name = format!("narrow wire, c1 to ext, {word} in fragments");
         let server = socket(stage, Machine::Ext, 53);
         let client = socket(stage, Machine::C1, 0);
         listen_for_errors(&client);
         choose(&client);
-        client.connect(at(EXT, 53)).expect("a route");
+        client.connect(at(EXT, 53).of(stage.version)).expect("a route");
         for n in ["the first", "the second"] {
             let sent = client.send(&pattern(LENGTH));
             stage.record.note(&name, format!("{n}: send"), sent.map_or_else(|error| failure(&error), |_| "ok".into()));
@@ -41,7 +44,7 @@ pub(super) fn run(stage: &mut Stage<'_>) {
     let server = socket(stage, Machine::C1, 53);
     let client = socket(stage, Machine::Ext, 0);
     for n in ["the first", "the second"] {
-        client.send_to(&pattern(10), at(HOST, 5353)).expect("sent");
+        client.send_to(&pattern(10), at(HOST, 5353).of(stage.version)).expect("sent");
         let (_, asker) = hear(&server);
         server.send_to(&pattern(LENGTH), asker.expect("it arrives")).expect("sent");
         let (heard, from) = hear(&client);

@@ -1,22 +1,22 @@
 //! ICMP errors of both ends, and of a router between, about all that is translated.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use etherparse::{Icmpv4Type, IpNumber};
+use etherparse::IpNumber;
 use netbpf_tests::craft::{self, Ip};
-use netbpf_tests::packet::addresses;
+use netbpf_tests::packet::{addresses, icmp};
+use netbpf_tests::version::Version;
 
 use super::record::SILENT;
-use super::stage::{C1, EXT, HOST, Machine, Stage, at};
+use super::site::{C1, EXT, HOST, ROUTER, at};
+use super::stage::{Machine, Stage};
 use super::talk::{OPENING, Protocol, Side, Talk, Way};
 use super::watch::{Watch, told};
 
-/// On the wire between ext and the host.
-const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 254);
 /// The first number of a conversation here; those below are the segments'.
 const FIRST: u16 = 1500;
 /// Type, code, and the MTU of a "fragmentation needed".
-const ERRORS: [(u8, u8, u16); 11] = [
+const V4: [(u8, u8, u16); 11] = [
     (3, 0, 0),
     (3, 1, 0),
     (3, 2, 0),
@@ -29,6 +29,28 @@ const ERRORS: [(u8, u8, u16); 11] = [
     (11, 1, 0),
     (12, 0, 0),
 ];
+/// The same of IPv6, where a redirect is no error, and there is no source quench. The last is of a type that is not known: such
+/// errors reach whom they are about (RFC 4443 section 2.4).
+const V6: [(u8, u8, u16); 11] = [
+    (1, 0, 0),
+    (1, 1, 0),
+    (1, 3, 0),
+    (1, 4, 0),
+    (1, 5, 0),
+    (2, 0, 1300),
+    (3, 0, 0),
+    (3, 1, 0),
+    (4, 0, 0),
+    (4, 1, 0),
+    (100, 0, 0),
+];
+
+const fn errors(version: Version) -> [(u8, u8, u16); 11] {
+    match version {
+        Version::V4 => V4,
+        Version::V6 => V6,
+    }
+}
 
 /// An error about a packet of a conversation.
 pub(super) struct Exchange {
@@ -45,7 +67,7 @@ pub(super) struct Exchange {
 }
 
 /// All of them.
-pub(super) fn generate() -> Vec<Exchange> {
+pub(super) fn generate(version: Version) -> Vec<Exchange> {
     let mut exchanges = Vec::new();
     for (way, protocol) in [
         (Way::Published, Protocol::Tcp),
@@ -57,8 +79,8 @@ pub(super) fn generate() -> Vec<Exchange> {
         for side in [Side::Opener, Side::Responder] {
             let is_outside = (way == Way::Published) == (side == Side::Opener);
             for by_router in if is_outside { &[false, true][..] } else { &[false] } {
-                for error in ERRORS {
-                    for (length, quoted) in [("eight bytes", 28), ("all", usize::MAX)] {
+                for error in errors(version) {
+                    for (length, quoted) in [("eight bytes", version.header_len() + 8), ("all", usize::MAX)] {
                         let (kind, code, _) = error;
                         let by = if *by_router { "a router" } else { side.name() };
                         exchanges.push(Exchange {
@@ -93,34 +115,38 @@ pub(super) fn run(stage: &mut Stage<'_>, watch: &Watch, exchange: &Exchange) {
     let Some(frame) = &last[*side as usize] else {
         return stage.record.note(name, "the packet it is about", SILENT);
     };
-    let Some((IpAddr::V4(sender), IpAddr::V4(own))) = addresses(frame) else { panic!("no IPv4: {frame:02x?}") };
+    let (sender, own) = addresses(frame).expect("an IP packet");
     let packet = &frame[14..];
-    let from = if *by_router { ROUTER } else { own };
+    let from = if *by_router { ROUTER.of(stage.version) } else { own };
     let (machine, other) = (talk.machine(*side), talk.machine(side.other()));
-    let error = message(*error, &packet[..packet.len().min(*quoted)]);
-    let frame = Ip::new(from, sender).frame(watch.ethernet(machine), IpNumber::ICMP, &error);
+    let error = message(from, sender, *error, &packet[..packet.len().min(*quoted)]);
+    let frame = Ip::new(from, sender).frame(watch.ethernet(machine), icmp(from), &error);
     let arrived = watch.probe(machine, other, &frame);
     stage.record.note(name, "arrives", told(&arrived.there));
     stage.record.note(name, "comes back", told(&arrived.back));
     stage.record.note(name, "then data of the opener", told(&talk.data(Side::Opener).there));
 }
 
-fn message((kind, code, mtu): (u8, u8, u16), about: &[u8]) -> Vec<u8> {
+fn message(from: IpAddr, to: IpAddr, (kind, code, mtu): (u8, u8, u16), about: &[u8]) -> Vec<u8> {
     let [high, low] = mtu.to_be_bytes();
-    craft::icmp(Icmpv4Type::Unknown { type_u8: kind, code_u8: code, bytes5to8: [0, 0, high, low] }, about)
+    craft::icmp(from, to, [kind, code], [0, 0, high, low], about)
 }
 
 /// Errors about what nobody has sent.
 pub(super) fn about_nothing(stage: &mut Stage<'_>, watch: &Watch) {
-    for error in ERRORS {
+    let version = stage.version;
+    for error in errors(version) {
         let (kind, code, _) = error;
         for (word, machine, other, from, to, server) in [
             ("from ext", Machine::Ext, Machine::C1, EXT, HOST, at(EXT, 9)),
             ("from c1", Machine::C1, Machine::Ext, C1, EXT, at(C1, 9)),
         ] {
             let name = format!("quote, no flow: type {kind} code {code} {word}");
-            let about = Ip::new(to, from).packet(IpNumber::UDP, &craft::udp(at(to, 24_000), server, b"never sent"));
-            let frame = Ip::new(from, to).frame(watch.ethernet(machine), IpNumber::ICMP, &message(error, &about));
+            let datagram = craft::udp(at(to, 24_000).of(version), server.of(version), b"never sent");
+            let (from, to) = (from.of(version), to.of(version));
+            let about = Ip::new(to, from).packet(IpNumber::UDP, &datagram);
+            let message = message(from, to, error, &about);
+            let frame = Ip::new(from, to).frame(watch.ethernet(machine), icmp(from), &message);
             let arrived = watch.probe(machine, other, &frame);
             stage.record.note(&name, "arrives", told(&arrived.there));
             stage.record.note(&name, "comes back", told(&arrived.back));

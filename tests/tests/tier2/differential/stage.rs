@@ -1,7 +1,7 @@
 //! One of the two rigs, as an exchange finds it.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -10,24 +10,12 @@ use nix::libc;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Ethernet, Mac};
 use netbpf_tests::place::Place;
+use netbpf_tests::version::Version;
 use netbpf_user::rig::Rig;
 
 use super::record::{Record, SILENT};
+use super::site::{C1, C2, FAR, FAR_MTU, HOST, LOOPBACK, PROHIBITED, ROUTER_OF_FAR, Site, Spot, UNREACHABLE, name};
 use crate::peer::{Peer, Published};
-
-pub(super) const HOST: Ipv4Addr = Rig::HOST_IP;
-pub(super) const EXT: Ipv4Addr = Rig::EXT_IP;
-pub(super) const GATEWAY: Ipv4Addr = Peer::GATEWAY;
-pub(super) const C1: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 2);
-pub(super) const C2: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 3);
-/// No container has it.
-pub(super) const NOBODY: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 99);
-/// Behind ext, by a wire of [`FAR_MTU`].
-pub(super) const FAR: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 9);
-pub(super) const FAR_MTU: u16 = 1300;
-/// Ext has no way there, and says so: host unreachable, and forbidden.
-pub(super) const UNREACHABLE: Ipv4Addr = Ipv4Addr::new(198, 19, 1, 9);
-pub(super) const PROHIBITED: Ipv4Addr = Ipv4Addr::new(198, 19, 2, 9);
 
 /// Ports at which the kernels of ext and of the containers stay silent, for whoever sends frames of his own: no
 /// socket has them, and neither a reset nor an ICMP error comes of what arrives there.
@@ -43,21 +31,22 @@ pub(super) const FENCE: u16 = 5399;
 pub(super) const FRAGMENTS: u16 = 5391;
 
 /// Published ports of both rigs; nobody listens at the last of each transport.
-pub(super) const PUBLISHED: [Published; 10] = [
-    published("tcp", 8080, C1, 80),
-    published("tcp", 9080, C2, 80),
-    published("tcp", 8090, C1, QUIET_INSIDE),
-    published("tcp", 8081, C1, 81),
-    published("udp", 5353, C1, 53),
-    published("udp", 9053, C2, 53),
-    published("udp", 5390, C1, QUIET_INSIDE),
-    published("udp", 5354, C1, 54),
-    published("udp", FENCE, C1, FENCE),
-    published("udp", FRAGMENTS, C1, FRAGMENTS),
+pub(super) const PUBLISHED: [(&str, u16, Site, u16); 10] = [
+    ("tcp", 8080, C1, 80),
+    ("tcp", 9080, C2, 80),
+    ("tcp", 8090, C1, QUIET_INSIDE),
+    ("tcp", 8081, C1, 81),
+    ("udp", 5353, C1, 53),
+    ("udp", 9053, C2, 53),
+    ("udp", 5390, C1, QUIET_INSIDE),
+    ("udp", 5354, C1, 54),
+    ("udp", FENCE, C1, FENCE),
+    ("udp", FRAGMENTS, C1, FRAGMENTS),
 ];
 
-const fn published(transport: &'static str, host: u16, to: Ipv4Addr, port: u16) -> Published {
-    Published { transport, host, to, port }
+/// The same with addresses of a family.
+pub(super) fn published(version: Version) -> [Published; 10] {
+    PUBLISHED.map(|(transport, host, to, port)| Published { transport, host, to: to.of(version), port })
 }
 
 /// A machine.
@@ -71,6 +60,7 @@ pub(super) enum Machine {
 
 /// A rig and what is observed in it.
 pub(super) struct Stage<'a> {
+    pub(super) version: Version,
     pub(super) ext: &'a Place,
     pub(super) host: &'a Place,
     pub(super) c1: &'a Place,
@@ -109,29 +99,40 @@ impl<'a> Stage<'a> {
             self.set(machine, "net/ipv4/icmp_ratelimit", "0");
             self.set(machine, "net/ipv4/icmp_msgs_per_sec", "1000000");
             self.set(machine, "net/ipv4/icmp_msgs_burst", "1000000");
+            self.set(machine, "net/ipv6/icmp/ratelimit", "0");
         }
         self.set(Machine::C1, "net/ipv4/ip_local_port_range", EPHEMERAL);
         self.set(Machine::C2, "net/ipv4/ip_local_port_range", EPHEMERAL);
         // The outside machine is a router to what is behind it.
-        self.set(Machine::Ext, "net/ipv4/ip_forward", "1");
+        for forwarding in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            self.set(Machine::Ext, forwarding, "1");
+        }
+        let version = self.version;
         let far = |line: &str| {
-            self.ext.namespace().ip(&[line]).unwrap_or_else(|error| panic!("{error}"));
+            self.ext.command("ip", &[version.flag()].into_iter().chain(line.split(' ')).collect::<Vec<_>>());
         };
+        let (length, nodad) = match version {
+            Version::V4 => (24, ""),
+            Version::V6 => (64, " nodad"),
+        };
+        let [far_ip, router, host] = [FAR, ROUTER_OF_FAR, HOST].map(|site| site.of(version));
         far("link add far type veth peer name beyond");
         far(&format!("link set far mtu {FAR_MTU} up"));
         far("link set beyond up");
-        far("address add 198.19.0.1/24 dev far");
-        far(&format!("neigh add {FAR} lladdr 02:00:00:00:00:09 dev far"));
-        far(&format!("route add unreachable {UNREACHABLE}"));
-        far(&format!("route add prohibit {PROHIBITED}"));
+        far(&format!("address add {router}/{length} dev far{nodad}"));
+        far(&format!("neigh add {far_ip} lladdr 02:00:00:00:00:09 dev far"));
+        far(&format!("route add unreachable {}", UNREACHABLE.of(version)));
+        far(&format!("route add prohibit {}", PROHIBITED.of(version)));
         // Whoever wants to try reaches containers by the host.
-        far(&format!("route add 172.30.0.0/16 via {HOST}"));
+        far(&format!("route add {} via {host}", Peer::subnet(version)));
         for (machine, first) in [(Machine::Ext, QUIET_EXT), (Machine::C1, QUIET_INSIDE), (Machine::C2, QUIET_INSIDE)] {
             let ports = format!("{first}-{}", first + QUIET - 1);
+            // IPv6 asks before it puts fragments together, and `dport` of a later one is read from the IPv6 header (Linux 6.18).
             let rules = format!(
-                "table ip quiet {{
+                "table inet quiet {{
                     chain input {{
                         type filter hook input priority filter; policy accept;
+                        frag frag-off != 0 accept
                         tcp dport {ports} drop
                         udp dport {ports} drop
                     }}
@@ -144,7 +145,7 @@ impl<'a> Stage<'a> {
     /// Makes all machines forget what they have learned of the MTUs of ways.
     pub(super) fn forget_ways(&self) {
         for place in [self.ext, self.host, self.c1, self.c2] {
-            place.command("ip", &["route", "flush", "cache"]);
+            place.command("ip", &[self.version.flag(), "route", "flush", "cache"]);
         }
     }
 
@@ -169,28 +170,10 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// A name for an address of either family.
-pub(super) fn name_of(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => name(address),
-        IpAddr::V6(address) => address.to_string(),
-    }
-}
-
-/// A name for an address.
-pub(super) fn name(address: Ipv4Addr) -> String {
-    let known = [
-        (HOST, "host"),
-        (EXT, "ext"),
-        (GATEWAY, "gateway"),
-        (C1, "c1"),
-        (C2, "c2"),
-        (NOBODY, "nobody"),
-        (FAR, "far"),
-        (UNREACHABLE, "unreachable"),
-        (PROHIBITED, "prohibited"),
-    ];
-    known.iter().find(|(known, _)| *known == address).map_or_else(|| address.to_string(), |(_, name)| (*name).into())
+/// Whether it is a way in this family: Linux leads no packet for ::1 to another device, there is no `route_localnet` of IPv6,
+/// and Docker gives such ports to its proxy.
+pub(super) fn is_way(version: Version, to: Spot) -> bool {
+    version == Version::V4 || to.site != LOOPBACK
 }
 
 /// A client's port of its own, by turns among netbpf's NAT ports and outside: none that a kernel gives out, so that
@@ -219,19 +202,10 @@ pub(super) fn pattern(length: usize) -> Vec<u8> {
 
 /// Where a packet seems to come from.
 pub(super) fn named(address: SocketAddr) -> String {
-    match address {
-        SocketAddr::V4(address) => format!("{}:{}", name(*address.ip()), address.port()),
-        other => other.to_string(),
-    }
-}
-
-/// An address with a port.
-pub(super) const fn at(address: Ipv4Addr, port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(address, port)
+    format!("{}:{}", name(address.ip()), address.port())
 }
 
 /// Whom a server takes for a client that sends from `own`.
 pub(super) fn seen_as(seen: SocketAddr, own: u16) -> String {
-    let SocketAddr::V4(seen) = seen else { return seen.to_string() };
-    format!("{}, {}", name(*seen.ip()), if seen.port() == own { "its own port" } else { "another port" })
+    format!("{}, {}", name(seen.ip()), if seen.port() == own { "its own port" } else { "another port" })
 }

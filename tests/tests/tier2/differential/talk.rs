@@ -1,13 +1,15 @@
 //! A conversation of frames across the host, spoken by nobody's kernel.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
-use etherparse::{IcmpEchoHeader, Icmpv4Type, IpNumber};
+use etherparse::IpNumber;
 use netbpf_common::wire::tcp_flags::{ACK, FIN, RST, SYN};
 use netbpf_tests::craft::{self, Ip, PSH};
+use netbpf_tests::packet::icmp;
 
-use super::stage::{C1, EXT, HOST, Machine, QUIET_EXT, QUIET_INSIDE, at, pattern};
-use super::watch::{Arrived, Watch};
+use super::site::{C1, EXT, HOST, at};
+use super::stage::{Machine, QUIET_EXT, QUIET_INSIDE, pattern};
+use super::watch::{Arrived, Watch, echo};
 
 /// Which way the host translates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +67,7 @@ pub(super) struct Talk<'a> {
     protocol: Protocol,
     machines: [Machine; 2],
     /// Where each sends from and to.
-    ends: [(SocketAddrV4, SocketAddrV4); 2],
+    ends: [(SocketAddr, SocketAddr); 2],
     /// The next sequence number of each.
     next: [u32; 2],
 }
@@ -84,6 +86,7 @@ impl<'a> Talk<'a> {
                 ([Machine::C1, Machine::Ext], [(at(C1, own), server), (server, at(HOST, own))])
             }
         };
+        let ends = ends.map(|(from, to)| (from.of(watch.version), to.of(watch.version)));
         Self { watch, protocol, machines, ends, next: [1000, 5000] }
     }
 
@@ -144,8 +147,8 @@ impl<'a> Talk<'a> {
             Protocol::Tcp => self.segment(side, PSH | ACK, 0, 10),
             Protocol::Udp => self.send(side, IpNumber::UDP, &craft::udp(from, to, &pattern(10))),
             Protocol::Echo => {
-                let kind = Icmpv4Type::EchoRequest(IcmpEchoHeader { id: from.port(), seq: 1 });
-                self.send(side, IpNumber::ICMP, &craft::icmp(kind, &pattern(10)))
+                let message = echo(from.ip(), to.ip(), true, from.port());
+                self.send(side, icmp(from.ip()), &message)
             }
         }
     }
@@ -153,7 +156,7 @@ impl<'a> Talk<'a> {
     fn send(&self, side: Side, protocol: IpNumber, payload: &[u8]) -> Arrived {
         let (from, to) = self.ends[side as usize];
         let (machine, other) = (self.machine(side), self.machine(side.other()));
-        let frame = Ip::new(*from.ip(), *to.ip()).frame(self.watch.ethernet(machine), protocol, payload);
+        let frame = Ip::new(from.ip(), to.ip()).frame(self.watch.ethernet(machine), protocol, payload);
         self.watch.probe(machine, other, &frame)
     }
 }

@@ -3,19 +3,25 @@
 //! A datagram that goes to and fro behind them tells that all of them have arrived: what is observed does not depend
 //! on a time. Who uses this stays on one CPU, so that nothing overtakes.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 
+use etherparse::IpNumber;
+use netbpf_tests::craft;
+use netbpf_tests::headers::Headers;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::server::{Server, ask_udp};
 use netbpf_tests::sight;
+use netbpf_tests::version::Version;
 use netbpf_tests::wait::SOON;
 
 use super::record::SILENT;
-use super::stage::{C2, EXT, FENCE, HOST, Machine, Stage, at, name};
+use super::site::{C2, EXT, HOST, at, name};
+use super::stage::{FENCE, Machine, Stage, pattern};
 
 /// The devices of ext, c1 and c2.
 pub(super) struct Watch {
+    pub(super) version: Version,
     ends: [End; 3],
     _servers: [Server; 3],
 }
@@ -45,7 +51,7 @@ impl Watch {
             let ethernet = stage.towards_host(machine, &link);
             End { machine, link, ethernet, fence: stage.place(machine).any_udp() }
         });
-        let watch = Self { ends, _servers: servers };
+        let watch = Self { version: stage.version, ends, _servers: servers };
         // All of them know each other's MAC address from now on.
         for (from, to) in [(Machine::Ext, Machine::C1), (Machine::C1, Machine::Ext), (Machine::C1, Machine::C2)] {
             watch.settle(from, to);
@@ -80,7 +86,7 @@ impl Watch {
             other => unreachable!("nobody watches {other:?}"),
         };
         let asker = self.end(from);
-        ask_udp(&asker.fence, fence.into()).expect("answered");
+        ask_udp(&asker.fence, fence.of(self.version)).expect("answered");
         Arrived { there: until_fence(&self.end(there).link), back: until_fence(&asker.link) }
     }
 
@@ -95,12 +101,14 @@ impl Watch {
 fn until_fence(link: &Link) -> Frames {
     let mut frames = Vec::new();
     let fenced = link.find(SOON, |frame| {
-        if frame[..6] != link.mac || frame[12..14] != [0x08, 0x00] {
+        if frame[..6] != link.mac {
             return None;
         }
+        let ip = Headers::read(frame)?;
+        let at = ip.transport.start;
         let port = |at: usize| frame.get(at..at + 2).map(|port| u16::from_be_bytes([port[0], port[1]]));
-        let is_whole = frame[20] & 0x3f == 0 && frame[21] == 0;
-        let is_fence = is_whole && frame[23] == 17 && [34, 36].iter().any(|at| port(*at) == Some(FENCE));
+        let is_whole_udp = ip.protocol == IpNumber::UDP && !ip.is_fragment;
+        let is_fence = is_whole_udp && [at, at + 2].iter().any(|at| port(*at) == Some(FENCE));
         if !is_fence {
             frames.push(frame.to_vec());
         }
@@ -112,7 +120,18 @@ fn until_fence(link: &Link) -> Frames {
 
 /// Tells frames, in the order they came.
 pub(super) fn told(frames: &[Vec<u8>]) -> String {
-    let lines: Vec<String> =
-        frames.iter().filter_map(|frame| sight::describe(frame, &|ip: Ipv4Addr| name(ip))).collect();
+    let lines: Vec<String> = frames.iter().filter_map(|frame| sight::describe(frame, &name)).collect();
     if lines.is_empty() { SILENT.into() } else { lines.join(" | ") }
+}
+
+/// An ICMP echo of ten bytes.
+pub(super) fn echo(from: IpAddr, to: IpAddr, is_request: bool, id: u16) -> Vec<u8> {
+    let kind = match (Version::of(from), is_request) {
+        (Version::V4, true) => 8,
+        (Version::V4, false) => 0,
+        (Version::V6, true) => 128,
+        (Version::V6, false) => 129,
+    };
+    let [high, low] = id.to_be_bytes();
+    craft::icmp(from, to, [kind, 0], [high, low, 0, 1], &pattern(10))
 }

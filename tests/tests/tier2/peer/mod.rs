@@ -4,10 +4,11 @@
 //! ext (198.18.0.2) eth0 ──── eth0 host (198.18.0.1) br0 (172.30.0.1) ──── eth0 c1 (172.30.0.2), c2 (172.30.0.3)
 //! ```
 //!
+//! In IPv6 2001:db8:198::/64 is on the wire, and fd00:172:30::/64 behind the bridge, with the same last numbers.
 //! The addresses are those of a netbpf rig, so that what is observed in both can be compared literally.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,7 +30,7 @@ pub(crate) struct Published {
     /// Port of the host.
     pub(crate) host: u16,
     /// Address of the container.
-    pub(crate) to: Ipv4Addr,
+    pub(crate) to: IpAddr,
     /// Port of the container.
     pub(crate) port: u16,
 }
@@ -44,12 +45,26 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
     /// The host's device towards its containers.
     pub(crate) const BRIDGE: &str = "br0";
 
-    /// Builds a host with two containers at these addresses.
-    pub(crate) fn new(containers: [Ipv4Addr; 2], published: &[Published]) -> Self {
+    fn gateway(version: Version) -> IpAddr {
+        match version {
+            Version::V4 => Ipv4Addr::new(172, 30, 0, 1).into(),
+            Version::V6 => Ipv6Addr::new(0xfd00, 0x172, 0x30, 0, 0, 0, 0, 1).into(),
+        }
+    }
+
+    /// The network of the containers.
+    pub(crate) fn subnet(version: Version) -> &'static str {
+        match version {
+            Version::V4 => "172.30.0.0/16",
+            Version::V6 => "fd00:172:30::/64",
+        }
+    }
+
+    /// Builds a host with two containers at these addresses of one family.
+    pub(crate) fn new(version: Version, containers: [IpAddr; 2], published: &[Published]) -> Self {
         static PEERS: AtomicU32 = AtomicU32::new(0);
         sweep();
         let prefix = format!("{PREFIX}-{}-{}", process::id(), PEERS.fetch_add(1, Ordering::Relaxed));
@@ -58,46 +73,79 @@ impl Peer {
             (OwnNamespace::make(&name), Namespace::named(&name))
         });
         let [ext, host, c1, c2] = namespaces.each_ref().map(|(_, namespace)| namespace);
-        wire(host, ext);
-        bridge(host, [(c1, containers[0]), (c2, containers[1])]);
-        rules(host, containers, published);
-        let [ext, host, c1, c2] = [ext, host, c1, c2].map(|namespace| Place::new(namespace.clone(), Version::V4));
+        for namespace in [ext, host, c1, c2] {
+            // Devices that are made from now on: none is configured from outside, and each can be used at once.
+            for setting in ["accept_ra", "accept_dad"] {
+                set(namespace, &format!("net/ipv6/conf/default/{setting}"), "0");
+            }
+        }
+        wire(version, host, ext);
+        bridge(version, host, [(c1, containers[0]), (c2, containers[1])]);
+        rules(version, host, containers, published);
+        let [ext, host, c1, c2] = [ext, host, c1, c2].map(|namespace| Place::new(namespace.clone(), version));
         Self { ext, host, c1, c2, _namespaces: namespaces.map(|(own, _)| own) }
     }
 }
 
-fn wire(host: &Namespace, ext: &Namespace) {
-    let (host_ip, ext_ip) = (Rig::HOST_IP, Rig::EXT_IP);
+fn wire(version: Version, host: &Namespace, ext: &Namespace) {
+    let (host_ip, ext_ip): (IpAddr, IpAddr) = match version {
+        Version::V4 => (Rig::HOST_IP.into(), Rig::EXT_IP.into()),
+        Version::V6 => (Rig::HOST_IP6.into(), Rig::EXT_IP6.into()),
+    };
+    let length = match version {
+        Version::V4 => 24,
+        Version::V6 => 64,
+    };
     // A new namespace inherits from the machine's: what the rest rests on is said here.
     for (name, value) in [("ip_forward", "1"), ("conf/all/rp_filter", "1"), ("conf/default/rp_filter", "1")] {
         set(host, &format!("net/ipv4/{name}"), value);
+    }
+    if version == Version::V6 {
+        set(host, "net/ipv6/conf/all/forwarding", "1");
     }
     ip(
         host,
         &[
             "link set lo up",
             &format!("link add {WIRE} type veth peer name {WIRE} netns {}", ext.name()),
-            &format!("address add {host_ip}/24 dev {WIRE}"),
+            &format!("address add {host_ip}/{length} dev {WIRE}{}", usable(version)),
             &format!("link set {WIRE} up"),
             &format!("route add default via {ext_ip}"),
         ],
     );
-    ip(ext, &["link set lo up", &format!("address add {ext_ip}/24 dev {WIRE}"), &format!("link set {WIRE} up")]);
+    ip(
+        ext,
+        &[
+            "link set lo up",
+            &format!("address add {ext_ip}/{length} dev {WIRE}{}", usable(version)),
+            &format!("link set {WIRE} up"),
+        ],
+    );
 }
 
-fn bridge(host: &Namespace, containers: [(&Namespace, Ipv4Addr); 2]) {
-    let (bridge, gateway) = (Peer::BRIDGE, Peer::GATEWAY);
+/// What makes an address usable at once.
+fn usable(version: Version) -> &'static str {
+    match version {
+        Version::V4 => "",
+        Version::V6 => " nodad",
+    }
+}
+
+fn bridge(version: Version, host: &Namespace, containers: [(&Namespace, IpAddr); 2]) {
+    let (bridge, gateway) = (Peer::BRIDGE, Peer::gateway(version));
+    let (_, length) = Peer::subnet(version).split_once('/').expect("a prefix");
     ip(
         host,
         &[
             &format!("link add {bridge} type bridge"),
-            &format!("address add {gateway}/16 dev {bridge}"),
+            &format!("address add {gateway}/{length} dev {bridge}{}", usable(version)),
             &format!("link set {bridge} up"),
         ],
     );
     // What one container sends another is translated on its way through the bridge, as Docker has it.
     set(host, "net/bridge/bridge-nf-call-iptables", "1");
-    // 127.0.0.1 is led to containers too.
+    set(host, "net/bridge/bridge-nf-call-ip6tables", "1");
+    // 127.0.0.1 is led to containers too. There is no such thing for ::1.
     set(host, &format!("net/ipv4/conf/{bridge}/route_localnet"), "1");
     for (n, (container, address)) in (1..).zip(containers) {
         ip(
@@ -114,7 +162,7 @@ fn bridge(host: &Namespace, containers: [(&Namespace, Ipv4Addr); 2]) {
             container,
             &[
                 "link set lo up",
-                &format!("address add {address}/16 dev eth0"),
+                &format!("address add {address}/{length} dev eth0{}", usable(version)),
                 "link set eth0 up",
                 &format!("route add default via {gateway}"),
             ],
@@ -123,15 +171,19 @@ fn bridge(host: &Namespace, containers: [(&Namespace, Ipv4Addr); 2]) {
 }
 
 /// The rules of Docker 28 without its proxy: `userland-proxy: false`. Nobody outside reaches containers by their own
-/// addresses.
-fn rules(host: &Namespace, containers: [Ipv4Addr; 2], published: &[Published]) {
+/// addresses. With `ip6tables: true` they are the same for IPv6.
+fn rules(version: Version, host: &Namespace, containers: [IpAddr; 2], published: &[Published]) {
     let bridge = Peer::BRIDGE;
     let lines = |line: &dyn Fn(&Published) -> String| published.iter().map(line).collect::<Vec<_>>().join("\n");
-    let dnat = lines(&|p| format!("{} dport {} dnat to {}:{}", p.transport, p.host, p.to, p.port));
-    let accept = lines(&|p| format!("iifname != {bridge} ip daddr {} {} dport {} accept", p.to, p.transport, p.port));
-    let own = containers.map(|address| format!("ip saddr {address} ip daddr {address} masquerade")).join("\n");
+    let ip = match version {
+        Version::V4 => "ip",
+        Version::V6 => "ip6",
+    };
+    let dnat = lines(&|p| format!("{} dport {} dnat to {}", p.transport, p.host, SocketAddr::new(p.to, p.port)));
+    let accept = lines(&|p| format!("iifname != {bridge} {ip} daddr {} {} dport {} accept", p.to, p.transport, p.port));
+    let own = containers.map(|address| format!("{ip} saddr {address} {ip} daddr {address} masquerade")).join("\n");
     let rules = format!(
-        "table ip nat {{
+        "table {ip} nat {{
             chain published {{
                 {dnat}
             }}
@@ -146,17 +198,17 @@ fn rules(host: &Namespace, containers: [Ipv4Addr; 2], published: &[Published]) {
             chain postrouting {{
                 type nat hook postrouting priority srcnat; policy accept;
                 oifname {bridge} fib saddr type local masquerade
-                oifname != {bridge} ip saddr {gateway}/16 masquerade
+                oifname != {bridge} {ip} saddr {subnet} masquerade
                 {own}
             }}
         }}
-        table ip raw {{
+        table {ip} raw {{
             chain prerouting {{
                 type filter hook prerouting priority raw; policy accept;
-                iifname != {bridge} ip daddr {{ {c1}, {c2} }} drop
+                iifname != {bridge} {ip} daddr {{ {c1}, {c2} }} drop
             }}
         }}
-        table ip filter {{
+        table {ip} filter {{
             chain forward {{
                 type filter hook forward priority filter; policy drop;
                 oifname {bridge} ct state related,established accept
@@ -164,7 +216,7 @@ fn rules(host: &Namespace, containers: [Ipv4Addr; 2], published: &[Published]) {
                 iifname {bridge} accept
             }}
         }}",
-        gateway = Peer::GATEWAY,
+        subnet = Peer::subnet(version),
         c1 = containers[0],
         c2 = containers[1],
     );
