@@ -41,8 +41,8 @@ impl<F: Family> Quote<F> {
         }
         packet.reach(Self::L4_AT + Tcp::LEN);
         let ip = F::read(packet, Self::IP_AT).ok()?;
-        // Ports are in the first fragment alone.
-        if ip.part == Part::Later || ip.header_len != F::HEADER_LEN {
+        // Ports are in the first fragment alone. Who has sent the packet is told, and nobody else.
+        if ip.part == Part::Later || ip.header_len != F::HEADER_LEN || ip.src != parsed.ip.dst {
             return None;
         }
         let l4 = quoted_transport::<F, P>(packet, ip.proto, Self::L4_AT)?;
