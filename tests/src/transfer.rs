@@ -1,9 +1,10 @@
 //! Bulk transfer over TCP in which every byte is checked at the place where it belongs.
 
-use crate::wait::uninterrupted;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
+
+use crate::wait::uninterrupted;
 
 /// Length of the pattern: a prime, so that no segment, page or buffer size repeats with it.
 const PATTERN: usize = 1_048_573;
