@@ -126,15 +126,17 @@ pub(crate) fn collect_v6(ctx: TcContext) -> i32 {
 fn collect<F: Tables>(ctx: &TcContext) -> i32 {
     let skb = Skb::new(ctx);
     let maps = Maps::new(ctx.as_ptr());
-    let mut collected = 0_u64;
-    for i in 0..COLLECT_KEYS as u32 {
-        let Some(key) = skb.read::<FlowKey<F::Addr>>(i * size_of::<FlowKey<F::Addr>>() as u32) else { break };
+    let mut collected = 0;
+    maps.repeat(COLLECT_KEYS as u32, |i| {
+        // The mask is for the verifier, which does not know what is counted here.
+        let at = (i & (COLLECT_KEYS as u32 - 1)) * size_of::<FlowKey<F::Addr>>() as u32;
+        let Some(key) = skb.read::<FlowKey<F::Addr>>(at) else { return false };
         if path::collect::collect::<F, _>(&maps, &key) {
             collected += 1;
         }
-        collected = maps.forget(collected);
-    }
-    collected as i32
+        true
+    });
+    collected
 }
 
 /// The verdict table. TC_ACT_UNSPEC is TCX_NEXT: programs and filters of others see what we pass.

@@ -293,9 +293,8 @@ pub struct Flow<A> {
     pub key: FlowKey<A>,
 }
 
-/// Most flow keys that one run of the program `collect` takes. The verifier walks its loop once per
-/// key.
-pub const COLLECT_KEYS: usize = 8;
+/// Most flow keys that one run of the program `collect` takes: they fit into the page of a packet. A power of two.
+pub const COLLECT_KEYS: usize = 64;
 
 /// A half-open flow in the ring of evictable flows.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

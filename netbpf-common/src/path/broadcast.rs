@@ -5,7 +5,7 @@ use super::{Env, Family, Packet, Parsed, Part};
 use crate::abi::{DropReason, Endpoint, Event, Subnet};
 use crate::wire::{Address, Kind, protocol};
 
-/// Most members that get a broadcast. The verifier walks the loop once per member.
+/// Most members that get a broadcast.
 const MEMBERS: u32 = 1024;
 
 /// Sends copies to the other members of the endpoint's network. A [`code`].
@@ -46,18 +46,19 @@ pub(super) fn is_for_many<F: Family>(dst: F::Addr, subnet: &Subnet<F::Addr>) -> 
 fn replicate<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, slot: u32, network: u32) -> u32 {
     let first = env.next_member(slot);
     let mut next = first;
-    for turn in 0..MEMBERS {
+    env.repeat(MEMBERS, |turn| {
         // Round, also for a newcomer whom nobody points to yet.
         if next == slot || next == 0 || turn != 0 && next == first {
-            break;
+            return false;
         }
         // A member that has just left leads no further: its neighbours point past it already.
-        let Some(member) = env.endpoint(next) else { break };
+        let Some(member) = env.endpoint(next) else { return false };
         if member.generation != 0 && u32::from(member.network) == network && packet.send_copy(member.ifindex).is_some()
         {
             env.count(Event::Replicated);
         }
         next = env.next_member(next);
-    }
+        true
+    });
     0
 }

@@ -16,7 +16,7 @@ pub(super) fn carry<F: Family, E: Env<F>, P: Packet>(
     key: &FlowKey<F::Addr>,
 ) -> Result<u64, Refusal> {
     let carried = if parsed.l4.kind == Kind::Error {
-        errors::translate(env, packet, parsed, key)
+        errors::carry(env, packet, parsed, key)
     } else {
         decide_and_apply(env, packet, parsed, key)
     };
@@ -29,7 +29,7 @@ pub(super) fn carry<F: Family, E: Env<F>, P: Packet>(
     if !crosses::<F, E>(env) {
         return Ok(carried);
     }
-    checked(env.forget(F::cross(packet, parsed)))?;
+    checked(env.forget(F::cross(env, packet, parsed)))?;
     Ok(carried)
 }
 

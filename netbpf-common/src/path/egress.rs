@@ -69,7 +69,7 @@ fn sender<'a, P: Packet, E: World>(packet: &P, env: &'a E) -> Option<&'a Endpoin
 #[inline(always)]
 fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet, endpoint: &Endpoint) -> u64 {
     let Some(mut parsed) = env.parsed() else { return Refusal::Drop(DropReason::Internal).code() };
-    if let Err(reason) = parse::<F, P>(packet, ethernet, &mut parsed) {
+    if let Err(reason) = parse(packet, env, ethernet, &mut parsed) {
         return Refusal::Drop(reason).code();
     }
     let code = env.forget(Refusal::either(route(packet, env, &mut parsed, endpoint)));

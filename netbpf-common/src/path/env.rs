@@ -4,7 +4,7 @@ use core::ops::{Deref, DerefMut};
 
 use super::errors::Quote;
 use super::make::NewFlow;
-use super::{Family, Parsed};
+use super::{Family, Parsed, Rewrite};
 use crate::abi::{
     Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, NextHop,
     PublishKey, PublishedPort, RingSlot, Rule, Sent, Stamp, Uplink, Word,
@@ -108,6 +108,8 @@ pub struct Scratch<F: Family> {
     pub(super) mapping: Flow<F::Addr>,
     /// The packet that an ICMP error is about.
     pub(super) quote: Quote<F>,
+    /// How the error changes.
+    pub(super) rewrite: Rewrite<F>,
     /// The way out that is asked for, and what came of it.
     pub(super) query: RouteQuery<F::Addr>,
     /// See `query`.
@@ -123,6 +125,7 @@ impl<F: Family> Default for Scratch<F> {
             new: NewFlow::default(),
             mapping: Flow::default(),
             quote: Quote::default(),
+            rewrite: Rewrite::NONE,
             query: RouteQuery::default(),
             route: Route::default(),
             ring: RingSlot::default(),
@@ -151,6 +154,12 @@ pub trait World {
     /// led here.
     fn forget(&self, code: u64) -> u64 {
         code
+    }
+
+    /// Calls `body` with 0, 1, 2 and so on below `turns`, until it says `false`. The verifier walks what is repeated like this
+    /// once, and an ordinary loop once per turn.
+    fn repeat<B: FnMut(u32) -> bool>(&self, turns: u32, mut body: B) {
+        let _ = (0..turns).all(|turn| body(turn));
     }
 
     /// Endpoint by slot.

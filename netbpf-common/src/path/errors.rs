@@ -6,7 +6,7 @@ use super::decide::{code_of, decide};
 use super::parse::quoted_transport;
 use super::refusal::Refusal;
 use super::uplink::is_nat_port;
-use super::{Decision, Env, Family, HostSocket, Ip, Packet, Parsed, Part, Translation};
+use super::{Env, Family, HostSocket, Ip, Packet, Parsed, Part, Rewrite, Translation};
 use crate::abi::{DropReason, Event, FlowKey, Scope, Transport};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::{Address, Be16, Checksum, Ethernet, Icmp, Kind, L4, Mac, Ports, Tcp};
@@ -84,27 +84,43 @@ fn read<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, parsed: &Parse
 }
 
 /// Sends an error the way of the flow in [`Env::scratch`]; `key` is that of answers to what it quotes. A code.
-#[inline(never)]
-pub(super) fn translate<F: Family, E: Env<F>, P: Packet>(
+#[inline(always)]
+pub(super) fn carry<F: Family, E: Env<F>, P: Packet>(
     env: &E,
     packet: &mut P,
     parsed: &Parsed<F>,
     key: &FlowKey<F::Addr>,
 ) -> u64 {
-    let Some(scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
-    let (quote, flow) = (&scratch.quote, &scratch.flow);
-    let is_its_receiver = parsed.ip.src == quote.ip.dst;
-    let decision = match decide(env, packet, parsed, key, flow) {
-        Ok(decision) => decision,
-        Err(refusal) => return refusal.code(),
-    };
-    match apply(packet, parsed, quote, &decision, is_its_receiver, env.config().gateway_mac) {
-        Some(()) => {
-            env.count(Event::ErrorTranslated);
+    let planned = env.forget(plan(env, packet, parsed, key));
+    match Refusal::or(planned) {
+        Ok(_) if translate(env, packet, parsed) => planned,
+        Ok(_) => Refusal::Drop(DropReason::Internal).code(),
+        Err(_) => planned,
+    }
+}
+
+/// Decides on an error by the flow in [`Env::scratch`]; how it changes is left there. A code.
+#[inline(never)]
+fn plan<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &P, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> u64 {
+    let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
+    match decide(env, packet, parsed, key, &scratch.flow) {
+        Ok(decision) => {
+            scratch.rewrite = decision.rewrite;
             code_of(decision.verdict)
         }
-        None => Refusal::Drop(DropReason::Internal).code(),
+        Err(refusal) => refusal.code(),
     }
+}
+
+/// Changes an error as was decided on; whether that could be done.
+#[inline(never)]
+fn translate<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, parsed: &Parsed<F>) -> bool {
+    let Some(scratch) = env.scratch() else { return false };
+    let applied = apply(packet, parsed, &scratch.quote, &scratch.rewrite, env.config().gateway_mac);
+    if applied.is_some() {
+        env.count(Event::ErrorTranslated);
+    }
+    applied.is_some()
 }
 
 /// Whether only a flow of ours can have sent what an error from outside is about: by a port that masquerading gives out or
@@ -125,16 +141,14 @@ fn apply<F: Family, P: Packet>(
     packet: &mut P,
     parsed: &Parsed<F>,
     quote: &Quote<F>,
-    decision: &Decision<F>,
-    is_its_receiver: bool,
+    rewrite: &Rewrite<F>,
     gateway: Mac,
 ) -> Option<()> {
-    let rewrite = &decision.rewrite;
     let Some(t) = &rewrite.translation else { return super::apply(packet, parsed, rewrite, gateway) };
     if let Some(dst) = rewrite.ethernet {
         packet.write(0, Ethernet { dst, src: gateway, ethertype: F::ETHERTYPE })?;
     }
-    let src = if is_its_receiver { t.src } else { parsed.ip.src };
+    let src = if parsed.ip.src == quote.ip.dst { t.src } else { parsed.ip.src };
     let sum = |a: F::Addr, b: F::Addr| a.sum().add(b.sum());
     let outer = sum(src, t.dst).delta_from(sum(parsed.ip.src, parsed.ip.dst));
     F::rewrite(packet, Ethernet::LEN, src, t.dst, outer, rewrite.hop)?;

@@ -46,11 +46,16 @@ pub(super) fn follow<F: Family, E: Env<F>>(
         is_unusual(env, parsed, &scratch.flow, source_generation)
     };
     if unusual {
-        let settled = env.forget(settle(env, &entry, parsed, key, source_generation));
-        checked(settled)?;
+        let settled = env.forget(settle(env, &entry, parsed, key));
         if settled == code::MISS {
             return Ok(false);
         }
+        checked(settled)?;
+        let settled = env.forget(reconsider(env, &entry, parsed, key, source_generation));
+        if settled == code::MISS {
+            return Ok(false);
+        }
+        checked(settled)?;
     }
     if parsed.l4.kind == Kind::Error {
         return Ok(true);
@@ -93,18 +98,11 @@ fn is_target_fresh<F: Family, E: Env<F>>(env: &E, flow: &Flow<F::Addr>) -> bool 
     }
 }
 
-/// Changes the state of a flow, decides again on what it rests on, ends it: all that is not a
-/// plain hit, out of the way of those that are. A [`code`].
+/// Changes the state of a flow, out of the way of packets that do not. A [`code`].
 #[inline(never)]
-fn settle<F: Family, E: Env<F>>(
-    env: &E,
-    entry: &E::Entry,
-    parsed: &Parsed<F>,
-    key: &FlowKey<F::Addr>,
-    source_generation: u32,
-) -> u64 {
+fn settle<F: Family, E: Env<F>>(env: &E, entry: &E::Entry, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> u64 {
     let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
-    let Scratch { flow, query, route, .. } = &mut *scratch;
+    let flow = &mut scratch.flow;
     if flow.is_reply == 0 && reopens(flow.word, &parsed.l4) {
         table::end_either(env, key, entry, flow);
         return code::MISS;
@@ -119,6 +117,20 @@ fn settle<F: Family, E: Env<F>>(
     if !table::step(env, entry, flow, parsed.l4.kind, flags) {
         return code::MISS;
     }
+    code::GOOD
+}
+
+/// Decides again on what the flow in [`Env::scratch`] rests on, and ends it if that is no longer so. A [`code`].
+#[inline(never)]
+fn reconsider<F: Family, E: Env<F>>(
+    env: &E,
+    entry: &E::Entry,
+    parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
+    source_generation: u32,
+) -> u64 {
+    let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
+    let Scratch { flow, query, route, .. } = &mut *scratch;
     match is_still_so(env, entry, parsed, key, flow, &mut Way { query, route }, source_generation) {
         Ok(true) => code::GOOD,
         Ok(false) => {

@@ -142,16 +142,18 @@ fn release<F: Family, E: Env<F>, P: Packet>(
     if packet.save(&mut own).is_none() {
         return code::GOOD;
     }
-    for place in 0..HELD_FRAGMENTS {
+    env.repeat(HELD_FRAGMENTS, |place| {
         if u64::from(place) >= held {
-            break;
+            return false;
         }
         key.place = first_place::<P>() + place;
-        let Some(frame) = env.held(&key) else { continue };
-        if packet.restore(&frame).and_then(|()| packet.receive_again()).is_some() {
-            env.count(Event::FragmentReleased);
+        if let Some(frame) = env.held(&key) {
+            if packet.restore(&frame).and_then(|()| packet.receive_again()).is_some() {
+                env.count(Event::FragmentReleased);
+            }
+            env.let_go(&key);
         }
-        env.let_go(&key);
-    }
+        true
+    });
     if packet.restore(&own).is_some() { code::GOOD } else { Refusal::Drop(DropReason::Internal).code() }
 }

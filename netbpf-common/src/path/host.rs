@@ -46,7 +46,7 @@ pub fn host_v6<P: Packet, E: Env<V6>>(packet: &mut P, env: &E) -> Verdict {
 #[inline(always)]
 fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> u64 {
     let Some(mut parsed) = env.parsed() else { return Refusal::Drop(DropReason::Internal).code() };
-    if let Err(reason) = parse::<F, P>(packet, ethernet, &mut parsed) {
+    if let Err(reason) = parse(packet, env, ethernet, &mut parsed) {
         return Refusal::Drop(reason).code();
     }
     let code = env.forget(Refusal::either(route(packet, env, &mut parsed)));

@@ -204,24 +204,23 @@ pub(super) fn reserve<F: Family, E: Env<F>>(
     let config = env.config();
     let range = PortRange::new(config.nat_first, config.nat_last);
     let seed = env.random();
-    for attempt in 0..=ATTEMPTS {
+    let mut reserved = Err(DropReason::NoPort);
+    env.repeat(if has_choice { 1 + ATTEMPTS } else { 1 }, |attempt| {
         if attempt > 0 {
-            if !has_choice {
-                break;
-            }
             flow.key.dport = Be16::new(range.candidate(seed, attempt - 1));
         }
         if is_shared && flow.key.scope == Scope::Uplink as u16 && !may_use(env, &flow.key, &range) {
-            continue;
+            return true;
         }
         (flow.address_delta, flow.port_delta) = deltas(&flow.key, &flow.other);
         match env.insert(&flow.key, flow) {
-            Ok(()) => return Ok(()),
-            Err(InsertError::Exists) => {}
-            Err(InsertError::Full) => return Err(DropReason::TableFull),
+            Ok(()) => reserved = Ok(()),
+            Err(InsertError::Exists) => return true,
+            Err(InsertError::Full) => reserved = Err(DropReason::TableFull),
         }
-    }
-    Err(DropReason::NoPort)
+        false
+    });
+    reserved
 }
 
 /// Inserts the O entry, which `flow` is, and lets both live.

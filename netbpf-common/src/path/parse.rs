@@ -1,10 +1,12 @@
 //! From bytes to what identifies a flow.
 
-use core::hint::black_box;
-
-use super::{Family, Ip, Packet, Part, verdict::Outcome};
+use super::{Family, Ip, Packet, Part, World, verdict::Outcome};
 use crate::abi::{DropReason, FlowKey, Scope};
 use crate::wire::{Be16, Checksum, Ethernet, Icmp, Kind, L4, Ports, Tcp, Udp, protocol, tcp_flags};
+
+/// No header begins beyond this, not even in a packet that an error quotes: for the verifier, which forgets the bounds of a
+/// number that is put aside.
+pub(super) const HEADERS_END: u32 = 0x3ff;
 
 /// An IP packet as the paths see it.
 #[derive(Clone, Copy, Debug)]
@@ -62,9 +64,14 @@ impl<F: Family> Default for Parsed<F> {
 /// Reads the headers behind an Ethernet header. Ports of a fragment that is not the first are not read, since it has
 /// none: they are still to be asked for (see `fragments`).
 #[inline(always)]
-pub fn parse<F: Family, P: Packet>(packet: &mut P, ethernet: Ethernet, parsed: &mut Parsed<F>) -> Outcome<()> {
+pub fn parse<F: Family, P: Packet, W: World>(
+    packet: &mut P,
+    world: &W,
+    ethernet: Ethernet,
+    parsed: &mut Parsed<F>,
+) -> Outcome<()> {
     parsed.ethernet = ethernet;
-    match DropReason::from_u32(read(packet, parsed)) {
+    match DropReason::from_u32(read(packet, world, parsed)) {
         Some(reason) => Err(reason),
         None => Ok(()),
     }
@@ -72,15 +79,15 @@ pub fn parse<F: Family, P: Packet>(packet: &mut P, ethernet: Ethernet, parsed: &
 
 /// The body of [`parse`], with a stack frame of its own. A number that is no reason: it could be read.
 #[inline(never)]
-fn read<F: Family, P: Packet>(packet: &mut P, parsed: &mut Parsed<F>) -> u32 {
-    match headers(packet, parsed) {
+fn read<F: Family, P: Packet, W: World>(packet: &mut P, world: &W, parsed: &mut Parsed<F>) -> u32 {
+    match headers(packet, world, parsed) {
         Ok(()) => u32::MAX,
         Err(reason) => reason as u32,
     }
 }
 
 #[inline(always)]
-fn headers<F: Family, P: Packet>(packet: &mut P, parsed: &mut Parsed<F>) -> Outcome<()> {
+fn headers<F: Family, P: Packet, W: World>(packet: &mut P, world: &W, parsed: &mut Parsed<F>) -> Outcome<()> {
     F::parse(packet, Ethernet::LEN, &mut parsed.ip)?;
     let ip = &parsed.ip;
     let at = ip.payload_at(Ethernet::LEN);
@@ -98,7 +105,7 @@ fn headers<F: Family, P: Packet>(packet: &mut P, parsed: &mut Parsed<F>) -> Outc
         }
     }
     if l4.tcp_flags & tcp_flags::SYN != 0 {
-        let found = options(packet, at, u32::from(l4.header_len));
+        let found = options(packet, world, at, u32::from(l4.header_len));
         (l4.mss_at, l4.scale) = ((found >> 8) as u8, found as u8);
     }
     parsed.l4 = l4;
@@ -181,24 +188,23 @@ fn with_ports(kind: Kind, id: Be16) -> L4 {
 
 /// What the options of a SYN say (RFC 9293 section 3.1), as one number: offset of the maximum segment size, and window scale.
 #[inline(never)]
-fn options<P: Packet>(packet: &P, tcp_at: u32, header_len: u32) -> u32 {
+fn options<P: Packet, W: World>(packet: &P, world: &W, tcp_at: u32, header_len: u32) -> u32 {
     let (mut at, mut mss_at, mut scale) = (Tcp::LEN as u8, 0_u8, 0_u8);
-    for _ in 0..Tcp::MAX_OPTIONS {
-        // The verifier is to forget what it knows of these: it would walk on once for all that they can be.
-        (at, mss_at, scale) = (black_box(at), black_box(mss_at), black_box(scale));
+    world.repeat(Tcp::MAX_OPTIONS, |_| {
         let place = u32::from(at);
         if place + 2 > header_len {
-            break;
+            return false;
         }
+        let tcp_at = tcp_at & HEADERS_END;
         // Kind and length in one word; the last byte of the options can only be one that says nothing.
-        let Some(option) = packet.read::<Be16>(tcp_at + place) else { break };
+        let Some(option) = packet.read::<Be16>(tcp_at + place) else { return false };
         let (kind, len) = ((option.get() >> 8) as u8, option.get() as u8);
         if kind == Tcp::NO_OPERATION {
             at += 1;
-            continue;
+            return true;
         }
         if kind == Tcp::END_OF_OPTIONS || len < 2 || place + u32::from(len) > header_len {
-            break;
+            return false;
         }
         if kind == Tcp::MAX_SEGMENT_SIZE && len == 4 {
             mss_at = at + 2;
@@ -207,6 +213,7 @@ fn options<P: Packet>(packet: &P, tcp_at: u32, header_len: u32) -> u32 {
             scale = packet.read::<Be16>(tcp_at + place + 1).map_or(0, |word| word.get() as u8);
         }
         at = at.wrapping_add(len);
-    }
+        true
+    });
     u32::from(mss_at) << 8 | u32::from(scale)
 }

@@ -1,16 +1,14 @@
 //! What the sender of a refused packet is told.
 
-use core::hint::black_box;
-
 use super::family::IcmpError;
 use super::refusal::Refusal;
-use super::{Env, Family, Packet, Parsed, Part};
+use super::{Env, Family, Packet, Parsed, Part, World};
 use crate::abi::Event;
 use crate::wire::checksum::{Sum, pseudo_header};
-use crate::wire::{Address as _, Be16, Ethernet, Icmp, Kind, Mac, QUOTED_PAYLOAD, Tcp, protocol, tcp_flags};
+use crate::wire::{Address as _, Be16, Ethernet, Icmp, Kind, Mac, Tcp, protocol, tcp_flags};
 
-/// Most bytes that an error quotes: with the longest IPv4 header, and most of the longest IPv6 headers.
-const LONGEST_QUOTE: u32 = 96 + QUOTED_PAYLOAD;
+/// No word of an error begins beyond this, in bytes: for the verifier.
+const ERROR_END: u32 = 0x7ff;
 
 /// Who is told, and in whose name.
 pub(super) struct Teller<A> {
@@ -62,7 +60,7 @@ fn answer<F: Family, E: Env<F>, P: Packet>(
     let made = match *refusal {
         Refusal::Icmp(error) => {
             env.count(Event::IcmpMade);
-            icmp_error(packet, parsed, teller.gateway, error)
+            icmp_error(env, packet, parsed, teller.gateway, error)
         }
         _ => {
             env.count(Event::ResetMade);
@@ -73,28 +71,32 @@ fn answer<F: Family, E: Env<F>, P: Packet>(
     made.and_then(|()| packet.write(0, ethernet)).is_some()
 }
 
-/// Makes of the packet an ICMP error about it, from `gateway` to its sender. Ethernet addresses are left to the caller.
+/// Makes of the packet an ICMP error about it, from `gateway` to its sender: with as much of the packet as one may have (RFC
+/// 1812 section 4.3.2.3, RFC 4443 section 2.4). Ethernet addresses are left to the caller.
 #[inline(always)]
-fn icmp_error<F: Family, P: Packet>(
+fn icmp_error<F: Family, P: Packet, W: World>(
+    world: &W,
     packet: &mut P,
     parsed: &Parsed<F>,
     gateway: F::Addr,
     error: IcmpError,
 ) -> Option<()> {
     let (ip, added) = (&parsed.ip, F::HEADER_LEN + Icmp::LEN);
-    let quoted = ip.total_len.min(ip.header_len + QUOTED_PAYLOAD).min(LONGEST_QUOTE) & !3;
+    let quoted = ip.total_len.min(F::LONGEST_ERROR - added) & !3;
     packet.resize(Ethernet::LEN + quoted)?;
     packet.insert_header(added)?;
+    packet.reach(Ethernet::LEN + added + quoted);
 
     let (kind, code) = F::icmp_error(error);
     let mtu = if let IcmpError::TooBig(mtu) = error { mtu.max(F::LEAST_MTU) } else { 0 };
     let icmp = Icmp { kind, code, sequence: Be16::new(mtu), ..Icmp::default() };
-    finish_error::<F, P>(packet, icmp, quoted, gateway, ip.src)
+    finish_error::<F, _, _>(world, packet, icmp, quoted, gateway, ip.src)
 }
 
 /// Puts the headers of an ICMP error before the `quoted` bytes that it quotes, for which there is room.
 #[inline(always)]
-pub(super) fn finish_error<F: Family, P: Packet>(
+pub(super) fn finish_error<F: Family, P: Packet, W: World>(
+    world: &W,
     packet: &mut P,
     mut icmp: Icmp,
     quoted: u32,
@@ -106,7 +108,7 @@ pub(super) fn finish_error<F: Family, P: Packet>(
     if F::ICMP_HAS_PSEUDO_HEADER {
         sum = sum.add(pseudo_header(F::ICMP, length)).add(src.sum()).add(dst.sum());
     }
-    let quote = sum_of(packet, Ethernet::LEN + F::HEADER_LEN + Icmp::LEN, quoted);
+    let quote = sum_of(world, packet, Ethernet::LEN + F::HEADER_LEN + Icmp::LEN, quoted);
     sum = sum.add16(Be16::from_raw(u16::try_from(quote).ok()?));
     icmp.checksum = sum.checksum();
     packet.write(Ethernet::LEN, F::header(F::ICMP, length, src, dst))?;
@@ -115,20 +117,16 @@ pub(super) fn finish_error<F: Family, P: Packet>(
 
 /// The folded sum of so many bytes at `at`, whole words; a number that is none if they are not there.
 #[inline(never)]
-fn sum_of<P: Packet>(packet: &P, at: u32, len: u32) -> u32 {
-    // The compiler would hand the bounds of the packet over as numbers, which are pointers for the verifier.
-    let packet = black_box(packet);
-    let mut sum = Sum::ZERO;
-    for word in 0..LONGEST_QUOTE / 4 {
-        if word * 4 >= len {
-            break;
+fn sum_of<P: Packet, W: World>(world: &W, packet: &P, at: u32, len: u32) -> u32 {
+    let (mut sum, mut is_there) = (Sum::ZERO, true);
+    world.repeat(len / 4, |word| {
+        match packet.read((at + word * 4) & ERROR_END) {
+            Some(word) => sum = sum.add32(word).reduced(),
+            None => is_there = false,
         }
-        match packet.read(at + word * 4) {
-            Some(word) => sum = sum.add32(word),
-            None => return u32::MAX,
-        }
-    }
-    sum.fold().into()
+        is_there
+    });
+    if is_there { sum.fold().into() } else { u32::MAX }
 }
 
 /// Makes of the TCP segment a reset in the name of its destination. Ethernet addresses are left to the caller.

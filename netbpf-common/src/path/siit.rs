@@ -9,7 +9,7 @@
 use super::family::IcmpError;
 use super::refusal::{Refusal, code};
 use super::refuse::{Teller, finish_error, refuse};
-use super::{Env, Family, Packet, Parsed, Part, V4, V6, parse};
+use super::{Env, Family, Packet, Parsed, Part, V4, V6, World, parse};
 use crate::abi::{DropReason, Endpoint};
 use crate::wire::{Be16, Be32, Ethernet, Extension, Icmp, IcmpV4, IcmpV6, Ipv4, Ipv6, Kind, V4Addr, V6Addr};
 
@@ -50,7 +50,7 @@ fn widened<P: Packet, E: Env<V4>>(
     endpoint: &Endpoint,
 ) -> Result<(), DropReason> {
     let mut parsed = env.parsed().ok_or(DropReason::Internal)?;
-    parse::<V4, P>(packet, ethernet, &mut parsed)?;
+    parse::<V4, _, _>(packet, env, ethernet, &mut parsed)?;
     let ip = &parsed.ip;
     if !V4::is_own(endpoint, ip.src) {
         return Err(DropReason::SpoofedAddress);
@@ -67,7 +67,7 @@ fn widened<P: Packet, E: Env<V4>>(
     if parsed.l4.kind == Kind::Error {
         let at = parsed.l4_at();
         let made = widen_error(packet, at).ok_or(DropReason::IcmpError)?;
-        return made.write(packet, ethernet).ok_or(DropReason::Internal);
+        return made.write(env, packet, ethernet).ok_or(DropReason::Internal);
     }
     let is_summed = match parsed.l4.kind {
         Kind::Tcp => true,
@@ -87,19 +87,19 @@ fn widened<P: Packet, E: Env<V4>>(
 
 /// Gives a client's packet, whose addresses stand for IPv4 addresses now, an IPv4 header. A [`code`].
 #[inline(never)]
-pub(super) fn narrow<P: Packet>(packet: &mut P, parsed: &Parsed<V6>) -> u64 {
-    match narrowed(packet, parsed) {
+pub(super) fn narrow<P: Packet, W: World>(world: &W, packet: &mut P, parsed: &Parsed<V6>) -> u64 {
+    match narrowed(world, packet, parsed) {
         Ok(()) => code::GOOD,
         Err(reason) => Refusal::Drop(reason).code(),
     }
 }
 
 #[inline(always)]
-fn narrowed<P: Packet>(packet: &mut P, parsed: &Parsed<V6>) -> Result<(), DropReason> {
+fn narrowed<P: Packet, W: World>(world: &W, packet: &mut P, parsed: &Parsed<V6>) -> Result<(), DropReason> {
     if parsed.l4.kind == Kind::Error {
         let ethernet: Ethernet = packet.read(0).ok_or(DropReason::Internal)?;
         let made = narrow_error(packet, parsed.l4_at()).ok_or(DropReason::IcmpError)?;
-        return made.write(packet, ethernet).ok_or(DropReason::Internal);
+        return made.write(world, packet, ethernet).ok_or(DropReason::Internal);
     }
     // Of the fragments of a packet the numbers would not fit.
     if parsed.ip.part != Part::Whole {
@@ -130,14 +130,14 @@ struct Quoting<F: Family> {
 impl<F: Family> Quoting<F> {
     /// Becomes the packet.
     #[inline(always)]
-    fn write<P: Packet>(&self, packet: &mut P, ethernet: Ethernet) -> Option<()> {
+    fn write<P: Packet, W: World>(&self, world: &W, packet: &mut P, ethernet: Ethernet) -> Option<()> {
         let quoted = F::HEADER_LEN + size_of_val(&self.transport) as u32;
         let at = Ethernet::LEN + F::HEADER_LEN + Icmp::LEN;
         packet.change_header::<F>(&F::header(F::ICMP, (Icmp::LEN + quoted) as u16, self.src, self.dst))?;
         packet.resize(at + quoted)?;
         packet.write(at, self.about)?;
         packet.write(at + F::HEADER_LEN, self.transport)?;
-        finish_error::<F, P>(packet, self.icmp, quoted, self.src, self.dst)?;
+        finish_error::<F, _, _>(world, packet, self.icmp, quoted, self.src, self.dst)?;
         packet.write(0, Ethernet { ethertype: F::ETHERTYPE, ..ethernet })
     }
 }
@@ -153,8 +153,11 @@ fn narrow_error<P: Packet>(packet: &P, at: u32) -> Option<Quoting<V4>> {
     if Extension::is(about.next_header) {
         return None;
     }
-    let (kind, code, mtu) = match (icmp.kind, icmp.code) {
+    let (kind, code, value) = match (icmp.kind, icmp.code) {
         (IcmpV6::UNREACHABLE, IcmpV6::PORT_UNREACHABLE) => (IcmpV4::UNREACHABLE, IcmpV4::PORT_UNREACHABLE, 0),
+        (IcmpV6::PARAMETER_PROBLEM, IcmpV6::UNKNOWN_NEXT_HEADER) => {
+            (IcmpV4::UNREACHABLE, IcmpV4::PROTOCOL_UNREACHABLE, 0)
+        }
         (IcmpV6::UNREACHABLE, IcmpV6::PROHIBITED) => (IcmpV4::UNREACHABLE, IcmpV4::HOST_PROHIBITED, 0),
         (IcmpV6::UNREACHABLE, _) => (IcmpV4::UNREACHABLE, IcmpV4::HOST_UNREACHABLE, 0),
         (IcmpV6::TOO_BIG, _) => {
@@ -170,7 +173,7 @@ fn narrow_error<P: Packet>(packet: &P, at: u32) -> Option<Quoting<V4>> {
     Some(Quoting {
         src: outer.src.as_v4().unwrap_or(to),
         dst: outer.dst.as_v4()?,
-        icmp: Icmp { kind, code, sequence: Be16::new(mtu), ..Icmp::default() },
+        icmp: Icmp { kind, code, sequence: Be16::new(value), ..Icmp::default() },
         about: V4::header(about.next_header, about.payload_len.get(), from, to),
         transport,
     })
@@ -186,8 +189,11 @@ fn widen_error<P: Packet>(packet: &P, at: u32) -> Option<Quoting<V6>> {
     if about.header_len() != Ipv4::LEN || about.has_more() || about.offset() != 0 {
         return None;
     }
-    let (kind, code, mtu) = match (icmp.kind, icmp.code) {
+    let (kind, code, value) = match (icmp.kind, icmp.code) {
         (IcmpV4::UNREACHABLE, IcmpV4::PORT_UNREACHABLE) => (IcmpV6::UNREACHABLE, IcmpV6::PORT_UNREACHABLE, 0),
+        (IcmpV4::UNREACHABLE, IcmpV4::PROTOCOL_UNREACHABLE) => {
+            (IcmpV6::PARAMETER_PROBLEM, IcmpV6::UNKNOWN_NEXT_HEADER, Ipv6::NEXT_HEADER_AT)
+        }
         (IcmpV4::UNREACHABLE, IcmpV4::FRAGMENTATION_NEEDED) => {
             (IcmpV6::TOO_BIG, 0, icmp.sequence.get().saturating_add(LONGER))
         }
@@ -203,7 +209,7 @@ fn widen_error<P: Packet>(packet: &P, at: u32) -> Option<Quoting<V6>> {
     Some(Quoting {
         src: V6Addr::of_v4(outer.src),
         dst: V6Addr::of_v4(outer.dst),
-        icmp: Icmp { kind, code, sequence: Be16::new(mtu), ..Icmp::default() },
+        icmp: Icmp { kind, code, sequence: Be16::new(value), ..Icmp::default() },
         about: V6::header(about.protocol, payload_len, from, to),
         transport,
     })

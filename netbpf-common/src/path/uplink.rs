@@ -51,7 +51,7 @@ pub fn uplink_v6<P: Packet, E: Env<V6>>(packet: &mut P, env: &E) -> Verdict {
 #[inline(always)]
 fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethernet) -> u64 {
     let Some(mut parsed) = env.parsed() else { return Refusal::Drop(DropReason::Internal).code() };
-    match parse::<F, P>(packet, ethernet, &mut parsed) {
+    match parse(packet, env, ethernet, &mut parsed) {
         Ok(()) => {}
         Err(DropReason::TinyFragment) => return tiny(env, &parsed),
         Err(_) => return code::PASS,

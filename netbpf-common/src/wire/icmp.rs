@@ -4,10 +4,6 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{Be16, checksum::Sum};
 
-/// Bytes of the offending packet's payload that an error quotes: enough to hold a TCP header with
-/// its checksum, which `bpf_skb_change_tail` refuses to cut off; RFC 792 asks for 8.
-pub const QUOTED_PAYLOAD: u32 = 28;
-
 /// The header of an ICMP message: 8 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -21,7 +17,7 @@ pub struct Icmp {
     /// Identifier of an echo; unused in errors.
     pub id: Be16,
     /// Sequence number of an echo; next-hop MTU of "fragmentation needed" (RFC 1191 section 4), and the low half of that of
-    /// "packet too big" (RFC 4443 section 3.2).
+    /// "packet too big" (RFC 4443 section 3.2), and of the pointer of a "parameter problem" (section 3.4).
     pub sequence: Be16,
 }
 
@@ -67,6 +63,8 @@ impl IcmpV4 {
     pub const HOST_UNREACHABLE: u8 = 1;
     /// Code of [`Self::UNREACHABLE`]: port unreachable.
     pub const PORT_UNREACHABLE: u8 = 3;
+    /// Code of [`Self::UNREACHABLE`]: protocol unreachable.
+    pub const PROTOCOL_UNREACHABLE: u8 = 2;
     /// Code of [`Self::UNREACHABLE`]: communication with the network prohibited (RFC 1122 section 3.2.2.1).
     pub const NETWORK_PROHIBITED: u8 = 9;
     /// Code of [`Self::UNREACHABLE`]: communication with the host prohibited (RFC 1122 section 3.2.2.1).
@@ -108,6 +106,8 @@ impl IcmpV6 {
     pub const REDIRECT: u8 = 137;
     /// Multicast listener report, version 2 (RFC 3810).
     pub const LISTENER_REPORT: u8 = 143;
+    /// Code of [`Self::PARAMETER_PROBLEM`]: unrecognized next header.
+    pub const UNKNOWN_NEXT_HEADER: u8 = 1;
     /// Code of [`Self::UNREACHABLE`]: no route.
     pub const NO_ROUTE: u8 = 0;
     /// Code of [`Self::UNREACHABLE`]: port unreachable.

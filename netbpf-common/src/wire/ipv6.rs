@@ -28,6 +28,9 @@ impl Ipv6 {
     /// Every link takes packets of this length, in bytes (section 5).
     pub const LEAST_MTU: u16 = 1280;
 
+    /// Offset of the next header, in bytes.
+    pub const NEXT_HEADER_AT: u16 = 6;
+
     const VERSION: u32 = 6 << 28;
 
     /// A header without traffic class and flow label.

@@ -20,7 +20,7 @@ pub use addr::{Address, V4Addr, V6Addr};
 pub use arp::Arp;
 pub use be::{Be16, Be32, Mac};
 pub use ethernet::Ethernet;
-pub use icmp::{Icmp, IcmpV4, IcmpV6, QUOTED_PAYLOAD};
+pub use icmp::{Icmp, IcmpV4, IcmpV6};
 pub use ipv4::Ipv4;
 pub use ipv6::{Extension, ExtensionHeader, Ipv6};
 pub use l4::{Checksum, Kind, L4, Ports, protocol};

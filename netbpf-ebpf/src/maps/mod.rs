@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 
 use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibLookup};
 use aya_ebpf::cty::c_void;
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64, bpf_loop};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use netbpf_common::abi::{
@@ -147,6 +147,17 @@ impl World for Maps {
             place.write_volatile(code);
             place.read_volatile()
         }
+    }
+
+    #[inline(always)]
+    fn repeat<B: FnMut(u32) -> bool>(&self, turns: u32, mut body: B) {
+        unsafe extern "C" fn call<B: FnMut(u32) -> bool>(turn: u32, body: *mut c_void) -> i64 {
+            // SAFETY: the closure below, which nothing else uses meanwhile.
+            let body = unsafe { &mut *body.cast::<B>() };
+            if body(turn) { 0 } else { 1 }
+        }
+        // SAFETY: the kernel calls it with this closure, and no more once it has returned.
+        unsafe { bpf_loop(turns, call::<B> as *mut c_void, (&raw mut body).cast(), 0) };
     }
 
     #[inline(always)]

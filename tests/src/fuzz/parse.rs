@@ -11,6 +11,7 @@ use crate::family::TestFamily;
 use crate::frame::Frame;
 use crate::headers::Headers;
 use crate::in_each_family;
+use crate::memory::Memory;
 use crate::world::UPLINK;
 
 /// The target.
@@ -24,8 +25,8 @@ pub fn run(bytes: &[u8]) {
 fn parse<F: TestFamily>(bytes: &[u8]) {
     let mut frame = Frame::new(UPLINK, bytes.to_vec());
     let Some(ethernet) = frame.read::<Ethernet>(0) else { return };
-    let mut parsed = Parsed::default();
-    match path::parse::<F, _>(&mut frame, ethernet, &mut parsed) {
+    let (mut parsed, memory) = (Parsed::default(), Memory::new(1));
+    match path::parse::<F, _, _>(&mut frame, &&memory, ethernet, &mut parsed) {
         Ok(()) => is_as_it_says::<F>(&parsed, bytes),
         // Of extension headers there may be more than are looked through, or such as no container may send.
         Err(DropReason::ExtensionHeaders | DropReason::IpOption) if has_extensions(bytes) => {}

@@ -8,7 +8,7 @@ use core::fmt::Debug;
 use bytemuck::Pod;
 
 use super::refusal::Refusal;
-use super::{Env, Packet, Parsed, verdict::Outcome};
+use super::{Env, Packet, Parsed, World, verdict::Outcome};
 use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
 use crate::wire::checksum::Delta;
 use crate::wire::{Address, Be16, Be32, Kind};
@@ -102,6 +102,8 @@ pub trait Family: Copy + Debug + 'static {
     const HEADER_HAS_CHECKSUM: bool;
     /// What every link takes, in bytes.
     const LEAST_MTU: u16;
+    /// Longest packet that tells of an error, in bytes: every machine takes it whole.
+    const LONGEST_ERROR: u32;
     /// Whether the last address of a subnet is that of all its machines.
     const HAS_BROADCAST: bool;
 
@@ -154,7 +156,7 @@ pub trait Family: Copy + Debug + 'static {
 
     /// Gives a packet, which has been rewritten, the header of the other family. A number as `refusal::code` has them.
     #[inline(always)]
-    fn cross<P: Packet>(_: &mut P, _: &Parsed<Self>) -> u64 {
+    fn cross<P: Packet, W: World>(_: &W, _: &mut P, _: &Parsed<Self>) -> u64 {
         Refusal::Drop(DropReason::Internal).code()
     }
 

@@ -20,6 +20,7 @@ impl Family for V4 {
     const HEADER_LEN: u32 = Ipv4::LEN;
     const HEADER_HAS_CHECKSUM: bool = true;
     const LEAST_MTU: u16 = Ipv4::LEAST_MTU;
+    const LONGEST_ERROR: u32 = 576;
     const HAS_BROADCAST: bool = true;
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use super::{Family, IcmpError, Ip, Part};
 use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
-use crate::path::{Env, Packet, Parsed, neighbour, siit, verdict::Outcome};
+use crate::path::{Env, Packet, Parsed, World, neighbour, parse::HEADERS_END, siit, verdict::Outcome};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::{Be16, Ethernet, Extension, ExtensionHeader, IcmpV6, Ipv6, Kind, Tcp, V4Addr, V6Addr, protocol};
 
@@ -18,10 +18,6 @@ const EXTENSIONS: u32 = 5;
 /// Longest header with its extension headers, in bytes: a multiple of eight that one byte holds.
 const LONGEST_HEADER: u32 = 248;
 
-/// No extension header stands beyond this, not even in a packet that an error quotes: for the verifier, which forgets the
-/// bounds of a number that is put aside.
-const BOUND: u32 = 0x3ff;
-
 impl Family for V6 {
     type Addr = V6Addr;
     type Header = Ipv6;
@@ -32,6 +28,7 @@ impl Family for V6 {
     const HEADER_LEN: u32 = Ipv6::LEN;
     const HEADER_HAS_CHECKSUM: bool = false;
     const LEAST_MTU: u16 = Ipv6::LEAST_MTU;
+    const LONGEST_ERROR: u32 = Ipv6::LEAST_MTU as u32;
     const HAS_BROADCAST: bool = false;
 
     #[inline(always)]
@@ -145,8 +142,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn cross<P: Packet>(packet: &mut P, parsed: &Parsed<Self>) -> u64 {
-        siit::narrow(packet, parsed)
+    fn cross<P: Packet, W: World>(world: &W, packet: &mut P, parsed: &Parsed<Self>) -> u64 {
+        siit::narrow(world, packet, parsed)
     }
 
     #[inline(always)]
@@ -186,7 +183,7 @@ fn walk<P: Packet>(packet: &P, at: u32, ip: &mut Ip<V6Addr>) -> Outcome<()> {
         if !Extension::is(next) {
             break;
         }
-        let place = (at + u32::from(len)) & BOUND;
+        let place = (at + u32::from(len)) & HEADERS_END;
         let header: ExtensionHeader = packet.read(place).ok_or(DropReason::Malformed)?;
         if has_fragment {
             // Only the first fragment would have it, so that the others could not be told.
