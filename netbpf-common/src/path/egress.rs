@@ -12,7 +12,8 @@ use super::{
     publish, siit,
 };
 use crate::abi::{
-    DropReason, ENDPOINT_SLOTS, Endpoint, FlowKey, GatewayMode, NetworkFlags, Scope, Transport, generation,
+    DropReason, ENDPOINT_SLOTS, Endpoint, FlowKey, GatewayMode, Network, NetworkFlags, Scope, Subnet, Transport,
+    generation,
 };
 use crate::wire::{Address as _, Ethernet, Kind, protocol};
 
@@ -197,21 +198,24 @@ fn takes_the_way<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &P, parsed: &
 #[inline(never)]
 fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>, endpoint: &Endpoint) -> u64 {
     let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
-    match choose(env, parsed, key, endpoint, &mut scratch) {
-        Ok(()) => {
-            let is_mapped =
-                scratch.new.forward.leaves() && mapping::has_mappings(key.proto) && is_cone::<F, E>(env, endpoint);
-            if is_mapped { code::MAPPED } else { code::GOOD }
-        }
-        Err(refusal) => refusal.code(),
+    let Some(network) = env.network(endpoint.network) else {
+        return Refusal::Drop(DropReason::UnknownDevice).code();
+    };
+    if let Err(refusal) = choose(env, parsed, key, endpoint, F::subnet_of(network), &mut scratch) {
+        return refusal.code();
     }
+    let new = &mut scratch.new;
+    if new.forward.slot() == slot_of_device(endpoint.ifindex) {
+        // A container that reaches itself must not see its own address as the sender.
+        new.src = F::subnet_of(network).gateway;
+    }
+    let is_mapped = new.forward.leaves() && mapping::has_mappings(key.proto) && is_cone::<F>(network);
+    if is_mapped { code::MAPPED } else { code::GOOD }
 }
 
 #[inline(always)]
-fn is_cone<F: Family, E: Env<F>>(env: &E, endpoint: &Endpoint) -> bool {
-    env.network(endpoint.network).is_some_and(|network| {
-        network.flags & NetworkFlags::FULL_CONE != 0 && F::subnet_of(network).mode == GatewayMode::Masquerade as u32
-    })
+fn is_cone<F: Family>(network: &Network) -> bool {
+    network.flags & NetworkFlags::FULL_CONE != 0 && F::subnet_of(network).mode == GatewayMode::Masquerade as u32
 }
 
 #[inline(always)]
@@ -220,6 +224,7 @@ fn choose<F: Family, E: Env<F>>(
     parsed: &Parsed<F>,
     key: &FlowKey<F::Addr>,
     endpoint: &Endpoint,
+    subnet: &Subnet<F::Addr>,
     scratch: &mut Scratch<F>,
 ) -> Result<(), Refusal> {
     let Scratch { flow, mapping, new, query, route, .. } = scratch;
@@ -229,8 +234,6 @@ fn choose<F: Family, E: Env<F>>(
         return Err(DropReason::NoFlow.into());
     }
     let back = Leg::endpoint(slot, endpoint);
-    let network = env.network(endpoint.network).ok_or(DropReason::UnknownDevice)?;
-    let subnet = F::subnet_of(network);
 
     let target = env.slot_of(key.dst);
     if target != 0 {
@@ -258,10 +261,6 @@ fn choose<F: Family, E: Env<F>>(
             .and_then(|transport| publish::find(env, key.dst, transport, key.dport.get()));
         let Some(rule) = rule else {
             if opens(&parsed.l4) && mapping::find(env, key, mapping, new).is_some() {
-                // A container that reaches itself must not see its own address as the sender.
-                if new.forward.slot() == slot {
-                    new.src = subnet.gateway;
-                }
                 new.back = back;
                 return Ok(());
             }
@@ -274,10 +273,6 @@ fn choose<F: Family, E: Env<F>>(
         }
         new.set(key, Leg::endpoint(rule.slot, rule.endpoint), back);
         new.publish(&rule, env.config());
-        // A container that reaches itself must not see its own address as the sender.
-        if rule.slot == slot {
-            new.src = subnet.gateway;
-        }
         return Ok(());
     }
     if is_for_many::<F>(key.dst, subnet) {

@@ -1,6 +1,7 @@
 //! A packet of a known flow: is the decision still good, and what does it say?
 
 use super::refusal::{Refusal, checked, code};
+use super::uplink::{is_reachable, reached_directly};
 use super::{Env, Family, FlowEntry, Parsed, Route, RouteQuery, Scratch, publish, table};
 use crate::abi::{
     DropReason, Event, Flow, FlowKey, GatewayMode, Life, Stamp, Subnet, TargetKind, Transport, Uplink, UplinkFlags,
@@ -204,6 +205,10 @@ fn is_still_so<F: Family, E: Env<F>>(
 #[inline(always)]
 fn owner_again<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>, flow: &Flow<F::Addr>) -> Option<Stamp> {
     let (original, reply) = if flow.is_reply == 0 { (key, &flow.other) } else { (&flow.other, key) };
+    if is_reachable(env, original.dst) {
+        let (_, endpoint) = reached_directly(env, original)?;
+        return (F::address_of(endpoint) == reply.src).then(|| epoch(env, generation::PUBLISH_EPOCH));
+    }
     let rule = Transport::from_protocol(key.proto).and_then(|transport| {
         let address = env.behind_virtual(original.dst).unwrap_or(original.dst);
         publish::find(env, address, transport, original.dport.get())

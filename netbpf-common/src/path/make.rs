@@ -147,6 +147,9 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     let mut scratch = env.scratch().ok_or(DropReason::Internal)?;
     let Scratch { flow, new, ring, .. } = &mut *scratch;
     let scope = new.forward.scope();
+    if !new.forward.leaves() && F::is_translated(new.src) {
+        F::may_cross(parsed)?;
+    }
     flow.payer = new.payer();
     if env.confirmed(flow.payer) >= u64::from(env.config().flow_limit) {
         return Err(DropReason::FlowLimit);

@@ -94,13 +94,9 @@ pub(super) fn narrow<P: Packet, W: World>(world: &W, packet: &mut P, parsed: &Pa
     }
 }
 
+/// Whether a client's packet can get an IPv4 header.
 #[inline(always)]
-fn narrowed<P: Packet, W: World>(world: &W, packet: &mut P, parsed: &Parsed<V6>) -> Result<(), DropReason> {
-    if parsed.l4.kind == Kind::Error {
-        let ethernet: Ethernet = packet.read(0).ok_or(DropReason::Internal)?;
-        let made = narrow_error(packet, parsed.l4_at()).ok_or(DropReason::IcmpError)?;
-        return made.write(world, packet, ethernet).ok_or(DropReason::Internal);
-    }
+pub(super) fn may_narrow(parsed: &Parsed<V6>) -> Result<(), DropReason> {
     // Of the fragments of a packet the numbers would not fit.
     if parsed.ip.part != Part::Whole {
         return Err(DropReason::Fragment);
@@ -108,6 +104,17 @@ fn narrowed<P: Packet, W: World>(world: &W, packet: &mut P, parsed: &Parsed<V6>)
     if parsed.ip.header_len != V6::HEADER_LEN {
         return Err(DropReason::ExtensionHeaders);
     }
+    Ok(())
+}
+
+#[inline(always)]
+fn narrowed<P: Packet, W: World>(world: &W, packet: &mut P, parsed: &Parsed<V6>) -> Result<(), DropReason> {
+    if parsed.l4.kind == Kind::Error {
+        let ethernet: Ethernet = packet.read(0).ok_or(DropReason::Internal)?;
+        let made = narrow_error(packet, parsed.l4_at()).ok_or(DropReason::IcmpError)?;
+        return made.write(world, packet, ethernet).ok_or(DropReason::Internal);
+    }
+    may_narrow(parsed)?;
     let ethernet: Ethernet = packet.read(0).ok_or(DropReason::Internal)?;
     let header: Ipv6 = packet.read(Ethernet::LEN).ok_or(DropReason::Internal)?;
     let ends = header.src.as_v4().zip(header.dst.as_v4());

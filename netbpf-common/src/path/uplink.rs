@@ -2,7 +2,7 @@
 
 use super::apply::deltas;
 use super::decide::{carry, is_for_host_too, survives_hop, verdict};
-use super::follow::{answers, follow, opens};
+use super::follow::{answers, epoch, follow, opens};
 use super::make::{Leg, make};
 use super::refusal::{Refusal, checked, code, split};
 use super::refuse::{Teller, refuse};
@@ -10,7 +10,7 @@ use super::{
     Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, Scratch, Translation, V4, V6, Verdict, apply, errors,
     fragments, mapping, parse, publish,
 };
-use crate::abi::{ConfigFlags, DropReason, FlowKey, GatewayMode, Scope, Transport};
+use crate::abi::{ConfigFlags, DropReason, Endpoint, FlowKey, GatewayMode, Scope, Transport, generation};
 use crate::flow::PortRange;
 use crate::wire::{Address, Ethernet, Kind};
 
@@ -250,29 +250,30 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
 /// The same for a container that is reached by an address of its own.
 #[inline(always)]
 fn plan_direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> bool {
-    let slot = env.slot_of(key.dst);
-    let Some(endpoint) = env.endpoint(slot) else { return false };
-    let Some(subnet) = env.network(endpoint.network).map(F::subnet_of) else { return false };
-    // Whoever has such an address sends by another way.
-    if subnet.contains(key.src) {
-        return false;
-    }
-    let own = F::address_of(endpoint);
-    let outside = match GatewayMode::from_u32(subnet.mode) {
-        GatewayMode::Routed => own,
-        GatewayMode::Prefix => {
-            let mut outside = own;
-            outside.move_into(&subnet.mask, &subnet.external);
-            outside
-        }
-        GatewayMode::Closed | GatewayMode::Masquerade => return false,
-    };
     let is_open = !answers(&parsed.l4) && !matches!(parsed.l4.kind, Kind::Error | Kind::Fragment);
-    if key.dst != outside || !is_open {
-        return false;
-    }
+    let Some((slot, endpoint)) = reached_directly(env, key).filter(|_| is_open) else { return false };
     let Some(mut scratch) = env.scratch() else { return false };
     scratch.new.set(key, Leg::endpoint(slot, endpoint), Leg::UNKNOWN_WORLD);
-    scratch.new.dst = own;
+    scratch.new.dst = F::address_of(endpoint);
+    scratch.new.owner = epoch(env, generation::PUBLISH_EPOCH);
     true
+}
+
+/// The container, by slot, that somebody outside reaches by an address of its own.
+#[inline(always)]
+pub(super) fn reached_directly<'a, F: Family, E: Env<F>>(
+    env: &'a E,
+    key: &FlowKey<F::Addr>,
+) -> Option<(u32, &'a Endpoint)> {
+    let slot = env.slot_of(key.dst);
+    let endpoint = env.endpoint(slot)?;
+    let subnet = env.network(endpoint.network).map(F::subnet_of)?;
+    let mut outside = F::address_of(endpoint);
+    match GatewayMode::from_u32(subnet.mode) {
+        GatewayMode::Routed => {}
+        GatewayMode::Prefix => outside.move_into(&subnet.mask, &subnet.external),
+        GatewayMode::Closed | GatewayMode::Masquerade => return None,
+    }
+    // Whoever has an address of the subnet sends by another way.
+    (key.dst == outside && !subnet.contains(key.src)).then_some((slot, endpoint))
 }

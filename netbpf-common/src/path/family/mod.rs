@@ -154,6 +154,12 @@ pub trait Family: Copy + Debug + 'static {
         false
     }
 
+    /// Whether a packet can get the header of the other family.
+    #[inline(always)]
+    fn may_cross(_: &Parsed<Self>) -> Outcome<()> {
+        Err(DropReason::Internal)
+    }
+
     /// Gives a packet, which has been rewritten, the header of the other family. A number as `refusal::code` has them.
     #[inline(always)]
     fn cross<P: Packet, W: World>(_: &W, _: &mut P, _: &Parsed<Self>) -> u64 {

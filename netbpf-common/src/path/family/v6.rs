@@ -36,7 +36,8 @@ impl Family for V6 {
         match kind {
             IcmpV6::ECHO_REQUEST => Kind::EchoRequest,
             IcmpV6::ECHO_REPLY => Kind::EchoReply,
-            IcmpV6::UNREACHABLE..=IcmpV6::PARAMETER_PROBLEM => Kind::Error,
+            // Errors, whether known or not (RFC 4443 section 2.1).
+            ..IcmpV6::ECHO_REQUEST => Kind::Error,
             IcmpV6::LISTENER_QUERY..=IcmpV6::REDIRECT | IcmpV6::LISTENER_REPORT => Kind::Link,
             _ => Kind::Icmp,
         }
@@ -139,6 +140,11 @@ impl Family for V6 {
     #[inline(always)]
     fn is_translated(address: V6Addr) -> bool {
         address.as_v4().is_some()
+    }
+
+    #[inline(always)]
+    fn may_cross(parsed: &Parsed<Self>) -> Outcome<()> {
+        siit::may_narrow(parsed)
     }
 
     #[inline(always)]

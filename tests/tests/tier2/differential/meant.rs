@@ -228,14 +228,6 @@ pub(super) const MEANT: &[Meant] = &[
         },
     },
     Meant {
-        name: "unknown errors go nowhere",
-        families: V6,
-        reason: "types 1 to 4 are all that mean something (RFC 4443; 100 is for experiments), and nothing is translated that \
-                 netbpf does not know; conntrack takes everything below 128 for an error about what it quotes",
-        about: &["quote, "],
-        is: |it| it.exchange.contains(": type 100 code 0 ") && it.aspect == "arrives" && it.netbpf == SILENT,
-    },
-    Meant {
         name: "240.0.0.0/4 is nowhere",
         families: V4,
         reason: "reserved (RFC 1112): Linux forwards it nevertheless",
