@@ -36,6 +36,7 @@ for_both!(
     fragments_find_a_container_that_is_reached_by_its_address,
     the_mode_of_a_network_changes_under_its_flows,
     when_a_network_is_closed_no_flow_goes_out_any_more,
+    a_flow_from_outside_ends_with_the_mode_that_let_it_in,
 );
 
 /// The link of a packet that has come in by a hook, behind the router that the host is.
@@ -265,12 +266,15 @@ fn neighbours_who_meet_by_their_addresses_outside_see_those<F: TestFamily>() {
 fn a_container_reaches_itself_by_its_address_outside<F: TestFamily>() {
     let memory = world(GatewayMode::Prefix);
     let known = outside::<F>(&C1, GatewayMode::Prefix);
-    let seen = Talk::of(&memory, C1, 20_000, at(known, 53)).say(Speech::Udp);
-    assert_eq!(seen.verdict, peer(C1));
-    assert_eq!(seen.tuple(), Tuple::new(Speech::Udp, at(known, 20_000), at(C1.ip::<F>(), 53)));
-    let back = answer(&memory, &seen, Speech::Udp);
-    assert_eq!(back.verdict, peer(C1));
-    assert_eq!(back.tuple(), Tuple::new(Speech::Udp, at(known, 53), at(C1.ip::<F>(), 20_000)));
+    // From another port, and from the same.
+    for port in [20_000, 53] {
+        let seen = Talk::of(&memory, C1, port, at(known, 53)).say(Speech::Udp);
+        assert_eq!(seen.verdict, peer(C1));
+        assert_eq!(seen.tuple(), Tuple::new(Speech::Udp, at(F::GATEWAY, port), at(C1.ip::<F>(), 53)));
+        let back = answer(&memory, &seen, Speech::Udp);
+        assert_eq!(back.verdict, peer(C1));
+        assert_eq!(back.tuple(), Tuple::new(Speech::Udp, at(known, 53), at(C1.ip::<F>(), port)));
+    }
 }
 
 fn the_host_reaches_a_container_by_either_address<F: TestFamily>() {
@@ -371,5 +375,24 @@ fn when_a_network_is_closed_no_flow_goes_out_any_more<F: TestFamily>() {
         memory.now.set(memory.now.get() + 1);
         let out = Talk::of(&memory, C1, 20_000, F::SERVER).say(Speech::Udp);
         assert_eq!(out.verdict, Verdict::Drop(DropReason::NoMasquerade), "{mode:?}");
+    }
+}
+
+fn a_flow_from_outside_ends_with_the_mode_that_let_it_in<F: TestFamily>() {
+    for mode in REACHABLE {
+        for other in [GatewayMode::Closed, GatewayMode::Masquerade] {
+            let mut memory = world(mode);
+            // A port that another container has published, for all addresses of the host.
+            let known = at(outside::<F>(&C1, mode), F::DNS.port());
+            let say = |memory: &Memory| send(memory, Hook::Uplink, Speech::Udp, F::CLIENT, known);
+            assert_eq!(say(&memory).verdict, peer(C1));
+            memory.bump(generation::PUBLISH_EPOCH);
+            assert_eq!(say(&memory).verdict, peer(C1), "nothing has changed for it");
+            assert_eq!(memory.events(Event::FlowMade), 1);
+            change(&mut memory, other);
+            memory.bump(generation::PUBLISH_EPOCH);
+            assert_eq!(say(&memory).verdict, Verdict::Pass, "{mode:?} becomes {other:?}");
+            assert_eq!(flows(&memory), []);
+        }
     }
 }
