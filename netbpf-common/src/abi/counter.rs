@@ -63,7 +63,7 @@ named! {
         NoRoute = 12 "no-route",
         /// The route leaves by a device without our program or without an address.
         NoUplink = 13 "no-uplink",
-        /// Another network: not reachable.
+        /// Another network, or from an internal one anything but its members: not reachable.
         Isolated = 14 "isolated",
         /// The network has no way out.
         NoMasquerade = 15 "no-masquerade",

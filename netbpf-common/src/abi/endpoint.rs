@@ -41,7 +41,8 @@ pub struct Subnet<A> {
     pub mask: A,
     /// The gateway's address, which is the host's on netbpf0.
     pub gateway: A,
-    /// First address of the subnet that this one is seen as outside, for [`GatewayMode::Prefix`].
+    /// First address of the subnet that this one is seen as outside, for [`GatewayMode::Prefix`]; the address to masquerade
+    /// under where that is not the uplink's.
     pub external: A,
     /// A [`GatewayMode`].
     pub mode: u32,
@@ -67,6 +68,8 @@ pub enum GatewayMode {
     Routed = 2,
     /// Under the addresses that theirs are translated to one to one (RFC 6296), by which the world reaches them.
     Prefix = 3,
+    /// Under their own addresses; the world reaches published ports.
+    Plain = 4,
 }
 
 impl GatewayMode {
@@ -77,6 +80,7 @@ impl GatewayMode {
             1 => Self::Masquerade,
             2 => Self::Routed,
             3 => Self::Prefix,
+            4 => Self::Plain,
             _ => Self::Closed,
         }
     }
@@ -108,6 +112,10 @@ impl NetworkFlags {
     pub const FULL_CONE: u32 = 1 << 0;
     /// The MSS that TCP SYNs to the world announce is held down to what the way out takes.
     pub const CLAMP_MSS: u32 = 1 << 1;
+    /// Nothing goes out or comes in: containers reach each other, and of the host a resolver at the gateway's address.
+    pub const INTERNAL: u32 = 1 << 2;
+    /// Containers of other networks that are open too are reached, and reach it.
+    pub const OPEN: u32 = 1 << 3;
 }
 
 /// A device to the world.

@@ -12,10 +12,9 @@ use super::{
     publish, siit,
 };
 use crate::abi::{
-    DropReason, ENDPOINT_SLOTS, Endpoint, FlowKey, GatewayMode, Network, NetworkFlags, Scope, Subnet, Transport,
-    generation,
+    DropReason, ENDPOINT_SLOTS, Endpoint, FlowKey, GatewayMode, Network, NetworkFlags, Scope, Transport, generation,
 };
-use crate::wire::{Address as _, Ethernet, Kind, protocol};
+use crate::wire::{Address as _, Be16, Ethernet, Kind, protocol};
 
 /// TC ingress of an endpoint's host-side device.
 #[inline(always)]
@@ -201,7 +200,7 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
     let Some(network) = env.network(endpoint.network) else {
         return Refusal::Drop(DropReason::UnknownDevice).code();
     };
-    if let Err(refusal) = choose(env, parsed, key, endpoint, F::subnet_of(network), &mut scratch) {
+    if let Err(refusal) = choose(env, parsed, key, endpoint, network, &mut scratch) {
         return refusal.code();
     }
     let new = &mut scratch.new;
@@ -218,13 +217,22 @@ fn is_cone<F: Family>(network: &Network) -> bool {
     network.flags & NetworkFlags::FULL_CONE != 0 && F::subnet_of(network).mode == GatewayMode::Masquerade as u32
 }
 
+/// Port of a resolver.
+const DNS: Be16 = Be16::new(53);
+
+/// Whether a network's containers meet those of others.
+#[inline(always)]
+fn is_open(network: &Network) -> bool {
+    network.flags & NetworkFlags::OPEN != 0
+}
+
 #[inline(always)]
 fn choose<F: Family, E: Env<F>>(
     env: &E,
     parsed: &Parsed<F>,
     key: &FlowKey<F::Addr>,
     endpoint: &Endpoint,
-    subnet: &Subnet<F::Addr>,
+    network: &Network,
     scratch: &mut Scratch<F>,
 ) -> Result<(), Refusal> {
     let Scratch { flow, mapping, new, query, route, .. } = scratch;
@@ -234,11 +242,14 @@ fn choose<F: Family, E: Env<F>>(
         return Err(DropReason::NoFlow.into());
     }
     let back = Leg::endpoint(slot, endpoint);
+    let subnet = F::subnet_of(network);
 
     let target = env.slot_of(key.dst);
     if target != 0 {
         let neighbour = env.endpoint(target).ok_or(DropReason::NoEndpoint)?;
-        if neighbour.network != endpoint.network {
+        if neighbour.network != endpoint.network
+            && !(is_open(network) && env.network(neighbour.network).is_some_and(is_open))
+        {
             return Err(DropReason::Isolated.into());
         }
         if neighbour.generation > endpoint.generation && !opens(&parsed.l4) {
@@ -255,6 +266,15 @@ fn choose<F: Family, E: Env<F>>(
     }
     if key.src.stays_on_link() || key.dst.stays_on_link() {
         return Err(DropReason::Martian.into());
+    }
+    if network.flags & NetworkFlags::INTERNAL != 0 {
+        let asks = parsed.l4.kind == Kind::EchoRequest
+            || matches!(key.proto, protocol::UDP | protocol::TCP) && key.dport == DNS;
+        if key.dst != subnet.gateway || !asks {
+            return Err(Refusal::Icmp(IcmpError::Prohibited(DropReason::Isolated)));
+        }
+        new.set(key, Leg::HOST, back);
+        return Ok(());
     }
     if env.is_local(key.dst) {
         let rule = Transport::from_protocol(key.proto)

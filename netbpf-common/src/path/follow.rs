@@ -304,12 +304,13 @@ pub(super) fn leave<F: Family>(
     match GatewayMode::from_u32(subnet.mode) {
         GatewayMode::Closed => return Err(DropReason::NoMasquerade),
         GatewayMode::Masquerade => {
-            *address = F::uplink_address(uplink);
+            let is_fixed = subnet.external != F::Addr::default();
+            *address = if is_fixed { subnet.external } else { F::uplink_address(uplink) };
             if *address == F::Addr::default() {
                 return Err(DropReason::NoUplink);
             }
         }
-        GatewayMode::Routed => {}
+        GatewayMode::Routed | GatewayMode::Plain => {}
         GatewayMode::Prefix => address.move_into(&subnet.mask, &subnet.external),
     }
     Ok(())

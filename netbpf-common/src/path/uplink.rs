@@ -10,7 +10,7 @@ use super::{
     Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, Scratch, Translation, V4, V6, Verdict, apply, errors,
     fragments, mapping, parse, publish,
 };
-use crate::abi::{ConfigFlags, DropReason, Endpoint, FlowKey, GatewayMode, Scope, Transport, generation};
+use crate::abi::{ConfigFlags, DropReason, Endpoint, FlowKey, GatewayMode, NetworkFlags, Scope, Transport, generation};
 use crate::flow::PortRange;
 use crate::wire::{Address, Ethernet, Kind};
 
@@ -238,7 +238,7 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
         return mapping::find(env, key, mapping, new).is_some();
     };
     let Some(network) = env.network(rule.endpoint.network) else { return false };
-    if F::subnet_of(network).contains(key.src) {
+    if F::subnet_of(network).contains(key.src) || network.flags & NetworkFlags::INTERNAL != 0 {
         return false;
     }
     let Some(mut scratch) = env.scratch() else { return false };
@@ -272,7 +272,7 @@ pub(super) fn reached_directly<'a, F: Family, E: Env<F>>(
     match GatewayMode::from_u32(subnet.mode) {
         GatewayMode::Routed => {}
         GatewayMode::Prefix => outside.move_into(&subnet.mask, &subnet.external),
-        GatewayMode::Closed | GatewayMode::Masquerade => return None,
+        GatewayMode::Closed | GatewayMode::Masquerade | GatewayMode::Plain => return None,
     }
     // Whoever has an address of the subnet sends by another way.
     (key.dst == outside && !subnet.contains(key.src)).then_some((slot, endpoint))

@@ -4,7 +4,6 @@ use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use netbpf_common::abi::Endpoint;
 
 use super::Engine;
@@ -15,9 +14,6 @@ use crate::net::device::VethEnd;
 use crate::net::namespace::{self, Namespace};
 use crate::net::sysctl::Ipv6;
 use crate::net::{Netlink, sysctl};
-
-/// Name of the container's end.
-const CONTAINER_DEVICE: &str = "eth0";
 
 /// The loopback device is the first of every namespace.
 const LOOPBACK: u32 = 1;
@@ -126,7 +122,7 @@ impl Engine {
             namespace: None,
         };
         let container = VethEnd {
-            name: CONTAINER_DEVICE,
+            name: &pair.inside.name,
             ifindex: None,
             mac: pair.mac,
             mtu: pair.mtu,
@@ -189,33 +185,37 @@ impl Engine {
     /// The container's view of its device.
     async fn configure(&self, namespace: &Namespace, pair: &Pair) -> Result<()> {
         let ports = self.settings.nat_ports;
-        let ipv6 = if pair.addresses.iter().any(IpAddr::is_ipv6) { Ipv6::Container } else { Ipv6::Off };
+        let has_ipv6 = pair.inside.addresses.iter().any(|address| address.addr().is_ipv6());
+        let ipv6 = if has_ipv6 { Ipv6::Container } else { Ipv6::Off };
+        let name = pair.inside.name.clone();
         let inside = namespace
             .run(move || {
-                ipv6.apply(CONTAINER_DEVICE)?;
+                ipv6.apply(&name)?;
                 // Its ephemeral ports are those that masquerading gives out: most flows keep their source port.
                 sysctl::write("ipv4/ip_local_port_range", &format!("{}\t{}", ports.first, ports.last))?;
                 Netlink::open()
             })
             .await?;
         let device = inside
-            .device_named(CONTAINER_DEVICE)
+            .device_named(&pair.inside.name)
             .await?
-            .ok_or_else(|| Error::Internal(format!("{CONTAINER_DEVICE} has vanished from the new namespace")))?;
+            .ok_or_else(|| Error::Internal(format!("{} has vanished from its new namespace", pair.inside.name)))?;
         inside.set_up(LOOPBACK).await?;
-        let given = |address: &IpAddr| Some((*address, self.addressing.of_family(*address)?));
-        for (address, part) in pair.addresses.iter().filter_map(given) {
-            let address =
-                IpNet::new(address, part.subnet.prefix_len()).context(|| format!("use the address {address}"))?;
-            inside.add_address(device.ifindex, address).await?;
+        for address in &pair.inside.addresses {
+            inside.add_address(device.ifindex, *address).await?;
         }
         inside.set_up(device.ifindex).await?;
-        for (_, part) in pair.addresses.iter().filter_map(given) {
-            let mtu = match self.netlink.default_device(part.gateway).await? {
-                Some(uplink) => self.netlink.device(uplink).await?.map(|uplink| uplink.mtu.min(pair.mtu)),
+        self.lead_out(&inside, device.ifindex, &pair.inside.gateways, pair.mtu).await
+    }
+
+    /// Sends what a container has for the world to these gateways, one of each family.
+    pub(super) async fn lead_out(&self, inside: &Netlink, ifindex: u32, gateways: &[IpAddr], mtu: u32) -> Result<()> {
+        for gateway in gateways {
+            let mtu = match self.netlink.default_device(*gateway).await? {
+                Some(uplink) => self.netlink.device(uplink).await?.map(|uplink| uplink.mtu.min(mtu)),
                 None => None,
             };
-            inside.add_default_route(device.ifindex, part.gateway, mtu).await?;
+            inside.add_default_route(ifindex, *gateway, mtu).await?;
         }
         Ok(())
     }

@@ -9,14 +9,14 @@ use crate::spec::PublishSpec;
 const LONGEST_NAME: usize = 63;
 
 /// `[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}`: no `/`, no `..`, nothing that a shell or a path would take for more.
-pub(super) fn name(name: &str) -> Result<()> {
+pub(super) fn name(what: &str, name: &str) -> Result<()> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     if first && name.len() <= LONGEST_NAME && name.bytes().all(allowed) {
         return Ok(());
     }
     Err(Error::Invalid(format!(
-        "bad container name '{}': use 1 to {LONGEST_NAME} letters, digits, '_', '.' and '-', the first a letter or digit",
+        "bad {what} name '{}': use 1 to {LONGEST_NAME} letters, digits, '_', '.' and '-', the first a letter or digit",
         name.escape_debug()
     )))
 }
@@ -72,10 +72,10 @@ mod tests {
     #[test]
     fn names_that_could_be_paths_are_refused() {
         for good in ["web", "0", "a.b_c-d", &"x".repeat(63)] {
-            name(good).unwrap();
+            name("container", good).unwrap();
         }
         for bad in ["", "..", ".a", "-a", "a/b", "a b", "a\n", "é", &"x".repeat(64)] {
-            assert!(name(bad).is_err(), "{bad:?}");
+            assert!(name("container", bad).is_err(), "{bad:?}");
         }
     }
 

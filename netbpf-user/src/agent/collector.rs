@@ -19,7 +19,7 @@ impl Engine {
     pub(super) async fn collect(&self) -> Result<u32> {
         let endpoints: BTreeMap<u32, u32> = {
             let state = self.state.lock().await;
-            state.containers.values().map(|record| (record.slot, record.generation)).collect()
+            state.endpoints().map(|(_, endpoint)| (endpoint.slot, endpoint.generation)).collect()
         };
         let datapath = self.datapath.clone();
         tokio::task::spawn_blocking(move || collect(&datapath, endpoints)).await.context(|| "collect flows".into())?

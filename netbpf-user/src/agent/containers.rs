@@ -2,44 +2,34 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use netbpf_common::abi::{ENDPOINT_SLOTS, generation};
-use netbpf_common::wire::Mac;
-
+use super::connect::Asked;
+use super::network::{DEFAULT_NETWORK, Networks, now, random_id};
 use super::plan::{Observed, Step, Wanted, plan};
 use super::reserve::release;
 use super::rules::withdraw;
-use super::start::random_mac;
 use super::state::State;
-use super::{Engine, check, process};
+use super::{Engine, check, describe, process};
 use crate::api::types::{Container, CreateRequest};
-use crate::config::Addressing;
 use crate::error::{Context as _, Error, Result};
 use crate::net::namespace::{self, Namespace};
 use crate::process::Files;
-use crate::store::ContainerRecord;
-
-/// First multiple of [`ENDPOINT_SLOTS`] that devices get their numbers from: far above what the kernel counts up to.
-const FIRST_MULTIPLE: u32 = 16;
-
-/// Names of host-side devices: this and the first ten digits of the container's id.
-pub(super) const DEVICE_PREFIX: &str = "nb";
+use crate::store::{Changes, ContainerRecord, EndpointRecord, NetworkRecord};
 
 impl Engine {
     /// Makes a container, or takes in a namespace that exists.
     pub async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<Container> {
-        let id = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
-        let name = request.name.unwrap_or_else(|| id[..12].to_owned());
-        check::name(&name)?;
-        let hostname = request.hostname.unwrap_or_else(|| name.clone());
+        let id = random_id();
+        let name = request.name.clone().unwrap_or_else(|| id[..12].to_owned());
+        check::name("container", &name)?;
+        let hostname = request.hostname.clone().unwrap_or_else(|| name.clone());
         check::hostname(&hostname)?;
-        let mac = request.mac_address.as_deref().map(check::mac).transpose()?;
         let specs = check::specs(&request.publish, &request.publish_exposed)?;
+        let place = Place::of(&request)?;
+        let asked = Asked::of(&request)?;
 
         let mut state = self.change().await?;
         if state.containers.contains_key(&name) {
@@ -54,48 +44,46 @@ impl Engine {
         }
         // What is found by a process goes with it; under a name of ours it stays.
         let taken_from = request.netns.clone().filter(|path| path.starts_with("/proc"));
-        let slot = state.free_slot()?;
-        let ifindex = self.free_ifindex(slot).await?;
-        let asked = [request.ip.map(IpAddr::from), request.ip6.map(IpAddr::from)];
-        let asked: Vec<IpAddr> = asked.into_iter().flatten().collect();
-        let addresses = state.pools.give(&asked)?;
-        // Whoever gets an address that somebody had before gets the MAC address too, which the neighbours still know.
-        let leading = asked.first().unwrap_or(&addresses[0]);
-        let mac = match self.choose_mac(&state, mac, *leading) {
-            Ok(mac) => mac,
-            Err(error) => {
-                state.pools.release(addresses);
-                return Err(error);
+        let shared = match &place {
+            Place::Container(other) => Some(state.container(other)?.clone()),
+            _ => None,
+        };
+        let (netns, owns_netns) = match (&place, &shared) {
+            (Place::Host, _) => (PathBuf::new(), false),
+            (_, Some(other)) => (other.netns.clone(), false),
+            _ => {
+                let own = request.netns.filter(|_| taken_from.is_none());
+                (own.clone().unwrap_or_else(|| namespace::path(&name)), own.is_none())
             }
         };
         let mut record = ContainerRecord {
             hostname,
-            owns_netns: request.netns.is_none() || taken_from.is_some(),
-            netns: request.netns.filter(|_| taken_from.is_none()).unwrap_or_else(|| namespace::path(&name)),
-            address: None,
-            address_v6: None,
-            mac: mac.octets(),
-            mtu: self.settings.mtu,
-            slot,
-            generation: 0,
-            ifindex,
-            device: format!("{DEVICE_PREFIX}{}", &id[..10]),
+            owns_netns,
+            netns,
+            is_host: place == Place::Host || shared.as_ref().is_some_and(|other| other.is_host),
+            shared_with: shared.map(|other| other.shared_with.unwrap_or(other.name)),
+            endpoints: Vec::new(),
             rules: Vec::new(),
             process: None,
             remove_on_exit: request.remove_on_exit,
-            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+            created: now(),
             name,
             id,
         };
-        record.set_addresses(&addresses);
+        if let Place::Network(network) = &place {
+            let endpoint = self.new_endpoint(&mut state, &record, network, &asked).await?;
+            record.endpoints.push(endpoint);
+        }
         match self.make(&mut state, &mut record, taken_from, &specs).await {
             Ok(()) => {
-                let container = record.describe(&self.addressing);
+                let container = record.describe(&state.networks);
                 state.containers.insert(record.name.clone(), record);
                 Ok(container)
             }
             Err(error) => {
-                state.pools.release(addresses);
+                for endpoint in &record.endpoints {
+                    state.networks.release(endpoint);
+                }
                 Err(error)
             }
         }
@@ -111,16 +99,14 @@ impl Engine {
         record.rules = self.reserve(state, record, specs).await?;
         let mut steps = Vec::new();
         let made = async {
-            record.generation = self.datapath.bump(generation::LAST_ENDPOINT)?;
-            let mut instance = state.instance.clone();
-            instance.set_last_addresses(state.pools.last());
-            let wanted = Wanted { taken_from, ..record.wanted(&self.addressing) };
+            let wanted = Wanted { taken_from, ..record.wanted(&state.networks) };
             let planned = plan(&[wanted], &Observed::default());
             // Both wait, for the disk and for a grace period of the kernel, so they do it at the same time. After a
             // crash in between, a later start makes the rest, or forgets a container without a namespace.
+            let changes = Changes { networks: state.networks_of(record), ..Changes::from(&*record) };
             let save = {
-                let (store, instance, record) = (self.store.clone(), instance.clone(), record.clone());
-                tokio::task::spawn_blocking(move || store.save(&instance, Some(&record)))
+                let store = self.store.clone();
+                tokio::task::spawn_blocking(move || store.save(&changes))
             };
             let (applied, saved) = tokio::join!(self.apply(&planned), save);
             if applied.is_ok() {
@@ -128,56 +114,20 @@ impl Engine {
             }
             applied?;
             saved.context(|| "write the database".into())??;
-            self.put_in_force(state, record, &record.rules)?;
-            Ok(instance)
+            self.put_in_force(state, record, &record.rules)
         }
         .await;
-        match made {
-            Ok(instance) => {
-                state.instance = instance;
-                Ok(())
+        if let Err(error) = made {
+            release(state, &record.rules);
+            self.withdraw_reserved(state, &record.rules);
+            self.undo(&steps).await;
+            let removed_containers = vec![record.name.clone()];
+            if let Err(error) = self.store.save(&Changes { removed_containers, ..Changes::default() }) {
+                tracing::warn!("while undoing: {error}");
             }
-            Err(error) => {
-                release(state, &record.rules);
-                self.withdraw_reserved(state, &record.rules);
-                self.undo(&steps).await;
-                if let Err(error) = self.store.forget(&record.name) {
-                    tracing::warn!("while undoing: {error}");
-                }
-                Err(error)
-            }
+            return Err(error);
         }
-    }
-
-    fn choose_mac(&self, state: &State, asked: Option<Mac>, address: IpAddr) -> Result<Mac> {
-        let refusal = |mac: Mac| {
-            let holder = state.containers.values().find(|record| record.mac() == mac);
-            let holder = holder.map(|record| format!("container {}", record.name));
-            let holder = holder.or_else(|| (mac == self.gateway_mac).then(|| "the gateway".into()))?;
-            Some(Error::Conflict(format!("MAC address {mac} is that of {holder}: choose another")))
-        };
-        if let Some(mac) = asked {
-            return refusal(mac).map_or(Ok(mac), Err);
-        }
-        let mac = derived_mac(address);
-        // Two IPv6 addresses may end alike, and somebody may have asked for the one that is another's by right.
-        let others = || std::iter::repeat_with(|| Mac::new(random_mac()));
-        std::iter::once(mac)
-            .chain(others().take(16))
-            .find(|mac| refusal(*mac).is_none())
-            .ok_or_else(|| Error::Exhausted(format!("MAC address {mac} is in use: choose another")))
-    }
-
-    /// A number for a device that leads to this slot.
-    async fn free_ifindex(&self, slot: u32) -> Result<u32> {
-        for multiple in FIRST_MULTIPLE..FIRST_MULTIPLE + 4096 {
-            let ifindex = slot + multiple * ENDPOINT_SLOTS;
-            let is_doomed = self.doomed().iter().any(|(doomed, _)| *doomed == ifindex);
-            if !is_doomed && self.netlink.device(ifindex).await?.is_none() {
-                return Ok(ifindex);
-            }
-        }
-        Err(Error::Exhausted("no free device number for another endpoint: remove devices".into()))
+        Ok(())
     }
 
     /// Removes a container; a running one only with `force`, which also makes a name that nobody has no error.
@@ -200,25 +150,34 @@ impl Engine {
         self.take_down(&mut state, &record).await
     }
 
-    /// Forgets a container and takes it out of the kernel, to the end whatever fails.
+    /// Forgets a container and takes it out of the kernel, to the end whatever fails. What it has of a network that others share
+    /// with it goes to one of those.
     pub(super) async fn take_down(self: &Arc<Self>, state: &mut State, record: &ContainerRecord) -> Result<()> {
+        let files = Files::of(&self.settings.run_dir, &record.name);
+        let files_removed = || files.remove().context(|| format!("remove the files of container {}", record.name));
+        if let Some(changes) = state.inherited(record) {
+            self.store.save(&changes)?;
+            state.hand_over(record, changes);
+            return files_removed();
+        }
         // Forgotten first: after a crash in what follows, a later start removes what nobody knows.
-        self.store.forget(&record.name)?;
+        self.store.save(&Changes { removed_containers: vec![record.name.clone()], ..Changes::default() })?;
         state.containers.remove(&record.name);
         release(state, &record.rules);
         let mut errors: Vec<Error> = withdraw(&self.datapath, state, &record.rules).err().into_iter().collect();
-        let mut observed = observed(record, &self.addressing);
+        let mut observed = observed(record, &state.networks);
         if record.owns_netns {
             // Deleted later: nobody looks for it in a namespace that has lost its name.
             observed.devices.clear();
         }
         errors.extend(self.apply_all(&plan(&[], &observed)).await);
-        if record.owns_netns {
-            self.doom(record.ifindex, &record.device);
+        for endpoint in record.ours(&state.networks).filter(|_| record.owns_netns) {
+            self.doom(endpoint.ifindex, &endpoint.device);
         }
-        let files = Files::of(&self.settings.run_dir, &record.name);
-        errors.extend(files.remove().context(|| format!("remove the files of container {}", record.name)).err());
-        state.pools.release(record.addresses());
+        errors.extend(files_removed().err());
+        for endpoint in &record.endpoints {
+            state.networks.release(endpoint);
+        }
         // What it had counts against the limit of the next in its slot as long as it is there.
         self.uncollected.notify_one();
         match errors.into_iter().next() {
@@ -230,33 +189,106 @@ impl Engine {
     /// All containers, by name.
     pub async fn list(&self) -> Vec<Container> {
         let state = self.state.lock().await;
-        state.containers.values().map(|record| record.describe(&self.addressing)).collect()
+        state.containers.values().map(|record| record.describe(&state.networks)).collect()
     }
 
     /// One container.
     pub async fn inspect(&self, name: &str) -> Result<Container> {
         let state = self.state.lock().await;
-        state.container(name).map(|record| record.describe(&self.addressing))
+        state.container(name).map(|record| record.describe(&state.networks))
     }
 }
 
-/// The MAC address of whom an address is given to: as Docker derives it, from the last four bytes.
-fn derived_mac(address: IpAddr) -> Mac {
-    let [a, b, c, d] = match address {
-        IpAddr::V4(address) => address.octets(),
-        IpAddr::V6(address) => (address.to_bits() as u32).to_be_bytes(),
-    };
-    Mac::new([0x02, 0x42, a, b, c, d])
+/// Where a container is to be.
+#[derive(PartialEq, Eq)]
+enum Place {
+    /// In a network.
+    Network(String),
+    /// In a namespace without one.
+    None,
+    /// In the host's namespace.
+    Host,
+    /// In the namespace of this container.
+    Container(String),
+}
+
+impl Place {
+    fn of(request: &CreateRequest) -> Result<Self> {
+        let place = match request.network.as_deref() {
+            None => Self::Network(DEFAULT_NETWORK.into()),
+            Some(describe::HOST) => Self::Host,
+            Some(describe::NONE) => Self::None,
+            Some(network) => match network.strip_prefix(describe::CONTAINER) {
+                Some(other) => Self::Container(other.into()),
+                None => Self::Network(network.into()),
+            },
+        };
+        if matches!(place, Self::Network(_)) {
+            return Ok(place);
+        }
+        let network = request.network.as_deref().unwrap_or_default();
+        let useless = [
+            ("an address", request.ip.is_some() || request.ip6.is_some()),
+            ("a MAC address", request.mac_address.is_some()),
+            ("an alias", !request.aliases.is_empty()),
+            ("a publish", !request.publish.is_empty() || !request.publish_exposed.is_empty()),
+            ("a namespace to take in", request.netns.is_some() && place != Self::None),
+        ];
+        match useless.into_iter().find(|(_, is_given)| *is_given) {
+            Some((what, _)) => Err(Error::Invalid(format!(
+                "{what} is of no use with the network {network}: leave it out, or choose a network"
+            ))),
+            None => Ok(place),
+        }
+    }
+}
+
+impl State {
+    /// The networks of a container as they are kept.
+    pub(super) fn networks_of(&self, record: &ContainerRecord) -> Vec<NetworkRecord> {
+        record.endpoints.iter().map(|endpoint| self.networks.of(endpoint).record.clone()).collect()
+    }
+
+    /// What is kept when a container goes whose namespace others share: the first of them has what it had.
+    fn inherited(&self, record: &ContainerRecord) -> Option<Changes> {
+        let sharers = self.containers.values().filter(|other| other.shared_with.as_ref() == Some(&record.name));
+        let mut sharers: Vec<ContainerRecord> = sharers.cloned().collect();
+        sharers.sort_by_key(|sharer| sharer.created);
+        let (heir, others) = sharers.split_first_mut()?;
+        heir.shared_with = None;
+        heir.owns_netns = record.owns_netns;
+        heir.endpoints.clone_from(&record.endpoints);
+        heir.rules.clone_from(&record.rules);
+        for other in others {
+            other.shared_with = Some(heir.name.clone());
+        }
+        Some(Changes { containers: sharers, removed_containers: vec![record.name.clone()], ..Changes::default() })
+    }
+
+    fn hand_over(&mut self, record: &ContainerRecord, changes: Changes) {
+        self.containers.remove(&record.name);
+        if let Some(heir) = changes.containers.first() {
+            for rule in &record.rules {
+                self.publishes.remove(rule);
+                self.publishes.insert(&heir.name, rule);
+            }
+        }
+        self.containers.extend(changes.containers.into_iter().map(|sharer| (sharer.name.clone(), sharer)));
+    }
 }
 
 /// What a container is in the kernel when all is as it should be.
-fn observed(record: &ContainerRecord, addressing: &Addressing) -> Observed {
+pub(super) fn observed(record: &ContainerRecord, networks: &Networks) -> Observed {
+    let ends = || record.ours(networks);
+    let reached = |endpoint: &EndpointRecord| endpoint.reached_by(networks.of(endpoint));
     Observed {
-        namespaces: record.owns_netns.then(|| record.name.clone()).into_iter().collect(),
-        devices: [(record.ifindex, record.device.clone())].into(),
-        attached: BTreeSet::from([record.ifindex]),
-        endpoints: [(record.slot, record.endpoint())].into(),
-        addresses: record.reached_by(addressing).into_iter().map(|address| (address, record.slot)).collect(),
+        namespaces: record.made_as().into_iter().collect(),
+        devices: ends().map(|endpoint| (endpoint.ifindex, endpoint.device.clone())).collect(),
+        attached: ends().map(|endpoint| endpoint.ifindex).collect(),
+        endpoints: ends().map(|endpoint| (endpoint.slot, endpoint.in_datapath(networks.of(endpoint)))).collect(),
+        addresses: ends()
+            .flat_map(|endpoint| reached(endpoint).into_iter().map(|address| (address, endpoint.slot)))
+            .collect(),
     }
 }
 
@@ -291,10 +323,12 @@ fn check_foreign(state: &State, path: &Path) -> Result<()> {
 /// Steps that bring the kernel from what it has to what is desired.
 pub(super) fn steps<'a>(
     desired: impl Iterator<Item = &'a ContainerRecord>,
-    addressing: &Addressing,
+    networks: &Networks,
     observed: &Observed,
 ) -> Vec<Step> {
-    let desired: Vec<_> = desired.map(|record| record.wanted(addressing)).collect();
+    // Who shares a namespace has nothing of its own there.
+    let desired = desired.filter(|record| !record.is_host && record.shared_with.is_none());
+    let desired: Vec<_> = desired.map(|record| record.wanted(networks)).collect();
     plan(&desired, observed)
 }
 
@@ -302,16 +336,4 @@ pub(super) fn steps<'a>(
 pub(super) fn marked(marks: &Path) -> Result<BTreeSet<String>> {
     let entries = fs::read_dir(marks).context(|| format!("read {}", marks.display()))?;
     Ok(entries.flatten().map(|entry| PathBuf::from(entry.file_name()).display().to_string()).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mac_address_is_derived_from_either_family() {
-        for (address, mac) in [("172.30.0.2", "02:42:ac:1e:00:02"), ("fd00::1:2", "02:42:00:01:00:02")] {
-            assert_eq!(derived_mac(address.parse().unwrap()).to_string(), mac);
-        }
-    }
 }

@@ -11,7 +11,6 @@ use super::Engine;
 use crate::api::types::Flow;
 use crate::datapath::{Datapath, InFamily, clock};
 use crate::error::{Context as _, Result};
-use crate::store::ContainerRecord;
 
 type Entries<A> = Vec<(FlowKey<A>, Entry<A>)>;
 
@@ -26,9 +25,11 @@ impl Engine {
             if let Some(name) = container {
                 state.container(name)?;
             }
-            let reached = |record: &ContainerRecord| record.reached_by(&self.addressing);
-            let records = state.containers.values();
-            records.flat_map(|it| reached(it).into_iter().map(|address| (address, it.name.clone()))).collect()
+            let reached = state.endpoints().flat_map(|(record, endpoint)| {
+                let addresses = endpoint.reached_by(state.networks.of(endpoint));
+                addresses.into_iter().map(|address| (address, record.name.clone()))
+            });
+            reached.collect()
         };
         let datapath = self.datapath.clone();
         let read = move || {

@@ -1,16 +1,15 @@
 //! The host's side: netbpf0 and netbpf1, and the datapath's settings.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 use ipnet::{IpNet, Ipv6Net};
-use netbpf_common::abi::{
-    self, ABI_VERSION, Config, ConfigFlags, LOOPBACK_INDEX, Network, NetworkFlags, RING_SHARES, Subnet, Transport,
-};
+use netbpf_common::abi::{self, ABI_VERSION, Config, LOOPBACK_INDEX, RING_SHARES, Transport};
 use netbpf_common::wire::{Mac, V4Addr, V6Addr};
 
 use super::Engine;
-use super::state::NETWORK_NUMBER;
-use crate::config::{Addressing, Part, Settings};
+use super::network::Networks;
+use super::state::State;
+use crate::config::{Part, Settings, Virtuals};
 use crate::datapath::{Datapath, InFamily, clock, netns_cookie};
 use crate::error::{Error, Result};
 use crate::net::device::{Device, VethEnd};
@@ -27,7 +26,8 @@ pub(super) const ROUTE_DEVICE: &str = "netbpf1";
 pub(super) async fn make_devices(
     netlink: &Netlink,
     settings: &Settings,
-    addressing: &Addressing,
+    networks: &Networks,
+    virtuals: &Virtuals,
     mac: Mac,
 ) -> Result<(u32, u32)> {
     let find = async || -> Result<Option<(Device, Device)>> {
@@ -55,45 +55,53 @@ pub(super) async fn make_devices(
         }
     }
     let devices = (host.ifindex, route.ifindex);
-    set_right(netlink, addressing, devices).await?;
+    set_right(netlink, networks, virtuals, devices).await?;
     Ok(devices)
 }
 
 /// Lets netbpf0 and netbpf1 be as they are to be.
-async fn set_right(netlink: &Netlink, addressing: &Addressing, (host, route): (u32, u32)) -> Result<()> {
-    set_switches(addressing)?;
+pub(super) async fn set_right(
+    netlink: &Netlink,
+    networks: &Networks,
+    virtuals: &Virtuals,
+    (host, route): (u32, u32),
+) -> Result<()> {
+    set_switches(networks)?;
     netlink.set_up_without_arp(host).await?;
     netlink.set_up(route).await?;
-    give_addresses(netlink, addressing, host).await
+    give_addresses(netlink, networks, virtuals, host).await
 }
 
 /// What the kernel does by itself on netbpf0 and netbpf1.
-fn set_switches(addressing: &Addressing) -> Result<()> {
+fn set_switches(networks: &Networks) -> Result<()> {
     sysctl::isolate(HOST_DEVICE)?;
-    let [host, route] = ipv6_of_devices(addressing);
+    let [host, route] = ipv6_of_devices(networks);
     host.apply(HOST_DEVICE)?;
     route.apply(ROUTE_DEVICE)?;
-    route_device_forwards(addressing)
+    route_device_forwards(networks)
 }
 
 /// The gateways' addresses on netbpf0, and what leads to it. The subnet of IPv4 comes with the address; that of IPv6 is a
 /// route, since the address is alone.
-async fn give_addresses(netlink: &Netlink, addressing: &Addressing, ifindex: u32) -> Result<()> {
-    let mut own: Vec<IpNet> = addressing.parts().map(gateway_net).collect();
-    if serves_alone(addressing) {
-        own.push(Ipv6Net::from(addressing.client_v6()).into());
-    }
+async fn give_addresses(netlink: &Netlink, networks: &Networks, virtuals: &Virtuals, ifindex: u32) -> Result<()> {
+    let client = serves_alone(networks).then(|| virtuals.client_v6());
+    let own: Vec<IpNet> = networks.parts().map(gateway_net).chain(client.map(|it| Ipv6Net::from(it).into())).collect();
     netlink.keep_addresses(ifindex, &own).await?;
-    if let Some(client) = own.get(addressing.parts().count()) {
-        netlink.add_address(ifindex, *client).await?;
-        netlink.add_link_route(ifindex, addressing.virtual_v6.into(), client.addr()).await?;
+    if let Some(client) = client {
+        netlink.add_address(ifindex, Ipv6Net::from(client).into()).await?;
+        netlink.add_link_route(ifindex, virtuals.v6.into(), client.into()).await?;
     }
-    for (part, own) in addressing.parts().zip(own) {
-        netlink.add_address(ifindex, own).await?;
+    for part in networks.parts() {
+        netlink.add_address(ifindex, gateway_net(part)).await?;
         if part.gateway.is_ipv6() {
             netlink.add_link_route(ifindex, part.subnet, part.gateway).await?;
         }
-        netlink.add_link_route(ifindex, part.virtuals, part.gateway).await?;
+    }
+    // By the address of the first network that has the family.
+    for is_ipv4 in [true, false] {
+        if let Some(part) = networks.parts().find(|part| part.gateway.is_ipv4() == is_ipv4) {
+            netlink.add_link_route(ifindex, virtuals.of_family(part.gateway), part.gateway).await?;
+        }
     }
     Ok(())
 }
@@ -102,20 +110,41 @@ impl Engine {
     /// Gives netbpf0 and netbpf1 back what somebody took from them: who switches IPv6 off for all devices takes addresses and
     /// routes as well, and who switches it on again does not bring them back.
     pub(super) async fn keep_devices(&self) -> Result<()> {
-        let lost = {
-            let state = self.state.lock().await;
-            let client = serves_alone(&self.addressing).then(|| self.addressing.client_v6().into());
-            let mut own = self.addressing.parts().map(|part| part.gateway).chain(client);
-            own.find(|own| !state.host.locals.contains_key(own))
-        };
-        let devices = [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(&self.addressing));
+        let state = self.state.lock().await;
+        let networks = &state.networks;
+        let client = serves_alone(networks).then(|| self.virtuals.client_v6().into());
+        let mut own = networks.parts().map(|part| part.gateway).chain(client);
+        let lost = own.find(|own| !state.host.locals.contains_key(own));
+        let devices = [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(networks));
         let changed = devices.into_iter().find_map(|(device, ipv6)| ipv6.differs(device));
         if lost.is_none() && changed.is_none() {
-            return route_device_forwards(&self.addressing);
+            return route_device_forwards(networks);
         }
         tracing::warn!(?lost, changed, "somebody has changed {HOST_DEVICE} or {ROUTE_DEVICE}: setting them right");
-        set_right(&self.netlink, &self.addressing, self.devices).await
+        set_right(&self.netlink, networks, &self.virtuals, self.devices).await
     }
+
+    /// Tells the datapath of all networks.
+    pub(super) fn write_networks(&self, state: &State) -> Result<()> {
+        let maps = &self.datapath.maps;
+        let config = maps.config.get(0)?.unwrap_or_default();
+        maps.config.set(0, Config { flags: state.networks.config_flags(), ..config })?;
+        write_networks(&self.datapath, &state.networks)
+    }
+}
+
+/// Lets `NETWORKS` have these networks and no others.
+fn write_networks(datapath: &Datapath, networks: &Networks) -> Result<()> {
+    let table = &datapath.maps.networks;
+    let wanted = networks.ours().map(|network| Ok((u32::from(network.record.number), network.in_datapath()?)));
+    let wanted: BTreeMap<u32, abi::Network> = wanted.collect::<Result<_>>()?;
+    for (number, now) in table.entries()? {
+        let wanted = wanted.get(&number).copied().unwrap_or_default();
+        if wanted != now {
+            table.set(number, wanted)?;
+        }
+    }
+    Ok(())
 }
 
 /// The gateway's address as netbpf0 has it.
@@ -128,37 +157,38 @@ fn gateway_net(part: &Part) -> IpNet {
 }
 
 /// What IPv6 is to do on netbpf0 and netbpf1.
-pub(super) fn ipv6_of_devices(addressing: &Addressing) -> [Ipv6; 2] {
-    if serves_v6(addressing) { [Ipv6::Host, Ipv6::Lookups] } else { [Ipv6::Off, Ipv6::Off] }
+pub(super) fn ipv6_of_devices(networks: &Networks) -> [Ipv6; 2] {
+    if serves_v6(networks) { [Ipv6::Host, Ipv6::Lookups] } else { [Ipv6::Off, Ipv6::Off] }
 }
 
 /// Whether IPv6 clients are served: also where containers have none of it, as long as the host has.
-pub(super) fn serves_v6(addressing: &Addressing) -> bool {
-    addressing.v6.is_some() || serves_alone(addressing)
+pub(super) fn serves_v6(networks: &Networks) -> bool {
+    networks.have(false) || serves_alone(networks)
 }
 
 /// Whether they are served for containers that have no IPv6.
-fn serves_alone(addressing: &Addressing) -> bool {
-    addressing.v6.is_none() && sysctl::read(ALL_OFF).as_deref() == Some("0")
+fn serves_alone(networks: &Networks) -> bool {
+    !networks.have(false) && sysctl::read(ALL_OFF).as_deref() == Some("0")
 }
 
 /// Where the kernel says whether the device of route lookups forwards.
-pub(super) fn forwarding_of_route_device(addressing: &Addressing) -> impl Iterator<Item = String> {
-    let families = [Some("ipv4"), serves_v6(addressing).then_some("ipv6")];
+pub(super) fn forwarding_of_route_device(networks: &Networks) -> impl Iterator<Item = String> + use<> {
+    let families = [Some("ipv4"), serves_v6(networks).then_some("ipv6")];
     families.into_iter().flatten().map(|family| format!("{family}/conf/{ROUTE_DEVICE}/forwarding"))
 }
 
 /// Route lookups in BPF ask whether their input device forwards. Whoever writes `net.ipv4.ip_forward` or
 /// `net.ipv6.conf.all.forwarding` changes it for every device, so this is done again from time to time.
-fn route_device_forwards(addressing: &Addressing) -> Result<()> {
-    forwarding_of_route_device(addressing).try_for_each(|path| sysctl::write(&path, "1"))
+fn route_device_forwards(networks: &Networks) -> Result<()> {
+    forwarding_of_route_device(networks).try_for_each(|path| sysctl::write(&path, "1"))
 }
 
 /// Tells the programs what they need to know of their instance.
 pub(super) fn write_config(
     datapath: &Datapath,
     settings: &Settings,
-    addressing: &Addressing,
+    networks: &Networks,
+    virtuals: &Virtuals,
     devices: (u32, u32),
     mac: Mac,
 ) -> Result<()> {
@@ -177,14 +207,13 @@ pub(super) fn write_config(
         netns_cookie: netns_cookie()?,
         host_ifindex: devices.0,
         route_ifindex: devices.1,
-        virtual_v4: addressing.virtual_v4.network().into(),
-        virtual_v6: addressing.virtual_v6.network().into(),
+        virtual_v4: virtuals.v4.network().into(),
+        virtual_v6: virtuals.v6.network().into(),
         gateway_mac: mac,
         nat_first: settings.nat_ports.first,
         nat_last: settings.nat_ports.last,
         broadcast_rate: settings.broadcast_rate,
-        flags: flag(settings.full_cone, ConfigFlags::MAPPINGS)
-            | flag(addressing.parts().any(|part| part.mode.is_reachable()), ConfigFlags::REACHABLE),
+        flags: networks.config_flags(),
         ring_mask: settings.half_open_per_cpu(cpus) / RING_SHARES - 1,
         share_mask: RING_SHARES - 1,
         flow_limit: settings.flow_limit(),
@@ -195,43 +224,18 @@ pub(super) fn write_config(
         keep_ports(datapath, before.nat_first, before.nat_last)?;
     }
     datapath.maps.config.set(0, config)?;
-    if addressing.v4.is_none() {
+    if !networks.have(true) {
         forget_loopback::<V4Addr>(datapath)?;
     }
-    if !serves_v6(addressing) {
+    if !serves_v6(networks) {
         forget_loopback::<V6Addr>(datapath)?;
     }
-    datapath.maps.networks.set(u32::from(NETWORK_NUMBER), network(settings, addressing)?)
+    write_networks(datapath, networks)
 }
 
 /// No socket may be led to a virtual address that has no route, as those of a family that the network has lost.
 fn forget_loopback<A: InFamily>(datapath: &Datapath) -> Result<()> {
     A::maps(&datapath.maps).virtuals.set(LOOPBACK_INDEX, A::default())
-}
-
-/// The network as the datapath knows it.
-fn network(settings: &Settings, addressing: &Addressing) -> Result<Network> {
-    Ok(Network {
-        v4: subnet(addressing.v4.as_ref())?,
-        v6: subnet(addressing.v6.as_ref())?,
-        flags: network_flags(settings),
-        mtu: settings.mtu,
-    })
-}
-
-/// One family's part of the network as the datapath knows it; all zero for none.
-pub(super) fn subnet<A: InFamily>(part: Option<&Part>) -> Result<Subnet<A>> {
-    let Some(part) = part else { return Ok(Subnet::default()) };
-    let of = |address: IpAddr| {
-        A::of(address).ok_or_else(|| Error::Internal(format!("{address} is not of the family of {}", part.subnet)))
-    };
-    Ok(Subnet {
-        address: of(part.subnet.network())?,
-        mask: of(part.subnet.netmask())?,
-        gateway: of(part.gateway)?,
-        external: part.external.map_or_else(|| Ok(A::default()), |external| of(external.network()))?,
-        mode: abi::GatewayMode::from(part.mode) as u32,
-    })
 }
 
 /// Lets flows go on under ports that masquerading gave out before the range was changed: they are marked as ports outside
@@ -249,10 +253,6 @@ fn keep_ports(datapath: &Datapath, first: u16, last: u16) -> Result<()> {
     Ok(())
 }
 
-fn network_flags(settings: &Settings) -> u32 {
-    flag(settings.full_cone, NetworkFlags::FULL_CONE) | flag(settings.clamp_mss, NetworkFlags::CLAMP_MSS)
-}
-
 /// Whether a device is this instance's own.
 pub(super) fn is_own(device: &Device, mac: Mac) -> bool {
     device.is_veth && device.mac == Some(mac)
@@ -264,30 +264,8 @@ pub(super) fn flag(is_set: bool, flag: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use netbpf_common::abi::GatewayMode;
-    use netbpf_common::wire::Address as _;
-
     use super::*;
-
-    #[test]
-    fn the_datapath_knows_the_families_that_the_network_has() {
-        let known = |settings: &Settings| network(settings, &Addressing::new(settings, [1; 5]).unwrap()).unwrap();
-        let v4_only = known(&Settings::default());
-        assert_eq!((v4_only.v4.mode, v4_only.v6.mask), (GatewayMode::Masquerade as u32, V6Addr::default()));
-        let translated = Settings {
-            ipv4: false,
-            ipv6: true,
-            subnet_v6: "fd00::/56".parse().ok(),
-            mode_v6: crate::config::GatewayMode::Prefix,
-            external_prefix_v6: "2001:db8:0:100::/56".parse().ok(),
-            ..Settings::default()
-        };
-        let v6_only = known(&translated);
-        assert_eq!(v6_only.v4.mask, V4Addr::default());
-        assert_eq!(v6_only.v6.mode, GatewayMode::Prefix as u32);
-        assert_eq!(format!("{:?} {:?}", v6_only.v6.gateway, v6_only.v6.external), "fd00::1 2001:db8:0:100::");
-        assert_eq!(v6_only.v6.address.and(v6_only.v6.mask), v6_only.v6.address);
-    }
+    use crate::config::Addressing;
 
     #[test]
     fn netbpf0_has_the_gateways_addresses() {

@@ -3,7 +3,7 @@
 use super::Engine;
 use super::host::{HOST_DEVICE, ROUTE_DEVICE, ipv6_of_devices};
 use crate::api::types::Finding;
-use crate::config::GatewayMode;
+use crate::config::{GatewayMode, Part};
 use crate::net::{has_ipv6, sysctl};
 
 fn finding(check: &str, found: impl Into<String>, advice: Option<&str>) -> Finding {
@@ -14,17 +14,18 @@ fn finding(check: &str, found: impl Into<String>, advice: Option<&str>) -> Findi
 impl Engine {
     /// What `doctor` has to say of IPv6; where the network has none, only what the kernel can do.
     pub(super) async fn ipv6_findings(&self) -> Vec<Finding> {
-        let Some(part) = self.addressing.v6 else {
+        let state = self.state.lock().await;
+        if !state.networks.have(false) {
             return vec![checksums(self.datapath.knows_ipv6_checksums())];
-        };
+        }
         let mut findings = vec![
             checksums(self.datapath.knows_ipv6_checksums()),
             switch(has_ipv6(), sysctl::read(sysctl::ALL_OFF).as_deref()),
         ];
-        let devices = [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(&self.addressing));
+        let devices = [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(&state.networks));
         findings.push(own_devices(devices.filter_map(|(device, ipv6)| ipv6.differs(device)).collect()));
-        if part.mode == GatewayMode::Masquerade {
-            let state = self.state.lock().await;
+        let masquerades = |part: &Part| part.gateway.is_ipv6() && part.mode == GatewayMode::Masquerade;
+        if state.networks.parts().any(masquerades) {
             let with = state.host.uplinks.values().filter(|uplink| uplink.v6.is_some());
             findings.push(sources(with.map(|uplink| uplink.name.clone()).collect()));
         }

@@ -6,17 +6,23 @@
 mod apply;
 mod check;
 mod collector;
+mod connect;
 mod containers;
+mod describe;
 mod doctor;
+mod ends;
 mod flows;
 mod host;
 mod ipv6;
 mod members;
+mod network;
+mod networks;
 mod plan;
 mod process;
 mod publish;
 mod publishes;
 mod reconcile;
+mod requested;
 mod reserve;
 mod rules;
 mod sockets;
@@ -34,13 +40,14 @@ use netbpf_common::wire::Mac;
 use nix::fcntl::Flock;
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
-use crate::config::{Addressing, Settings};
+use crate::config::{GlobalId, Settings, Virtuals};
 use crate::datapath::Datapath;
 use crate::error::{Error, Result};
 use crate::net::Netlink;
 use crate::store::Store;
 use state::State;
 
+pub(crate) use network::DEFAULT_NETWORK;
 pub use uninstall::uninstall;
 
 /// Directory of marks below the run directory: one empty file per namespace that the instance has made. A reboot empties
@@ -51,8 +58,10 @@ const MARKS: &str = "netns";
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
-    /// The addresses of the network: what the settings say, and what the instance has drawn where they say nothing.
-    addressing: Addressing,
+    /// What the unique local addresses of the instance have in common.
+    global_id: GlobalId,
+    /// What stands for the host's own addresses.
+    virtuals: Virtuals,
     cgroup: PathBuf,
     gateway_mac: Mac,
     /// Numbers of netbpf0 and netbpf1.
@@ -66,6 +75,8 @@ pub struct Engine {
     /// Held by who deletes them.
     burial: Mutex<()>,
     since: u64,
+    /// Tells that changes of the host were followed.
+    followed: Notify,
     /// Asks the collector not to wait for its time.
     uncollected: Arc<Notify>,
     /// Ends the background tasks.

@@ -2,32 +2,51 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use netbpf_common::abi::Endpoint;
 use netbpf_common::wire::Mac;
 
-/// The network end of a container as it is to be.
+/// The network of a container as it is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// The namespace, and its name when it is netbpf's to make.
+    /// The namespace.
     pub(super) netns: PathBuf,
     /// Name of the namespace when netbpf makes it.
     pub(super) made_as: Option<String>,
     /// Where it is found first, when the name is given to a namespace that exists.
     pub(super) taken_from: Option<PathBuf>,
+    /// Its ends of networks.
+    pub(super) ends: Vec<WantedEnd>,
+}
+
+/// An end of a network as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WantedEnd {
     /// Name of the host-side device.
     pub(super) device: String,
     /// Endpoint slot.
     pub(super) slot: u32,
     /// The endpoint as the datapath knows it.
     pub(super) endpoint: Endpoint,
-    /// The addresses of its device.
-    pub(super) addresses: Vec<IpAddr>,
+    /// The container's device.
+    pub(super) inside: Inside,
     /// The addresses by which the datapath finds its endpoint.
     pub(super) reached_by: Vec<IpAddr>,
     /// MTU of both its devices.
     pub(super) mtu: u32,
+}
+
+/// A container's view of its device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Inside {
+    /// Its name.
+    pub(super) name: String,
+    /// Its addresses.
+    pub(super) addresses: Vec<IpNet>,
+    /// The gateways of its default routes.
+    pub(super) gateways: Vec<IpAddr>,
 }
 
 /// The part of the kernel's state that is this instance's.
@@ -56,8 +75,8 @@ pub(super) struct Pair {
     pub(super) ifindex: u32,
     /// MAC address of the container's end.
     pub(super) mac: Mac,
-    /// Addresses of the container's end.
-    pub(super) addresses: Vec<IpAddr>,
+    /// The container's view of its end.
+    pub(super) inside: Inside,
     /// MTU of both ends.
     pub(super) mtu: u32,
 }
@@ -101,20 +120,21 @@ impl Step {
 /// The steps from `observed` to `desired`: removals first, so that what they free can be used again. Within each, packets
 /// lose their way to an endpoint before it goes, and find it only when it is complete.
 pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
-    let by_slot: BTreeMap<u32, &Wanted> = desired.iter().map(|wanted| (wanted.slot, wanted)).collect();
-    let by_address: BTreeMap<IpAddr, &Wanted> =
-        desired.iter().flat_map(|wanted| wanted.reached_by.iter().map(move |address| (*address, wanted))).collect();
-    let by_device: BTreeMap<u32, &Wanted> = desired.iter().map(|wanted| (wanted.endpoint.ifindex, wanted)).collect();
+    let ends = || desired.iter().flat_map(|wanted| &wanted.ends);
+    let by_slot: BTreeMap<u32, &WantedEnd> = ends().map(|end| (end.slot, end)).collect();
+    let by_address: BTreeMap<IpAddr, &WantedEnd> =
+        ends().flat_map(|end| end.reached_by.iter().map(move |address| (*address, end))).collect();
+    let by_device: BTreeMap<u32, &WantedEnd> = ends().map(|end| (end.endpoint.ifindex, end)).collect();
     let names: BTreeSet<&String> = desired.iter().filter_map(|wanted| wanted.made_as.as_ref()).collect();
 
     let mut steps = Vec::new();
     for (address, slot) in &observed.addresses {
-        if by_address.get(address).is_none_or(|wanted| wanted.slot != *slot) {
+        if by_address.get(address).is_none_or(|end| end.slot != *slot) {
             steps.push(Step::DeleteAddress(*address));
         }
     }
     for (slot, endpoint) in &observed.endpoints {
-        if by_slot.get(slot).is_none_or(|wanted| wanted.endpoint.generation != endpoint.generation) {
+        if by_slot.get(slot).is_none_or(|end| end.endpoint.generation != endpoint.generation) {
             steps.push(Step::ClearEndpoint(*slot));
         }
     }
@@ -130,32 +150,39 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
     }
 
     for wanted in desired {
-        let ifindex = wanted.endpoint.ifindex;
         if let Some(name) = wanted.made_as.as_ref().filter(|name| !observed.namespaces.contains(*name)) {
             steps.push(Step::MakeNamespace(name.clone(), wanted.taken_from.clone()));
         }
-        if !observed.devices.contains_key(&ifindex) {
-            steps.push(Step::MakePair(Box::new(Pair {
-                netns: wanted.netns.clone(),
-                device: wanted.device.clone(),
-                ifindex,
-                mac: wanted.endpoint.mac,
-                addresses: wanted.addresses.clone(),
-                mtu: wanted.mtu,
-            })));
-        } else if !observed.attached.contains(&ifindex) {
-            steps.push(Step::Attach(ifindex, wanted.device.clone()));
-        }
-        if observed.endpoints.get(&wanted.slot) != Some(&wanted.endpoint) {
-            steps.push(Step::WriteEndpoint(wanted.slot, wanted.endpoint));
-        }
-        for address in &wanted.reached_by {
-            if observed.addresses.get(address) != Some(&wanted.slot) {
-                steps.push(Step::WriteAddress(*address, wanted.slot));
-            }
+        for end in &wanted.ends {
+            plan_end(&wanted.netns, end, observed, &mut steps);
         }
     }
     steps
+}
+
+/// The steps that make an end of a network.
+fn plan_end(netns: &Path, end: &WantedEnd, observed: &Observed, steps: &mut Vec<Step>) {
+    let ifindex = end.endpoint.ifindex;
+    if !observed.devices.contains_key(&ifindex) {
+        steps.push(Step::MakePair(Box::new(Pair {
+            netns: netns.into(),
+            device: end.device.clone(),
+            ifindex,
+            mac: end.endpoint.mac,
+            inside: end.inside.clone(),
+            mtu: end.mtu,
+        })));
+    } else if !observed.attached.contains(&ifindex) {
+        steps.push(Step::Attach(ifindex, end.device.clone()));
+    }
+    if observed.endpoints.get(&end.slot) != Some(&end.endpoint) {
+        steps.push(Step::WriteEndpoint(end.slot, end.endpoint));
+    }
+    for address in &end.reached_by {
+        if observed.addresses.get(address) != Some(&end.slot) {
+            steps.push(Step::WriteAddress(*address, end.slot));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -171,18 +198,20 @@ mod tests {
             netns: format!("/run/netns/{name}").into(),
             made_as: Some(name.into()),
             taken_from: None,
-            device: format!("nb{name}"),
-            slot,
-            endpoint: Endpoint {
-                generation: slot + 10,
-                ifindex: 65_536 + slot,
-                v4: v4.into(),
-                v6: v6.into(),
-                ..Endpoint::default()
-            },
-            addresses: vec![v4.into(), v6.into()],
-            reached_by: vec![v4.into(), v6.into(), link.into()],
-            mtu: 1500,
+            ends: vec![WantedEnd {
+                device: format!("nb{name}"),
+                slot,
+                endpoint: Endpoint {
+                    generation: slot + 10,
+                    ifindex: 65_536 + slot,
+                    v4: v4.into(),
+                    v6: v6.into(),
+                    ..Endpoint::default()
+                },
+                inside: Inside::default(),
+                reached_by: vec![v4.into(), v6.into(), link.into()],
+                mtu: 1500,
+            }],
         }
     }
 
@@ -259,13 +288,30 @@ mod tests {
         let outside = |last| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last));
         let mut after = before;
         for last in [1, 2] {
-            after.reached_by.truncate(3);
-            after.reached_by.push(outside(last));
+            after.ends[0].reached_by.truncate(3);
+            after.ends[0].reached_by.push(outside(last));
             let steps = plan(std::slice::from_ref(&after), &kernel);
             assert_eq!(steps.last(), Some(&Step::WriteAddress(outside(last), 1)));
             assert_eq!(steps.len(), usize::from(last), "the first one only comes, the second takes its place");
             apply(&mut kernel, &steps);
         }
+    }
+
+    #[test]
+    fn a_container_gets_and_loses_a_second_end_while_the_first_stays() {
+        let mut kernel = Observed::default();
+        let one = wanted("a", 1);
+        let steps = plan(std::slice::from_ref(&one), &kernel);
+        apply(&mut kernel, &steps);
+        let mut two = one.clone();
+        two.ends.extend(wanted("b", 2).ends);
+        let steps = plan(std::slice::from_ref(&two), &kernel);
+        assert!(matches!(steps[..2], [Step::MakePair(_), Step::WriteEndpoint(2, _)]), "{steps:?}");
+        apply(&mut kernel, &steps);
+        let steps = plan(std::slice::from_ref(&one), &kernel);
+        assert!(matches!(steps[3..], [Step::ClearEndpoint(2), Step::DeleteDevice(65_538, _)]), "{steps:?}");
+        apply(&mut kernel, &steps);
+        assert_eq!(plan(&[one], &kernel), []);
     }
 
     #[test]

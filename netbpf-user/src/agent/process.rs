@@ -9,7 +9,7 @@ use super::Engine;
 use crate::api::types::Container;
 use crate::datapath::readable;
 use crate::error::{Context as _, Error, Result};
-use crate::store::ProcessRecord;
+use crate::store::{Changes, ProcessRecord};
 
 /// Whether this very process still runs, and not a later one with its number. A zombie has ended.
 pub(super) fn is_running(process: &ProcessRecord) -> bool {
@@ -52,8 +52,8 @@ impl Engine {
         let start = start_of(pid).ok_or_else(|| Error::Invalid(format!("there is no process {pid}")))?;
         let process = ProcessRecord { pid, start, exited: false };
         record.process = Some(process);
-        self.store.save(&state.instance, Some(&record))?;
-        let container = record.describe(&self.addressing);
+        self.store.save(&Changes::from(&record))?;
+        let container = record.describe(&state.networks);
         state.containers.insert(name.into(), record);
         self.watch(name.into(), process);
         Ok(container)
@@ -93,7 +93,7 @@ impl Engine {
             return self.take_down(&mut state, &record).await;
         }
         record.process = Some(ProcessRecord { exited: true, ..process });
-        self.store.save(&state.instance, Some(&record))?;
+        self.store.save(&Changes::from(&record))?;
         state.containers.insert(name.into(), record);
         Ok(())
     }

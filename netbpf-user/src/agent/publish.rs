@@ -11,7 +11,7 @@ use super::rules::withdraw;
 use crate::api::types::PortMapping;
 use crate::error::{Error, Result};
 use crate::spec::PublishSpec;
-use crate::store::RuleRecord;
+use crate::store::{Changes, RuleRecord};
 
 impl Engine {
     /// Publishes ports of a container: all of the SPECs or none. Returns all that it publishes then.
@@ -22,7 +22,7 @@ impl Engine {
         let rules = self.reserve(&mut state, &record, &specs).await?;
         record.rules.extend(&rules);
         let published =
-            self.put_in_force(&state, &record, &rules).and_then(|()| self.store.save(&state.instance, Some(&record)));
+            self.put_in_force(&state, &record, &rules).and_then(|()| self.store.save(&Changes::from(&record)));
         if let Err(error) = published {
             release(&mut state, &rules);
             self.withdraw_reserved(&state, &rules);
@@ -48,7 +48,7 @@ impl Engine {
             )));
         }
         record.rules = remaining;
-        self.store.save(&state.instance, Some(&record))?;
+        self.store.save(&Changes::from(&record))?;
         release(&mut state, &withdrawn);
         let ports = record.ports();
         state.containers.insert(name.into(), record);

@@ -13,7 +13,7 @@ use super::state::State;
 use super::{Engine, host, process};
 use crate::error::Result;
 use crate::net::namespace;
-use crate::store::ProcessRecord;
+use crate::store::{Changes, ProcessRecord};
 
 impl Engine {
     /// Brings the kernel to what the store says, and the store to what is still there.
@@ -24,7 +24,7 @@ impl Engine {
         self.never_go_back(state)?;
         self.datapath.drop_dead_links()?;
         let observed = self.observe().await?;
-        let planned = steps(state.containers.values(), &self.addressing, &observed);
+        let planned = steps(state.containers.values(), &state.networks, &observed);
         if !planned.is_empty() {
             tracing::info!(steps = planned.len(), "bringing the kernel to the desired state");
         }
@@ -46,17 +46,19 @@ impl Engine {
     /// their process.
     fn forget_the_gone(&self, state: &mut State) -> Result<()> {
         let is_gone = |record: &crate::store::ContainerRecord| {
-            !namespace::exists(record.netns())
+            !record.is_host && !namespace::exists(record.netns())
                 || record.remove_on_exit && record.process.is_some_and(|process| !process::is_running(&process))
         };
         let gone: Vec<String> =
             state.containers.values().filter(|record| is_gone(record)).map(|record| record.name.clone()).collect();
         for name in gone {
             tracing::info!(container = name, "gone while no agent ran");
-            self.store.forget(&name)?;
+            self.store.save(&Changes { removed_containers: vec![name.clone()], ..Changes::default() })?;
             if let Some(record) = state.containers.remove(&name) {
                 release(state, &record.rules);
-                state.pools.release(record.addresses());
+                for endpoint in &record.endpoints {
+                    state.networks.release(endpoint);
+                }
                 // Rules of a datapath that has outlived the container.
                 withdraw(&self.datapath, state, &record.rules)?;
             }
@@ -64,7 +66,7 @@ impl Engine {
         for record in state.containers.values_mut() {
             if let Some(process) = record.process.filter(|process| !process.exited && !process::is_running(process)) {
                 record.process = Some(ProcessRecord { exited: true, ..process });
-                self.store.save(&state.instance, Some(record))?;
+                self.store.save(&Changes::from(&*record))?;
             }
         }
         Ok(())
@@ -73,7 +75,7 @@ impl Engine {
     /// Generations that the store knows must not be given out again, even on maps that are new.
     fn never_go_back(&self, state: &State) -> Result<()> {
         let generations = &self.datapath.maps.generations;
-        let newest = state.containers.values().map(|record| record.generation).max().unwrap_or(0);
+        let newest = state.endpoints().map(|(_, endpoint)| endpoint.generation).max().unwrap_or(0);
         if generations.get(generation::LAST_ENDPOINT)?.unwrap_or(0) < newest {
             generations.set(generation::LAST_ENDPOINT, newest)?;
         }

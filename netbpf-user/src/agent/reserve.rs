@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netbpf_common::abi::Transport;
 
 use super::Engine;
+use super::network::Networks;
 use super::sockets::{in_the_way, refuse};
 use super::state::State;
 use crate::error::{Error, Result};
@@ -44,7 +45,7 @@ impl Engine {
         spec: &PublishSpec,
         bound: &[OpenSocket],
     ) -> Result<Vec<RuleRecord>> {
-        let addresses = host_addresses(spec.host_ip, container, net::has_ipv6())?;
+        let addresses = host_addresses(spec.host_ip, container, &state.networks, net::has_ipv6())?;
         for address in &addresses {
             self.check_address(state, *address).await?;
         }
@@ -186,8 +187,21 @@ fn is_own_loopback(address: IpAddr) -> bool {
 
 /// The addresses of the host that a SPEC means, one for each family. What comes by IPv6 reaches a container without it by
 /// translation; the other way round there is none.
-fn host_addresses(asked: Option<IpAddr>, container: &ContainerRecord, has_ipv6: bool) -> Result<Vec<IpAddr>> {
-    let has_v4 = container.address.is_some();
+fn host_addresses(
+    asked: Option<IpAddr>,
+    container: &ContainerRecord,
+    networks: &Networks,
+    has_ipv6: bool,
+) -> Result<Vec<IpAddr>> {
+    let served = |is_ipv4| container.serving(networks, is_ipv4);
+    if served(true).or(served(false)).is_none() {
+        return Err(Error::Invalid(format!(
+            "nothing of container {} can be published: none of its networks reaches the host; connect it to one that is \
+             not internal",
+            container.name
+        )));
+    }
+    let has_v4 = served(true).is_some_and(|endpoint| endpoint.has(true));
     match asked {
         None => {
             let v4 = has_v4.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -210,13 +224,21 @@ fn host_addresses(asked: Option<IpAddr>, container: &ContainerRecord, has_ipv6: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::network::Network;
+    use crate::config::{Addressing, Settings};
 
     fn addresses(spec: &str, addresses: &[&str], has_ipv6: bool) -> std::result::Result<Vec<String>, String> {
         let spec: PublishSpec = spec.parse().unwrap();
         let mut container = ContainerRecord::example("web");
-        (container.address, container.address_v6) = (None, None);
-        container.set_addresses(&addresses.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>());
-        let meant = host_addresses(spec.host_ip, &container, has_ipv6).map_err(|error| error.to_string())?;
+        let endpoint = &mut container.endpoints[0];
+        (endpoint.address, endpoint.address_v6) = (None, None);
+        endpoint.set_addresses(&addresses.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>());
+        let settings = Settings { ipv6: true, ..Settings::default() };
+        let mut networks = Networks::default();
+        let addressing = Addressing::new(&settings, [1; 5]).unwrap();
+        networks.insert(Network::of_settings(&settings, addressing, None));
+        let meant = host_addresses(spec.host_ip, &container, &networks, has_ipv6);
+        let meant = meant.map_err(|error| error.to_string())?;
         Ok(meant.iter().map(IpAddr::to_string).collect())
     }
 

@@ -6,6 +6,7 @@ use netbpf_common::abi::{PublishKey, PublishedPort, Rule, generation};
 use netbpf_common::wire::{V4Addr, V6Addr};
 
 use super::Engine;
+use super::network::Networks;
 use super::sockets::{in_the_way, refuse};
 use super::state::State;
 use crate::datapath::{Datapath, InFamily};
@@ -20,7 +21,7 @@ impl Engine {
         if rules.is_empty() {
             return Ok(());
         }
-        write_rules(&self.datapath, record, rules)?;
+        write_rules(&self.datapath, state, record, rules)?;
         write_ports::<V4Addr>(&self.datapath, state, rules)?;
         write_ports::<V6Addr>(&self.datapath, state, rules)?;
         self.datapath.bump(generation::PUBLISH_EPOCH)?;
@@ -46,7 +47,9 @@ impl Engine {
         let wanted: BTreeMap<u32, (Rule, &RuleRecord)> = state
             .containers
             .values()
-            .flat_map(|record| record.rules.iter().map(move |each| (each.rule, (rule(record, each), each))))
+            .flat_map(|record| {
+                record.rules.iter().map(move |each| (each.rule, (rule(&state.networks, record, each), each)))
+            })
             .collect();
         for (number, (rule, _)) in &wanted {
             if maps.rules.get(*number)? != Some(*rule) {
@@ -107,19 +110,16 @@ fn of_family<'a, A: InFamily>(
     rules.into_iter().filter_map(|rule| Some((A::of(rule.host_ip)?, rule)))
 }
 
-/// The rule as the datapath knows it.
-pub(super) fn rule(record: &ContainerRecord, rule: &RuleRecord) -> Rule {
-    Rule {
-        endpoint: record.slot,
-        generation: record.generation,
-        host_port: rule.host_port,
-        container_port: rule.container_port,
-    }
+/// The rule as the datapath knows it; without an endpoint as long as none of the container's networks can serve it.
+pub(super) fn rule(networks: &Networks, record: &ContainerRecord, rule: &RuleRecord) -> Rule {
+    let endpoint = record.serving(networks, rule.host_ip.is_ipv4());
+    let (endpoint, generation) = endpoint.map_or((0, 0), |endpoint| (endpoint.slot, endpoint.generation));
+    Rule { endpoint, generation, host_port: rule.host_port, container_port: rule.container_port }
 }
 
-fn write_rules(datapath: &Datapath, record: &ContainerRecord, rules: &[RuleRecord]) -> Result<()> {
+fn write_rules(datapath: &Datapath, state: &State, record: &ContainerRecord, rules: &[RuleRecord]) -> Result<()> {
     let numbers: Vec<u32> = rules.iter().map(|rule| rule.rule).collect();
-    let values: Vec<Rule> = rules.iter().map(|each| rule(record, each)).collect();
+    let values: Vec<Rule> = rules.iter().map(|each| rule(&state.networks, record, each)).collect();
     datapath.maps.rules.set_all(&numbers, &values)?;
     bump_rules(datapath, &numbers)
 }

@@ -1,5 +1,6 @@
 //! Starting an instance, and removing one.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,20 +10,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netbpf_common::wire::Mac;
 use nix::fcntl::{Flock, FlockArg};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::network::{DEFAULT_NETWORK, Network, Networks};
 use super::publishes::Publishes;
-use super::state::{HostState, NETWORK, State};
+use super::state::{HostState, State};
 use super::{Engine, host};
-use crate::config::{Addressing, DatapathLog, Settings};
+use crate::config::{Addressing, DatapathLog, GlobalId, Settings, Virtuals, overlap};
 use crate::datapath::{Datapath, Hook, cgroup_root, check_cgroup, mount_bpffs, readable};
 use crate::error::{Context as _, Error, Result};
-use crate::ipam::Pools;
 use crate::net::watch::Watch;
 use crate::net::{self, Netlink};
 use crate::process::Files;
-use crate::store::{InstanceRecord, Store};
+use crate::store::{ContainerRecord, InstanceRecord, NetworkRecord, Store, Stored};
 
 /// How often flows are collected and the host's settings looked at: half of the shortest timeout.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(5);
@@ -38,17 +39,17 @@ impl Engine {
         make_directory(&settings.state_dir, 0o700)?;
         let lock = lock(&settings.state_dir)?;
         let store = Arc::new(Store::open(&settings.state_dir)?);
-        let (instance, containers) = store.load()?;
+        let stored = store.load()?;
         make_directory(&settings.run_dir, 0o755)?;
         make_directory(&settings.run_dir.join(super::MARKS), 0o700)?;
 
-        let is_first = instance.is_none();
-        let mut instance = match instance {
-            Some(instance) => instance,
+        let is_first = stored.is_none();
+        let (mut instance, records, containers) = match stored {
+            Some(Stored { instance, networks, containers }) => (instance, networks, containers),
             None => {
                 let instance = InstanceRecord::new(random_mac(), rand::random());
-                store.save(&instance, None)?;
-                instance
+                store.save_instance(&instance)?;
+                (instance, BTreeMap::new(), BTreeMap::new())
             }
         };
         let global_id = match instance.global_id {
@@ -57,34 +58,13 @@ impl Engine {
             None => {
                 let id = rand::random();
                 instance.global_id = Some(id);
-                store.save(&instance, None)?;
+                store.save_instance(&instance)?;
                 id
             }
         };
-        let addressing = Addressing::new(&settings, global_id)?;
-        let mut pools = Pools::new(NETWORK, &addressing, &instance.last_addresses());
-        let mut publishes = Publishes::default();
-        for record in containers.values() {
-            for address in record.addresses() {
-                if addressing.of_family(address).is_none() {
-                    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-                    return Err(Error::Conflict(format!(
-                        "container {} has the address {address}, and {family} is off: set {family} = true, at least until the container is \
-                         removed",
-                        record.name
-                    )));
-                }
-                pools.claim(address).map_err(|error| {
-                    Error::Conflict(format!(
-                        "container {} of this instance does not fit the settings: {error}",
-                        record.name
-                    ))
-                })?;
-            }
-            for rule in &record.rules {
-                publishes.insert(&record.name, rule);
-            }
-        }
+        let virtuals = Virtuals::new(&settings, global_id);
+        let networks = known_networks(&settings, global_id, records)?;
+        let state = known_state(networks, containers)?;
 
         let is_new = !Datapath::is_pinned(&settings);
         let netlink = Netlink::open()?;
@@ -92,8 +72,8 @@ impl Engine {
         let watch = Watch::open()?;
         let begin = async {
             let datapath = Arc::new(Datapath::load(&settings)?);
-            let devices = host::make_devices(&netlink, &settings, &addressing, gateway_mac).await?;
-            host::write_config(&datapath, &settings, &addressing, devices, gateway_mac)?;
+            let devices = host::make_devices(&netlink, &settings, &state.networks, &virtuals, gateway_mac).await?;
+            host::write_config(&datapath, &settings, &state.networks, &virtuals, devices, gateway_mac)?;
             let engine = Arc::new(Self {
                 cgroup,
                 gateway_mac,
@@ -101,7 +81,7 @@ impl Engine {
                 datapath,
                 netlink: netlink.clone(),
                 store,
-                state: Mutex::new(State { instance, containers, pools, publishes, host: HostState::default() }),
+                state: Mutex::new(state),
                 doomed: std::sync::Mutex::default(),
                 burial: Mutex::default(),
                 uncollected: Arc::default(),
@@ -109,7 +89,9 @@ impl Engine {
                 stop: watch::Sender::new(false),
                 _lock: lock,
                 settings: settings.clone(),
-                addressing,
+                global_id,
+                virtuals,
+                followed: Notify::new(),
             });
             engine.begin().await?;
             Ok(engine)
@@ -143,7 +125,7 @@ impl Engine {
         {
             let mut state = self.state.lock().await;
             let mut recalled = self.recall_host()?;
-            self.follow_host(&mut recalled, &self.look_at_host().await?)?;
+            self.follow_host(&state.networks, &mut recalled, &self.look_at_host().await?)?;
             state.host = recalled;
         }
         self.datapath.attach_sockets(&self.cgroup)
@@ -194,6 +176,68 @@ impl Engine {
             });
         }
     }
+}
+
+/// The networks: that of the settings, and those that were made.
+fn known_networks(
+    settings: &Settings,
+    global_id: GlobalId,
+    mut records: BTreeMap<String, NetworkRecord>,
+) -> Result<Networks> {
+    let mut networks = Networks::default();
+    let addressing = Addressing::new(settings, global_id)?;
+    networks.insert(Network::of_settings(settings, addressing, records.remove(DEFAULT_NETWORK)));
+    let virtuals = Virtuals::new(settings, global_id);
+    for record in records.into_values() {
+        record.addressing.check_apart(&virtuals).map_err(|error| {
+            Error::Conflict(format!("network {} of this instance does not fit the settings: {error}", record.name))
+        })?;
+        for network in networks.iter() {
+            let claims = || record.addressing.claims();
+            let theirs = network.record.addressing.claims();
+            let both = theirs.flat_map(|(_, their)| claims().map(move |(_, own)| (own, their)));
+            if let Some((own, their)) = both.into_iter().find(|(own, their)| overlap(*own, *their)) {
+                return Err(Error::Conflict(format!(
+                    "network {} ({own}) overlaps network {} ({their}): change the settings of the default network",
+                    record.name, network.record.name
+                )));
+            }
+        }
+        networks.insert(Network::new(record));
+    }
+    Ok(networks)
+}
+
+/// What the agent knows at its start: the addresses and ports of the containers that there are.
+fn known_state(mut networks: Networks, containers: BTreeMap<String, ContainerRecord>) -> Result<State> {
+    let mut publishes = Publishes::default();
+    for record in containers.values() {
+        for endpoint in &record.endpoints {
+            let network = networks.get_mut(&endpoint.network).map_err(|error| {
+                Error::Conflict(format!("container {} of this instance cannot be: {error}", record.name))
+            })?;
+            for address in endpoint.addresses() {
+                if network.record.addressing.of_family(address).is_none() {
+                    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+                    return Err(Error::Conflict(format!(
+                        "container {} has the address {address}, and {family} is off: set {family} = true, at least until the container is \
+                         removed",
+                        record.name
+                    )));
+                }
+                network.pools.claim(address).map_err(|error| {
+                    Error::Conflict(format!(
+                        "container {} of this instance does not fit the settings: {error}",
+                        record.name
+                    ))
+                })?;
+            }
+        }
+        for rule in &record.rules {
+            publishes.insert(&record.name, rule);
+        }
+    }
+    Ok(State { networks, containers, publishes, host: HostState::default() })
 }
 
 /// Removes links, maps and devices. Returns what failed.

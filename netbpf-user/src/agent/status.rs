@@ -118,18 +118,21 @@ impl Engine {
             let program = if uplink.is_bare { program::UPLINK_BARE } else { program::UPLINK };
             device(program, *ifindex, &format!("uplink {}", uplink.name));
         }
-        for record in state.containers.values() {
-            device(program::EGRESS, record.ifindex, &format!("container {}", record.name));
+        for (record, endpoint) in state.endpoints().filter(|(_, endpoint)| state.networks.of(endpoint).is_ours()) {
+            device(program::EGRESS, endpoint.ifindex, &format!("container {}", record.name));
         }
-        for record in state.containers.values() {
+        for record in state.containers.values().filter(|record| !record.is_host) {
             if !namespace::exists(record.netns()) {
                 problems.push(format!("container {}: its namespace {} is gone", record.name, record.netns().display()));
             }
-            if self.datapath.maps.endpoints.get(record.slot)? != Some(record.endpoint()) {
+        }
+        for (record, endpoint) in state.endpoints().filter(|(_, endpoint)| state.networks.of(endpoint).is_ours()) {
+            let network = state.networks.of(endpoint);
+            if self.datapath.maps.endpoints.get(endpoint.slot)? != Some(endpoint.in_datapath(network)) {
                 problems.push(format!("container {}: the datapath does not know its endpoint", record.name));
             }
-            for address in record.reached_by(&self.addressing) {
-                if self.datapath.maps.slot_of(address)? != Some(record.slot) {
+            for address in endpoint.reached_by(network) {
+                if self.datapath.maps.slot_of(address)? != Some(endpoint.slot) {
                     problems.push(format!("container {}: the datapath does not find it by {address}", record.name));
                 }
             }
@@ -140,14 +143,14 @@ impl Engine {
                 problems.push(format!("{name} is not attached to the cgroup {}", self.cgroup.display()));
             }
         }
-        for setting in forwarding_of_route_device(&self.addressing) {
+        for setting in forwarding_of_route_device(&state.networks) {
             if sysctl::read(&setting).as_deref() != Some("1") {
                 problems.push(format!(
                     "{ROUTE_DEVICE} does not forward (net/{setting}): containers cannot reach the world"
                 ));
             }
         }
-        for (device, ipv6) in [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(&self.addressing)) {
+        for (device, ipv6) in [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(&state.networks)) {
             if let Some(difference) = ipv6.differs(device) {
                 problems.push(format!("IPv6 on {device} is not as it was set: {difference}"));
             }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::net::device::Framing;
 use crate::net::{Netlink, namespace};
 use crate::process::Files;
-use crate::store::Store;
+use crate::store::{Store, Stored};
 
 /// Removes every container, program, pin, device and file of an instance, as far as they are there.
 ///
@@ -67,11 +67,12 @@ fn forget_containers(settings: &Settings, errors: &mut Vec<Error>) -> Option<Mac
         return None;
     }
     match Store::open(&settings.state_dir).and_then(|store| store.load()) {
-        Ok((instance, containers)) => {
+        Ok(None) => None,
+        Ok(Some(Stored { instance, containers, .. })) => {
             for running in containers.values().filter_map(|record| record.process).filter(process::is_running) {
                 errors.extend(process::kill(&running).err());
             }
-            instance.map(|instance| Mac::new(instance.gateway_mac))
+            Some(Mac::new(instance.gateway_mac))
         }
         // A database that nobody can read is one more thing to remove.
         Err(error) => {

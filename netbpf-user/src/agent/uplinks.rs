@@ -8,6 +8,7 @@ use netbpf_common::wire::{Mac, V4Addr, V6Addr};
 
 use super::Engine;
 use super::host::{flag, is_own, serves_v6};
+use super::network::Networks;
 use super::state::{HostState, UplinkState};
 use crate::datapath::{Hook, InFamily};
 use crate::error::Result;
@@ -84,11 +85,12 @@ impl Engine {
     /// Tells the datapath what has changed of the host's devices and addresses.
     pub(super) fn follow_host(
         &self,
+        networks: &Networks,
         host: &mut HostState,
         (devices, addresses): &(Vec<Device>, Vec<HostAddress>),
     ) -> Result<()> {
         host.problems.clear();
-        let mut changed = self.follow_addresses(host, addresses)?;
+        let mut changed = self.follow_addresses(networks, host, addresses)?;
         let chosen = uplinks(devices, &self.settings.uplinks, self.gateway_mac);
         for name in &self.settings.uplinks {
             if !chosen.iter().any(|device| device.name == *name) {
@@ -142,10 +144,10 @@ impl Engine {
         Ok(())
     }
 
-    fn follow_addresses(&self, host: &mut HostState, addresses: &[HostAddress]) -> Result<bool> {
+    fn follow_addresses(&self, networks: &Networks, host: &mut HostState, addresses: &[HostAddress]) -> Result<bool> {
         let maps = &self.datapath.maps;
         let is_served = |address: IpAddr| {
-            if address.is_ipv4() { self.addressing.v4.is_some() } else { serves_v6(&self.addressing) }
+            if address.is_ipv4() { networks.have(true) } else { serves_v6(networks) }
         };
         let locals = virtual_indexes(addresses, &host.locals, is_served);
         if locals == host.locals {
@@ -179,12 +181,14 @@ impl Engine {
 
     /// Acts on announced changes.
     pub(super) async fn host_changed(&self, changes: &Changes) -> Result<()> {
-        let own: BTreeSet<u32> = self.state.lock().await.containers.values().map(|record| record.ifindex).collect();
+        let own: BTreeSet<u32> = self.state.lock().await.endpoints().map(|(_, endpoint)| endpoint.ifindex).collect();
         if changes.lost || !changes.addresses.is_empty() || changes.devices.iter().any(|index| !own.contains(index)) {
             // The kernel answers when no device is being deleted, which takes it long: requests do not wait for that. This
             // is the only task that looks, so what it saw last is what holds.
             let seen = self.look_at_host().await?;
-            self.follow_host(&mut self.state.lock().await.host, &seen)?;
+            let state = &mut *self.state.lock().await;
+            self.follow_host(&state.networks, &mut state.host, &seen)?;
+            self.followed.notify_waiters();
         }
         if changes.routes || changes.lost {
             self.datapath.bump(generation::ROUTE_EPOCH)?;

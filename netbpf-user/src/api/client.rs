@@ -15,7 +15,8 @@ use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
 use super::types::{
-    Container, CreateRequest, ErrorBody, Finding, Flow, PortMapping, ProcessRequest, PublishRequest, Status,
+    ConnectRequest, Container, CreateRequest, DisconnectRequest, ErrorBody, Finding, Flow, Network, NetworkRequest,
+    PortMapping, ProcessRequest, PublishRequest, Status,
 };
 
 /// Why there is no answer, or what the agent said instead.
@@ -147,6 +148,63 @@ impl Client {
         self.ask(Method::POST, &container_path(name, "/unpublish"), &PublishRequest { publish: specs.to_vec() })
     }
 
+    /// All networks.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn networks(&self) -> Result<Vec<Network>> {
+        self.ask(Method::GET, "/v1/networks", &())
+    }
+
+    /// One network.
+    ///
+    /// # Errors
+    /// When there is none of the name.
+    pub fn network(&self, name: &str) -> Result<Network> {
+        self.ask(Method::GET, &network_path(name, ""), &())
+    }
+
+    /// Makes a network.
+    ///
+    /// # Errors
+    /// When the request is refused; nothing is left then.
+    pub fn create_network(&self, request: &NetworkRequest) -> Result<Network> {
+        self.ask(Method::POST, "/v1/networks", request)
+    }
+
+    /// Removes a network.
+    ///
+    /// # Errors
+    /// When there is none, or containers are in it.
+    pub fn remove_network(&self, name: &str) -> Result<()> {
+        self.ask(Method::DELETE, &network_path(name, ""), &())
+    }
+
+    /// Removes all networks that nobody is in; their names.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn prune_networks(&self) -> Result<Vec<String>> {
+        self.ask(Method::POST, "/v1/networks/prune", &())
+    }
+
+    /// Connects a container to a network.
+    ///
+    /// # Errors
+    /// When the request is refused; nothing is left then.
+    pub fn connect(&self, network: &str, request: &ConnectRequest) -> Result<Container> {
+        self.ask(Method::POST, &network_path(network, "/connect"), request)
+    }
+
+    /// Takes a container out of a network.
+    ///
+    /// # Errors
+    /// When it is not in it.
+    pub fn disconnect(&self, network: &str, container: &str) -> Result<Container> {
+        let request = DisconnectRequest { container: container.into() };
+        self.ask(Method::POST, &network_path(network, "/disconnect"), &request)
+    }
+
     /// The flow table, or the part that concerns one container.
     ///
     /// # Errors
@@ -208,6 +266,10 @@ impl Client {
     fn broken(&self, reason: impl ToString) -> ClientError {
         ClientError::Broken { socket: self.socket.clone(), reason: reason.to_string() }
     }
+}
+
+fn network_path(name: &str, rest: &str) -> String {
+    format!("/v1/networks/{}{rest}", percent_encoded(name))
 }
 
 fn container_path(name: &str, rest: &str) -> String {

@@ -7,6 +7,7 @@ mod client;
 mod containers;
 mod flows;
 mod instance;
+mod networks;
 mod peer;
 mod ports;
 mod reply;
@@ -52,6 +53,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
         containers::inspect,
         containers::remove,
         containers::set_process,
+        networks::list,
+        networks::create,
+        networks::inspect,
+        networks::remove,
+        networks::prune,
+        networks::connect,
+        networks::disconnect,
         ports::publish,
         ports::unpublish,
         flows::list,
@@ -122,6 +130,11 @@ fn router(engine: Arc<Engine>, stop: Arc<Notify>) -> Router {
         .route("/v1/containers/{name}/process", post(containers::set_process))
         .route("/v1/containers/{name}/publish", post(ports::publish))
         .route("/v1/containers/{name}/unpublish", post(ports::unpublish))
+        .route("/v1/networks", get(networks::list).post(networks::create))
+        .route("/v1/networks/prune", post(networks::prune))
+        .route("/v1/networks/{name}", get(networks::inspect).delete(networks::remove))
+        .route("/v1/networks/{name}/connect", post(networks::connect))
+        .route("/v1/networks/{name}/disconnect", post(networks::disconnect))
         .route("/v1/flows", get(flows::list))
         .route("/v1/openapi.json", get(async || Json(document())))
         .fallback(unknown_route)
@@ -159,11 +172,16 @@ mod tests {
             "/v1/containers/{name}/unpublish",
             "/v1/doctor",
             "/v1/flows",
+            "/v1/networks",
+            "/v1/networks/prune",
+            "/v1/networks/{name}",
+            "/v1/networks/{name}/connect",
+            "/v1/networks/{name}/disconnect",
             "/v1/status",
             "/v1/uninstall",
         ];
         assert_eq!(paths, expected);
-        for schema in ["CreateRequest", "Container", "PortMapping", "Status", "Flow", "ErrorBody"] {
+        for schema in ["CreateRequest", "Container", "Network", "PortMapping", "Status", "Flow", "ErrorBody"] {
             assert!(document["components"]["schemas"][schema].is_object(), "{schema}");
         }
     }

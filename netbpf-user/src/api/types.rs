@@ -15,6 +15,10 @@ pub struct CreateRequest {
     pub name: Option<String>,
     /// Hostname; the name when absent.
     pub hostname: Option<String>,
+    /// Name of a network, `host`, `none` or `container:NAME`; the default network when absent.
+    pub network: Option<String>,
+    /// Other names for it in that network.
+    pub aliases: Vec<String>,
     /// IPv4 address; one of the pool when absent.
     #[schema(value_type = Option<String>)]
     pub ip: Option<Ipv4Addr>,
@@ -78,7 +82,7 @@ pub struct Container {
     pub pid: u32,
     /// Path of its network namespace, for `nsenter --net=`.
     pub netns: String,
-    /// Network.
+    /// The network that holds its default route; `host`, `none` or `container:NAME` where it has none of its own.
     pub network: String,
     /// IPv4 address; null where the network has no IPv4.
     #[schema(value_type = Option<String>)]
@@ -102,6 +106,8 @@ pub struct Container {
     pub device: String,
     /// MTU of its device, in bytes.
     pub mtu: u32,
+    /// Its ends of networks, in the order in which it was connected to them.
+    pub networks: Vec<End>,
     /// Published ports.
     pub ports: Vec<PortMapping>,
     /// Unix time of its creation, in seconds.
@@ -113,6 +119,141 @@ impl Container {
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.ip.map(IpAddr::from).into_iter().chain(self.ip6.map(IpAddr::from))
     }
+}
+
+/// A container's end of a network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct End {
+    /// The network.
+    pub network: String,
+    /// Name of the container's device: `eth0`, `eth1`, ...
+    pub name: String,
+    /// Other names that it has in this network.
+    pub aliases: Vec<String>,
+    /// IPv4 address; null where the network has no IPv4.
+    #[schema(value_type = Option<String>)]
+    pub ip: Option<Ipv4Addr>,
+    /// Prefix length of the IPv4 subnet.
+    pub prefix_len: Option<u8>,
+    /// IPv6 address; null where the network has no IPv6.
+    #[schema(value_type = Option<String>)]
+    pub ip6: Option<Ipv6Addr>,
+    /// Prefix length of the IPv6 subnet.
+    pub prefix_len6: Option<u8>,
+    /// MAC address of its end.
+    pub mac: String,
+    /// IPv4 gateway.
+    #[schema(value_type = Option<String>)]
+    pub gateway: Option<Ipv4Addr>,
+    /// IPv6 gateway.
+    #[schema(value_type = Option<String>)]
+    pub gateway6: Option<Ipv6Addr>,
+    /// Whether it holds the container's default route of IPv4: the first network that is not internal.
+    pub default_route: bool,
+    /// The same of IPv6.
+    pub default_route6: bool,
+    /// Name of the host-side device.
+    pub device: String,
+    /// MTU of its device, in bytes.
+    pub mtu: u32,
+}
+
+/// `POST /v1/networks`: what `network create` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkRequest {
+    /// Name.
+    pub name: String,
+    /// `bridge` (also when empty), `macvlan` or `ipvlan`.
+    pub driver: String,
+    /// Subnets, at most one of each family; of IPv4 one of the pools when there is none.
+    pub subnets: Vec<String>,
+    /// Gateways, each in one of the subnets; the first address when absent.
+    pub gateways: Vec<String>,
+    /// Parts of the subnets that containers get their addresses from; all of it when absent.
+    pub ip_ranges: Vec<String>,
+    /// Addresses that no container gets, by what they are for.
+    pub aux_addresses: BTreeMap<String, String>,
+    /// Whether it has IPv6: a /64 of unique local addresses when no subnet of IPv6 is named.
+    pub ipv6: bool,
+    /// Whether nothing goes out or comes in.
+    pub internal: bool,
+    /// Options, see `netbpf network create --help`.
+    pub options: BTreeMap<String, String>,
+}
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// 64 hex digits.
+    pub id: String,
+    /// `bridge`, `macvlan` or `ipvlan`.
+    pub driver: String,
+    /// Subnets, IPv4 first.
+    pub subnets: Vec<String>,
+    /// Gateways, in the same order.
+    pub gateways: Vec<String>,
+    /// Parts of the subnets that containers get their addresses from, where that is not all.
+    pub ip_ranges: Vec<String>,
+    /// Addresses that no container gets, by what they are for.
+    pub aux_addresses: BTreeMap<String, String>,
+    /// Whether it has IPv6.
+    pub ipv6: bool,
+    /// Whether nothing goes out or comes in.
+    pub internal: bool,
+    /// Options.
+    pub options: BTreeMap<String, String>,
+    /// Who is in it.
+    pub containers: Vec<Member>,
+    /// Unix time of its creation, in seconds.
+    pub created: u64,
+}
+
+/// A container in a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// IPv4 address.
+    #[schema(value_type = Option<String>)]
+    pub ip: Option<Ipv4Addr>,
+    /// IPv6 address.
+    #[schema(value_type = Option<String>)]
+    pub ip6: Option<Ipv6Addr>,
+    /// MAC address.
+    pub mac: String,
+    /// Name of the host-side device.
+    pub device: String,
+}
+
+/// `POST /v1/networks/{name}/connect`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConnectRequest {
+    /// The container.
+    pub container: String,
+    /// IPv4 address; one of the pool when absent.
+    #[schema(value_type = Option<String>)]
+    pub ip: Option<Ipv4Addr>,
+    /// IPv6 address; one of the pool when absent and the network has IPv6.
+    #[schema(value_type = Option<String>)]
+    pub ip6: Option<Ipv6Addr>,
+    /// MAC address; one derived from the address when absent.
+    pub mac_address: Option<String>,
+    /// Other names for it in this network.
+    pub aliases: Vec<String>,
+}
+
+/// `POST /v1/networks/{name}/disconnect`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DisconnectRequest {
+    /// The container.
+    pub container: String,
 }
 
 /// A publish as it is in force: `count` host ports led to as many container ports.

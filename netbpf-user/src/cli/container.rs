@@ -12,6 +12,12 @@ pub(super) const SPEC_HELP: &str = "Publish: [HOST_IP:][HOST_PORT[-HOST_PORT]]:C
 /// The network of a container.
 #[derive(clap::Args)]
 pub(super) struct NetworkFlags {
+    /// A network, host, none, or container:NAME for the network of that one
+    #[arg(long, value_name = "NET")]
+    network: Option<String>,
+    /// Another name for it in that network
+    #[arg(long = "network-alias", value_name = "A")]
+    aliases: Vec<String>,
     /// IPv4 address; a free one of the pool by default
     #[arg(long, value_name = "A")]
     ip: Option<Ipv4Addr>,
@@ -30,8 +36,8 @@ pub(super) struct NetworkFlags {
 
 impl NetworkFlags {
     pub(super) fn request(self) -> CreateRequest {
-        let Self { ip, ip6, mac_address, publish, publish_exposed } = self;
-        CreateRequest { ip, ip6, mac_address, publish, publish_exposed, ..Default::default() }
+        let Self { network, aliases, ip, ip6, mac_address, publish, publish_exposed } = self;
+        CreateRequest { network, aliases, ip, ip6, mac_address, publish, publish_exposed, ..Default::default() }
     }
 }
 

@@ -9,6 +9,7 @@ mod doctor;
 mod exec;
 mod flows;
 mod inspect;
+mod network;
 mod output;
 mod port;
 mod ps;
@@ -91,6 +92,7 @@ enum Verb {
     Port(port::Port),
     Publish(publish::Publish),
     Unpublish(unpublish::Unpublish),
+    Network(network::Network),
     Status(status::Status),
     Doctor(doctor::Doctor),
     Flows(flows::Flows),
@@ -145,6 +147,7 @@ fn run(Arguments { global, verb }: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Port(verb) => verb.run(&global),
         Verb::Publish(verb) => verb.run(&global),
         Verb::Unpublish(verb) => verb.run(&global),
+        Verb::Network(verb) => verb.run(&global),
         Verb::Status(verb) => verb.run(&global),
         Verb::Doctor(verb) => verb.run(&global),
         Verb::Flows(verb) => verb.run(&global),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use comfy_table::{ContentArrangement, Table, presets};
+use netbpf_user::api::ClientError;
 use netbpf_user::api::types::{Container, PortMapping};
 use netbpf_user::spec::Host;
 use serde::Serialize;
@@ -140,6 +141,30 @@ pub(super) fn made(global: &Global, container: &Container) -> anyhow::Result<Exi
         print(&container.name)?
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes things by their names, and prints those that were. One that cannot be removed does not keep the others.
+pub(super) fn removed(
+    global: &Global,
+    names: &[String],
+    remove: impl Fn(&str) -> Result<(), ClientError>,
+) -> anyhow::Result<ExitCode> {
+    let mut removed = Vec::new();
+    let mut failed = false;
+    for name in names {
+        match remove(name) {
+            Ok(()) if global.json => removed.push(name),
+            Ok(()) => print(name)?,
+            Err(error) => {
+                eprintln!("netbpf: {error}");
+                failed = true;
+            }
+        }
+    }
+    if global.json {
+        json(&removed)?;
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// How long ago, in the largest unit that tells something.

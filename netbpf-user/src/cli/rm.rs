@@ -24,22 +24,6 @@ pub(super) struct Rm {
 impl Rm {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         let client = global.client()?;
-        let mut removed = Vec::new();
-        let mut failed = false;
-        // One that cannot be removed does not keep the others.
-        for name in &self.names {
-            match client.remove(name, self.force) {
-                Ok(()) if global.json => removed.push(name),
-                Ok(()) => output::print(name)?,
-                Err(error) => {
-                    eprintln!("netbpf: {error}");
-                    failed = true;
-                }
-            }
-        }
-        if global.json {
-            output::json(&removed)?;
-        }
-        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        output::removed(global, &self.names, |name| client.remove(name, self.force))
     }
 }

@@ -1,8 +1,9 @@
-//! Which addresses the default network has, with everything decided that the settings leave open.
+//! Which addresses networks have, with everything decided that the settings leave open.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
 
 use super::{GatewayMode, Settings};
 use crate::error::{Error, Result};
@@ -13,12 +14,13 @@ pub(crate) type GlobalId = [u8; 5];
 /// Length of the subnet of virtual IPv6 addresses.
 pub(super) const VIRTUAL_PREFIX_V6: u8 = 120;
 
-/// Subnet ID of the default network below the global ID, and that of the virtual addresses.
+/// Subnet ID of the default network below the global ID, and that of the virtual addresses; those between are the numbers of
+/// other networks.
 const DEFAULT_SUBNET_ID: u16 = 0;
 const VIRTUAL_SUBNET_ID: u16 = 0xffff;
 
-/// One family's part of the default network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One family's part of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Part {
     /// Its subnet.
     pub(crate) subnet: IpNet,
@@ -30,36 +32,59 @@ pub(crate) struct Part {
     pub(crate) mode: GatewayMode,
     /// What the subnet is seen as outside, for [`GatewayMode::Prefix`].
     pub(crate) external: Option<IpNet>,
-    /// What stands for the host's own addresses in `connect()`.
-    pub(crate) virtuals: IpNet,
+    /// The address of the host to masquerade under; the uplink's when absent.
+    #[serde(default)]
+    pub(crate) snat: Option<IpAddr>,
 }
 
-/// The addresses of the default network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The addresses of a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Addressing {
     /// IPv4, if the network has it.
     pub(crate) v4: Option<Part>,
     /// IPv6, if the network has it.
     pub(crate) v6: Option<Part>,
-    /// Virtual IPv4 addresses, also of an instance that leads nobody to them: no other address may be taken for one.
-    pub(crate) virtual_v4: Ipv4Net,
-    /// The same for IPv6.
-    pub(crate) virtual_v6: Ipv6Net,
+}
+
+/// What stands for the host's own addresses in `connect()`, also of an instance that leads nobody there: no other address may be
+/// taken for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Virtuals {
+    /// For IPv4.
+    pub(crate) v4: Ipv4Net,
+    /// For IPv6.
+    pub(crate) v6: Ipv6Net,
+}
+
+impl Virtuals {
+    /// Those that the settings name, and for the rest those of a global ID.
+    pub(crate) fn new(settings: &Settings, id: GlobalId) -> Self {
+        let drawn = || unique_local(id, VIRTUAL_SUBNET_ID, VIRTUAL_PREFIX_V6);
+        Self { v4: settings.virtual_subnet, v6: settings.virtual_subnet_v6.unwrap_or_else(drawn) }
+    }
+
+    /// The address that clients on the host have by IPv6 where no network has it: the last of the virtual ones, which
+    /// stands for no other.
+    pub(crate) fn client_v6(&self) -> Ipv6Addr {
+        self.v6.broadcast()
+    }
+
+    /// Those of the family of an address.
+    pub(crate) fn of_family(&self, address: IpAddr) -> IpNet {
+        if address.is_ipv4() { self.v4.into() } else { self.v6.into() }
+    }
 }
 
 impl Addressing {
-    /// Those that the settings name, and for the rest those of a global ID.
+    /// The default network's: what the settings name, and for the rest addresses of a global ID.
     pub(crate) fn new(settings: &Settings, id: GlobalId) -> Result<Self> {
-        let virtual_v4 = settings.virtual_subnet;
-        let virtual_v6 =
-            settings.virtual_subnet_v6.unwrap_or_else(|| unique_local(id, VIRTUAL_SUBNET_ID, VIRTUAL_PREFIX_V6));
         let v4 = settings.ipv4.then(|| Part {
             subnet: settings.subnet.into(),
             gateway: settings.gateway().into(),
             range: settings.subnet.into(),
             mode: settings.mode,
             external: None,
-            virtuals: virtual_v4.into(),
+            snat: None,
         });
         let v6 = settings.ipv6.then(|| {
             let subnet = settings.subnet_v6.unwrap_or_else(|| unique_local(id, DEFAULT_SUBNET_ID, 64));
@@ -70,18 +95,12 @@ impl Addressing {
                 range: settings.fixed_cidr_v6.unwrap_or(subnet).into(),
                 mode: settings.mode_v6,
                 external: settings.external_prefix_v6.map(IpNet::from),
-                virtuals: virtual_v6.into(),
+                snat: None,
             }
         });
-        let addressing = Self { v4, v6, virtual_v4, virtual_v6 };
-        addressing.check_apart()?;
+        let addressing = Self { v4, v6 };
+        addressing.check_apart(&Virtuals::new(settings, id))?;
         Ok(addressing)
-    }
-
-    /// The address that clients on the host have by IPv6 where the network has none: the last of the virtual ones, which
-    /// stands for no other.
-    pub(crate) fn client_v6(&self) -> Ipv6Addr {
-        self.virtual_v6.broadcast()
     }
 
     /// The parts that there are, IPv4 first.
@@ -94,33 +113,34 @@ impl Addressing {
         self.parts().find(|part| part.gateway.is_ipv4() == address.is_ipv4())
     }
 
+    /// Everything that belongs to the network, by what it is.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (&'static str, IpNet)> {
+        self.parts().flat_map(|part| {
+            let external = part.external.map(|external| ("external prefix", external));
+            std::iter::once(("subnet", part.subnet)).chain(external)
+        })
+    }
+
     /// No subnet may hold what is another's.
-    fn check_apart(&self) -> Result<()> {
-        for part in self.parts() {
-            let subnet = part.subnet;
-            let others = [("virtual subnet", Some(part.virtuals)), ("external prefix", part.external)];
-            for (what, other) in others.into_iter().filter_map(|(what, other)| Some((what, other?))) {
-                if overlap(subnet, other) {
-                    return Err(Error::Invalid(format!("{what} {other} overlaps subnet {subnet}: move one of them")));
-                }
-            }
-            if let Some(external) = part.external.filter(|external| overlap(*external, part.virtuals)) {
-                return Err(Error::Invalid(format!(
-                    "external prefix {external} overlaps virtual subnet {}: move one of them",
-                    part.virtuals
-                )));
+    pub(crate) fn check_apart(&self, virtuals: &Virtuals) -> Result<()> {
+        let virtuals = [("virtual subnet", IpNet::from(virtuals.v4)), ("virtual subnet", virtuals.v6.into())];
+        let claims: Vec<_> = self.claims().chain(virtuals).collect();
+        for (place, (what, net)) in claims.iter().enumerate() {
+            if let Some((other, their)) = claims[..place].iter().find(|(_, their)| overlap(*net, *their)) {
+                return Err(Error::Invalid(format!("{what} {net} overlaps {other} {their}: move one of them")));
             }
         }
         Ok(())
     }
 }
 
-fn overlap(one: IpNet, other: IpNet) -> bool {
+/// Whether two subnets have an address in common.
+pub(crate) fn overlap(one: IpNet, other: IpNet) -> bool {
     one.contains(&other) || other.contains(&one)
 }
 
 /// A subnet of the unique local addresses of a global ID (RFC 4193 section 3.1).
-fn unique_local(id: GlobalId, subnet_id: u16, prefix: u8) -> Ipv6Net {
+pub(crate) fn unique_local(id: GlobalId, subnet_id: u16, prefix: u8) -> Ipv6Net {
     let [a, b, c, d, e] = id;
     let word = u16::from_be_bytes;
     let address = Ipv6Addr::from([word([0xfd, a]), word([b, c]), word([d, e]), subnet_id, 0, 0, 0, 0]);
@@ -146,7 +166,8 @@ mod tests {
         assert_eq!(v6.subnet.to_string(), "fd12:3456:789a::/64");
         assert_eq!(v6.gateway.to_string(), "fd12:3456:789a::1");
         assert_eq!(v6.range, v6.subnet);
-        assert_eq!(v6.virtuals.to_string(), "fd12:3456:789a:ffff::/120");
+        let settings = Settings::default();
+        assert_eq!(Virtuals::new(&settings, ID).v6.to_string(), "fd12:3456:789a:ffff::/120");
     }
 
     #[test]
@@ -157,7 +178,6 @@ mod tests {
         assert_eq!(with(|_| {}).unwrap().parts().count(), 2);
         let v4_only = with(|s| s.ipv6 = false).unwrap();
         assert!(v4_only.v6.is_none());
-        assert_eq!(v4_only.virtual_v6.to_string(), "fd12:3456:789a:ffff::/120", "no other address is taken for one");
     }
 
     #[test]

@@ -1,11 +1,9 @@
 //! Settings that make no sense, each refused in one line.
 
-use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 
-use ipnet::Ipv6Net;
-
 use super::addressing::{Addressing, VIRTUAL_PREFIX_V6};
+use super::subnet::{self, LONGEST_TRANSLATED, invalid};
 use super::{GatewayMode, MIN_HALF_OPEN, Settings, Xdp};
 use crate::error::{Error, Result};
 
@@ -14,19 +12,6 @@ const FLOWS: RangeInclusive<u32> = 1024..=1 << 24;
 
 /// An LRU map gives every CPU a stock of its own: a small one would forget what has just come.
 const FRAGMENTS: RangeInclusive<u32> = 1024..=1 << 20;
-
-/// Lengths of an IPv6 subnet: a /64 as everybody has it (RFC 7421), smaller ones, and up to a whole site.
-const PREFIXES_V6: RangeInclusive<u8> = 48..=120;
-
-/// The least that a link must carry for IPv6 (RFC 8200 section 5).
-const LEAST_MTU_V6: u32 = 1280;
-
-/// Longest prefix that is translated one to one: what makes up for it in the checksum lies behind (RFC 6296 section 3.1).
-const LONGEST_TRANSLATED: u8 = 64;
-
-fn invalid(line: String) -> Result<()> {
-    Err(Error::Invalid(line))
-}
 
 impl Settings {
     /// Refuses what makes no sense, before anything is touched.
@@ -42,9 +27,7 @@ impl Settings {
         if self.xdp != Xdp::Off {
             return Err(Error::Unsupported("XDP on uplinks is not offered by this version: use --xdp off".into()));
         }
-        if !(576..=65_535).contains(&self.mtu) {
-            return invalid(format!("mtu {} is out of range: choose 576 to 65535", self.mtu));
-        }
+        subnet::check_mtu(self.mtu, self.ipv6)?;
         if !self.ipv4 && !self.ipv6 {
             return invalid("ipv4 and ipv6 are both off: switch at least one of them on".into());
         }
@@ -65,21 +48,8 @@ impl Settings {
     }
 
     fn validate_ipv4(&self) -> Result<()> {
-        let subnet = self.subnet;
-        if subnet.network() != subnet.addr() {
-            return invalid(format!("subnet {subnet} has host bits set: write {}", subnet.trunc()));
-        }
-        if !(8..=29).contains(&subnet.prefix_len()) {
-            return invalid(format!("subnet {subnet} is of a size that is no use: take a prefix from /8 to /29"));
-        }
-        let first = subnet.network().octets()[0];
-        if first == 0 || first == 127 || first >= 224 {
-            return invalid(format!("subnet {subnet} is not of unicast addresses: take one of RFC 1918"));
-        }
-        let gateway = self.gateway();
-        if !subnet.contains(&gateway) || gateway == subnet.network() || gateway == subnet.broadcast() {
-            return invalid(format!("gateway {gateway} is no host address of {subnet}: choose another"));
-        }
+        subnet::check_subnet("subnet", self.subnet.into())?;
+        subnet::check_gateway("gateway", self.gateway().into(), self.subnet.into())?;
         let virtuals = self.virtual_subnet;
         if virtuals.prefix_len() != 24 || virtuals.network() != virtuals.addr() {
             return invalid(format!("virtual_subnet {virtuals} is not a /24: write one as in 169.254.30.0/24"));
@@ -91,40 +61,24 @@ impl Settings {
     }
 
     fn validate_ipv6(&self) -> Result<()> {
-        if self.mtu < LEAST_MTU_V6 {
-            return invalid(format!(
-                "mtu {} is too small for IPv6: choose at least {LEAST_MTU_V6}, or switch ipv6 off",
-                self.mtu
-            ));
+        let no_subnet = |name: &str, what: &dyn std::fmt::Display| {
+            invalid(format!("{name} {what} is of no subnet: name that too, as subnet_v6"))
+        };
+        match (self.subnet_v6, self.gateway_v6) {
+            (Some(subnet), gateway) => {
+                subnet::check_subnet("subnet_v6", subnet.into())?;
+                gateway.map_or(Ok(()), |it| subnet::check_gateway("gateway_v6", it.into(), subnet.into()))?;
+            }
+            (None, Some(gateway)) => return no_subnet("gateway_v6", &gateway),
+            (None, None) => {}
         }
-        if let Some(subnet) = self.subnet_v6 {
-            check_net("subnet_v6", subnet)?;
-            if !PREFIXES_V6.contains(&subnet.prefix_len()) {
-                let (shortest, longest) = (PREFIXES_V6.start(), PREFIXES_V6.end());
-                return invalid(format!(
-                    "subnet_v6 {subnet} is of a size that is no use: take a /64, or a prefix from /{shortest} to /{longest}"
-                ));
-            }
-            if let Some(gateway) = self.gateway_v6.filter(|it| !subnet.contains(it) || *it == subnet.network()) {
-                return invalid(format!("gateway_v6 {gateway} is no host address of {subnet}: choose another"));
-            }
-        } else if let Some(gateway) = self.gateway_v6 {
-            return invalid(format!("gateway_v6 {gateway} is of no subnet: name that too, as subnet_v6"));
-        }
-        if let Some(range) = self.fixed_cidr_v6 {
-            check_net("fixed_cidr_v6", range)?;
-            let Some(subnet) = self.subnet_v6 else {
-                return invalid(format!("fixed_cidr_v6 {range} is of no subnet: name that too, as subnet_v6"));
-            };
-            if !subnet.contains(&range) || range.prefix_len() > 126 {
-                return invalid(format!(
-                    "fixed_cidr_v6 {range} is no part of subnet_v6 {subnet} with room for containers: choose one inside, \
-                     up to /126"
-                ));
-            }
+        match (self.subnet_v6, self.fixed_cidr_v6) {
+            (Some(subnet), Some(range)) => subnet::check_range("fixed_cidr_v6", range.into(), subnet.into())?,
+            (None, Some(range)) => return no_subnet("fixed_cidr_v6", &range),
+            (_, None) => {}
         }
         if let Some(virtuals) = self.virtual_subnet_v6 {
-            check_net("virtual_subnet_v6", virtuals)?;
+            subnet::check_net("virtual_subnet_v6", virtuals.into())?;
             if virtuals.prefix_len() != VIRTUAL_PREFIX_V6 {
                 return invalid(format!(
                     "virtual_subnet_v6 {virtuals} is not a /{VIRTUAL_PREFIX_V6}: write one, or leave it out"
@@ -148,20 +102,8 @@ impl Settings {
                 "external_prefix_v6 {external} is for mode_v6 = \"prefix\": set that, or leave the prefix out"
             ));
         }
-        check_net("external_prefix_v6", external)?;
         let length = self.subnet_v6.map_or(LONGEST_TRANSLATED, |subnet| subnet.prefix_len());
-        if length > LONGEST_TRANSLATED {
-            return invalid(format!(
-                "subnet_v6 with a prefix of /{length} cannot be translated one to one (RFC 6296): take a /{LONGEST_TRANSLATED} \
-                 or a shorter one for mode_v6 \"prefix\""
-            ));
-        }
-        if external.prefix_len() != length {
-            return invalid(format!(
-                "external_prefix_v6 {external} is not as long as the subnet (/{length}): addresses are translated one to one"
-            ));
-        }
-        Ok(())
+        subnet::check_external("external_prefix_v6", external.into(), length)
     }
 
     fn validate_sizes(&self) -> Result<()> {
@@ -211,25 +153,6 @@ impl Settings {
         }
         Ok(())
     }
-}
-
-/// Refuses what is no subnet of addresses that machines have.
-fn check_net(name: &str, net: Ipv6Net) -> Result<()> {
-    if net.network() != net.addr() {
-        return invalid(format!("{name} {net} has host bits set: write {}", net.trunc()));
-    }
-    let address: Ipv6Addr = net.addr();
-    // Below 100::/8 lie ::, ::1, mapped and translated addresses (RFC 4291 section 2.4).
-    let what = if address.octets()[0] == 0 {
-        "reserved"
-    } else if address.is_multicast() {
-        "multicast"
-    } else if address.is_unicast_link_local() {
-        "link-local"
-    } else {
-        return Ok(());
-    };
-    invalid(format!("{name} {net} is of {what} addresses: take unique local ones (fd00::/8), or global ones of yours"))
 }
 
 #[cfg(test)]

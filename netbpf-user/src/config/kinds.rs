@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ipnet::Ipv4Net;
 use netbpf_common::abi;
 use serde::{Deserialize, Serialize, de};
 
@@ -34,6 +35,16 @@ pub enum DatapathLog {
     Info,
     /// And single packets.
     Debug,
+}
+
+/// Addresses that subnets of networks are cut from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressPool {
+    /// All of them.
+    pub base: Ipv4Net,
+    /// Prefix length of a subnet.
+    pub size: u8,
 }
 
 /// Ports from the first to the last, both included.
@@ -95,14 +106,39 @@ pub enum GatewayMode {
     Routed,
     /// IPv6: under addresses of an external prefix, translated one to one (RFC 6296), by which the world reaches them.
     Prefix,
+    /// Under their own addresses, where the world reaches published ports alone.
+    Plain,
     /// Not at all.
     Closed,
 }
 
 impl GatewayMode {
-    /// Whether the world reaches containers by addresses of their own.
+    /// Whether containers are known outside by addresses of their own.
     pub fn is_reachable(self) -> bool {
-        matches!(self, Self::Routed | Self::Prefix)
+        matches!(self, Self::Routed | Self::Prefix | Self::Plain)
+    }
+}
+
+impl fmt::Display for GatewayMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Masquerade => "masquerade",
+            Self::Routed => "routed",
+            Self::Prefix => "prefix",
+            Self::Plain => "plain",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+impl FromStr for GatewayMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let all = [Self::Masquerade, Self::Routed, Self::Prefix, Self::Plain, Self::Closed];
+        all.into_iter()
+            .find(|mode| mode.to_string() == text)
+            .ok_or_else(|| format!("bad mode '{text}': there are {}", all.map(|mode| mode.to_string()).join(", ")))
     }
 }
 
@@ -112,6 +148,7 @@ impl From<GatewayMode> for abi::GatewayMode {
             GatewayMode::Masquerade => Self::Masquerade,
             GatewayMode::Routed => Self::Routed,
             GatewayMode::Prefix => Self::Prefix,
+            GatewayMode::Plain => Self::Plain,
             GatewayMode::Closed => Self::Closed,
         }
     }

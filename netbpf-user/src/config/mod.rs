@@ -3,6 +3,7 @@
 mod addressing;
 mod check;
 mod kinds;
+pub(crate) mod subnet;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,8 +13,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use netbpf_common::abi::{RING_SHARES, TIMEOUTS, Timeout};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use addressing::{Addressing, GlobalId, Part};
-pub use kinds::{DatapathLog, GatewayMode, PortRange, Xdp};
+pub(crate) use addressing::{Addressing, GlobalId, Part, Virtuals, overlap, unique_local};
+pub use kinds::{AddressPool, DatapathLog, GatewayMode, PortRange, Xdp};
 
 use crate::error::{Context as _, Error, Result};
 
@@ -56,8 +57,10 @@ pub struct Settings {
     pub mode_v6: GatewayMode,
     /// What the addresses of `subnet_v6` are translated to, for the mode `prefix`; of the same length.
     pub external_prefix_v6: Option<Ipv6Net>,
-    /// MTU of the default network, in bytes.
+    /// MTU of networks that do not say another, in bytes.
     pub mtu: u32,
+    /// Where networks without a subnet get one from.
+    pub address_pools: Vec<AddressPool>,
     /// Source ports that masquerading gives out, and the ephemeral ports of containers.
     pub nat_ports: PortRange,
     /// A /24 of link-local addresses that stand for the host's own addresses in `connect()`.
@@ -111,6 +114,7 @@ impl Default for Settings {
             mode_v6: GatewayMode::Masquerade,
             external_prefix_v6: None,
             mtu: 1500,
+            address_pools: vec![AddressPool { base: net(Ipv4Addr::new(172, 31, 0, 0), 16), size: 24 }],
             nat_ports: PortRange { first: 16384, last: 32767 },
             virtual_subnet: net(Ipv4Addr::new(169, 254, 30, 0), 24),
             virtual_subnet_v6: None,

@@ -2,7 +2,7 @@
 
 mod pools;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -21,17 +21,20 @@ struct Pool {
     /// The part of the subnet that addresses are chosen from.
     range: IpNet,
     gateway: IpAddr,
+    /// Addresses that no container gets, by what they are for.
+    reserved: BTreeMap<String, IpAddr>,
     used: BTreeSet<IpAddr>,
     last: IpAddr,
 }
 
 impl Pool {
     /// A pool with no address in use. `last` is the address given out last, if that is known.
-    fn new(network: &str, part: &Part, last: Option<IpAddr>) -> Self {
+    fn new(network: &str, part: &Part, reserved: &BTreeMap<String, IpAddr>, last: Option<IpAddr>) -> Self {
         let Part { subnet, range, gateway, .. } = *part;
         // Before the first: nobody has had any.
         let last = last.filter(|last| range.contains(last)).unwrap_or(range.broadcast());
-        Self { network: network.into(), subnet, range, gateway, used: BTreeSet::new(), last }
+        let reserved = reserved.clone();
+        Self { network: network.into(), subnet, range, gateway, reserved, used: BTreeSet::new(), last }
     }
 
     fn is_of_family(&self, address: IpAddr) -> bool {
@@ -72,6 +75,12 @@ impl Pool {
                 self.network, self.subnet
             )));
         }
+        if let Some((name, _)) = self.reserved.iter().find(|(_, reserved)| **reserved == address) {
+            return Err(Error::Invalid(format!(
+                "address {address} is reserved as {name} in network {}: choose another",
+                self.network
+            )));
+        }
         if self.is_reserved(address) {
             let what = match address {
                 address if address == self.gateway => "the gateway",
@@ -101,6 +110,7 @@ impl Pool {
         address == self.subnet.network()
             || address == self.gateway
             || address.is_ipv4() && address == self.subnet.broadcast()
+            || self.reserved.values().any(|reserved| *reserved == address)
     }
 }
 
@@ -132,9 +142,10 @@ mod tests {
             range: range.parse().unwrap(),
             mode: GatewayMode::Masquerade,
             external: None,
-            virtuals: subnet,
+            snat: None,
         };
-        Pool::new("default", &part, last.map(|last| last.parse().unwrap()))
+        let reserved = BTreeMap::from([("router".to_owned(), address(subnet, bits(subnet.network()) + 8))]);
+        Pool::new("default", &part, &reserved, last.map(|last| last.parse().unwrap()))
     }
 
     fn take(pool: &mut Pool, count: usize) -> Vec<String> {
@@ -195,7 +206,8 @@ mod tests {
         refused(&mut pool, "fd00::1", "outside");
         refused(&mut pool, "10.0.0.9", "in use");
         refused(&mut pool, "10.0.0.1", "gateway");
-        assert!((0..252).all(|_| pool.take().unwrap() != nine));
+        refused(&mut pool, "10.0.0.8", "reserved as router");
+        assert!((0..251).all(|_| pool.take().unwrap() != nine));
         assert!(pool.take().is_err());
     }
 }

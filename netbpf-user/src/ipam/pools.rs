@@ -1,5 +1,6 @@
 //! The pools of a network with one or two address families.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Pool;
@@ -8,18 +9,27 @@ use crate::error::{Error, Result};
 
 /// One pool for each family that the network has, IPv4 first.
 #[derive(Debug)]
-pub(crate) struct Pools(Vec<Pool>);
+pub(crate) struct Pools {
+    network: String,
+    pools: Vec<Pool>,
+}
 
 impl Pools {
     /// Pools with no address in use. `last` are the addresses given out last, as far as they are known.
-    pub(crate) fn new(network: &str, addressing: &Addressing, last: &[IpAddr]) -> Self {
+    pub(crate) fn new(
+        network: &str,
+        addressing: &Addressing,
+        reserved: &BTreeMap<String, IpAddr>,
+        last: &[IpAddr],
+    ) -> Self {
         let last = |family: IpAddr| last.iter().copied().find(|last| last.is_ipv4() == family.is_ipv4());
-        Self(addressing.parts().map(|part| Pool::new(network, part, last(part.gateway))).collect())
+        let pools = addressing.parts().map(|part| Pool::new(network, part, reserved, last(part.gateway)));
+        Self { network: network.into(), pools: pools.collect() }
     }
 
     /// The addresses given out last.
     pub(crate) fn last(&self) -> impl Iterator<Item = IpAddr> {
-        self.0.iter().map(Pool::last)
+        self.pools.iter().map(Pool::last)
     }
 
     /// Gives out one address of each family: the one that was asked for, or the next. All or none.
@@ -30,7 +40,7 @@ impl Pools {
         let mut given = Vec::new();
         let asked_of = |pool: &Pool| asked.iter().copied().find(|address| pool.is_of_family(*address));
         // What was asked for may be refused, so before anything is chosen: an address that was given out has to rest.
-        let (claimed, chosen): (Vec<_>, Vec<_>) = self.0.iter_mut().partition(|pool| asked_of(pool).is_some());
+        let (claimed, chosen): (Vec<_>, Vec<_>) = self.pools.iter_mut().partition(|pool| asked_of(pool).is_some());
         for pool in claimed.into_iter().chain(chosen) {
             let result = match asked_of(pool) {
                 Some(address) => pool.claim(address).map(|()| address),
@@ -63,11 +73,11 @@ impl Pools {
     }
 
     fn of(&mut self, address: IpAddr) -> Result<&mut Pool> {
-        let (family, setting) = if address.is_ipv4() { ("IPv4", "ipv4") } else { ("IPv6", "ipv6") };
-        self.0.iter_mut().find(|pool| pool.is_of_family(address)).ok_or_else(|| {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        self.pools.iter_mut().find(|pool| pool.is_of_family(address)).ok_or_else(|| {
             Error::Invalid(format!(
-                "address {address} is of no use: the network has no {family}; leave it out, or set {setting} = true in \
-                 the agent's settings"
+                "address {address} is of no use: network {} has no {family}; leave it out, or take a network that has",
+                self.network
             ))
         })
     }
@@ -81,7 +91,8 @@ mod tests {
     fn pools(ipv4: bool, ipv6: bool) -> Pools {
         let subnet_v6 = "fd00::/64".parse().ok().filter(|_| ipv6);
         let settings = Settings { ipv4, ipv6, subnet_v6, ..Settings::default() };
-        Pools::new("default", &Addressing::new(&settings, [1; 5]).unwrap(), &["fd00::9".parse().unwrap()])
+        let addressing = Addressing::new(&settings, [1; 5]).unwrap();
+        Pools::new("default", &addressing, &BTreeMap::new(), &["fd00::9".parse().unwrap()])
     }
 
     fn give(pools: &mut Pools, asked: &[&str]) -> std::result::Result<Vec<String>, String> {
@@ -102,9 +113,9 @@ mod tests {
     #[test]
     fn an_address_of_a_family_that_is_off_is_refused() {
         let refused = give(&mut pools(true, false), &["fd00::5"]).unwrap_err();
-        assert!(refused.contains("ipv6 = true"), "{refused}");
+        assert!(refused.contains("default has no IPv6"), "{refused}");
         let refused = give(&mut pools(false, true), &["172.30.0.5"]).unwrap_err();
-        assert!(refused.contains("ipv4 = true"), "{refused}");
+        assert!(refused.contains("default has no IPv4"), "{refused}");
     }
 
     #[test]

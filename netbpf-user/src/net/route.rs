@@ -5,10 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteScope, RouteType};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+};
 
+use super::address::is_link_local;
 use super::{Netlink, accept, describe};
 use crate::error::{Error, Result};
+
+/// The kernel's table of its own addresses.
+const RT_TABLE_LOCAL: u8 = 255;
 
 /// A route of the family of an address.
 fn of_family(address: IpAddr) -> RouteMessage {
@@ -46,18 +52,78 @@ impl Netlink {
         self.put(route).await.map_err(|error| Error::Internal(format!("cannot set the route to {subnet}: {error}")))
     }
 
+    /// Sends a subnet to a device no more.
+    pub(crate) async fn delete_link_route(&self, ifindex: u32, subnet: IpNet) -> Result<()> {
+        let mut route = of_family(subnet.addr());
+        route.header.destination_prefix_length = subnet.prefix_len();
+        // Whatever has put it there.
+        route.header.protocol = RouteProtocol::Unspec;
+        route.header.scope = RouteScope::NoWhere;
+        route.header.kind = RouteType::Unspec;
+        route.attributes.extend([RouteAttribute::Oif(ifindex), RouteAttribute::Destination(subnet.addr().into())]);
+        let deleted = self.handle.route().del(route).execute().await;
+        accept(deleted, &[libc::ESRCH])
+            .map_err(|error| Error::Internal(format!("cannot take the route to {subnet} away: {error}")))
+    }
+
+    /// Subnets that lie on devices of the host, and the numbers of those.
+    pub(crate) async fn link_subnets(&self) -> Result<Vec<(IpNet, u32)>> {
+        let is_on_link =
+            |route: &&RouteMessage| !route.attributes.iter().any(|it| matches!(it, RouteAttribute::Gateway(_)));
+        let routes = self.unicast_routes().await?;
+        Ok(routes.iter().filter(is_on_link).filter_map(|route| Some((destination(route)?, device(route)?))).collect())
+    }
+
+    /// Subnets that routes of the host lead to, whichever way, but for the defaults.
+    pub(crate) async fn route_subnets(&self) -> Result<Vec<IpNet>> {
+        Ok(self.unicast_routes().await?.iter().filter_map(destination).collect())
+    }
+
+    async fn unicast_routes(&self) -> Result<Vec<RouteMessage>> {
+        let mut all = Vec::new();
+        let families =
+            [Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), super::has_ipv6().then_some(Ipv6Addr::UNSPECIFIED.into())];
+        for family in families.into_iter().flatten() {
+            all.extend(self.routes(family).await?);
+        }
+        // Not those of the kernel's for itself (of loopback, broadcast, multicast).
+        all.retain(|route| route.header.kind == RouteType::Unicast && route.header.table != RT_TABLE_LOCAL);
+        Ok(all)
+    }
+
+    async fn routes(&self, family: IpAddr) -> Result<Vec<RouteMessage>> {
+        let _listing = self.listing.lock().await;
+        let routes: std::result::Result<Vec<RouteMessage>, _> =
+            self.handle.route().get(of_family(family)).execute().try_collect().await;
+        routes.map_err(|error| Error::Internal(format!("cannot list routes: {}", describe(&error))))
+    }
+
     async fn put(&self, route: RouteMessage) -> std::result::Result<(), String> {
         accept(self.handle.route().add(route).replace().execute().await, &[libc::EEXIST])
     }
 
     /// The device of the first default route of the family of an address, by which most packets leave.
     pub(crate) async fn default_device(&self, family: IpAddr) -> Result<Option<u32>> {
-        let _listing = self.listing.lock().await;
-        let routes: std::result::Result<Vec<RouteMessage>, _> =
-            self.handle.route().get(of_family(family)).execute().try_collect().await;
-        let routes = routes.map_err(|error| Error::Internal(format!("cannot list routes: {}", describe(&error))))?;
-        Ok(first_default(&routes))
+        Ok(first_default(&self.routes(family).await?))
     }
+}
+
+/// Where a route leads to; nothing for a default route, or one of a link alone.
+fn destination(route: &RouteMessage) -> Option<IpNet> {
+    let address = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })?;
+    let is_of_all = route.header.destination_prefix_length == 0;
+    IpNet::new(address, route.header.destination_prefix_length).ok().filter(|_| !is_of_all && !is_link_local(address))
+}
+
+fn device(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(ifindex) => Some(*ifindex),
+        _ => None,
+    })
 }
 
 fn first_default(routes: &[RouteMessage]) -> Option<u32> {

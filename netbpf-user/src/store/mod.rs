@@ -1,27 +1,31 @@
 //! Desired state on disk: an embedded database in the state directory.
 
+mod network;
+mod older;
 mod record;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-pub(crate) use record::{ContainerRecord, ProcessRecord, RuleRecord};
+pub(crate) use network::{Driver, NetworkRecord};
+pub(crate) use record::{ContainerRecord, EndpointRecord, ProcessRecord, RuleRecord};
 
 use crate::config::GlobalId;
 use crate::error::{Error, Result};
 
-/// Layout of what is stored. Version 1 knew IPv4 alone; what has been added since is absent there, and is read as none.
-const VERSION: u32 = 2;
+/// Layout of what is stored. Version 1 knew IPv4 alone, version 2 one network alone: see `older`.
+const VERSION: u32 = 3;
 
 /// The oldest layout that is read.
 const OLDEST: u32 = 1;
 
 const INSTANCE: TableDefinition<'_, (), &[u8]> = TableDefinition::new("instance");
+const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
 const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
 
 /// What is kept of the instance itself.
@@ -30,11 +34,6 @@ pub(crate) struct InstanceRecord {
     version: u32,
     /// MAC address of the gateway.
     pub(crate) gateway_mac: [u8; 6],
-    /// IPv4 address the pool has given out last.
-    pub(crate) last_address: Option<Ipv4Addr>,
-    /// IPv6 address the pool has given out last.
-    #[serde(default)]
-    pub(crate) last_address_v6: Option<Ipv6Addr>,
     /// What the unique local addresses of the instance have in common; none was drawn yet by a version without IPv6.
     #[serde(default)]
     pub(crate) global_id: Option<GlobalId>,
@@ -43,26 +42,37 @@ pub(crate) struct InstanceRecord {
 impl InstanceRecord {
     /// A new instance.
     pub(crate) fn new(gateway_mac: [u8; 6], global_id: GlobalId) -> Self {
-        let (last_address, last_address_v6) = (None, None);
-        Self { version: VERSION, gateway_mac, last_address, last_address_v6, global_id: Some(global_id) }
+        Self { version: VERSION, gateway_mac, global_id: Some(global_id) }
     }
 }
 
-impl InstanceRecord {
-    /// The addresses that the pools have given out last.
-    pub(crate) fn last_addresses(&self) -> Vec<IpAddr> {
-        let (v4, v6) = (self.last_address.map(IpAddr::from), self.last_address_v6.map(IpAddr::from));
-        v4.into_iter().chain(v6).collect()
-    }
+/// All that is stored.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// The instance.
+    pub(crate) instance: InstanceRecord,
+    /// Its networks, by name.
+    pub(crate) networks: BTreeMap<String, NetworkRecord>,
+    /// Its containers, by name.
+    pub(crate) containers: BTreeMap<String, ContainerRecord>,
+}
 
-    /// Notes them.
-    pub(crate) fn set_last_addresses(&mut self, addresses: impl Iterator<Item = IpAddr>) {
-        for address in addresses {
-            match address {
-                IpAddr::V4(address) => self.last_address = Some(address),
-                IpAddr::V6(address) => self.last_address_v6 = Some(address),
-            }
-        }
+/// What is to be written in one step.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Changes {
+    /// Networks that are new or have changed.
+    pub(crate) networks: Vec<NetworkRecord>,
+    /// Containers that are new or have changed.
+    pub(crate) containers: Vec<ContainerRecord>,
+    /// Names of networks that are no more.
+    pub(crate) removed_networks: Vec<String>,
+    /// Names of containers that are no more.
+    pub(crate) removed_containers: Vec<String>,
+}
+
+impl From<&ContainerRecord> for Changes {
+    fn from(container: &ContainerRecord) -> Self {
+        Self { containers: vec![container.clone()], ..Self::default() }
     }
 }
 
@@ -83,8 +93,8 @@ impl Store {
         }
     }
 
-    /// The instance and its containers; no instance in a new database.
-    pub(crate) fn load(&self) -> Result<(Option<InstanceRecord>, BTreeMap<String, ContainerRecord>)> {
+    /// What is stored; nothing in a new database.
+    pub(crate) fn load(&self) -> Result<Option<Stored>> {
         let bad = |error: &dyn Display| unusable(&self.path, error);
         let transaction = self.database.begin_read().map_err(|error| bad(&error))?;
         let instance = match transaction.open_table(INSTANCE) {
@@ -92,7 +102,7 @@ impl Store {
             Err(TableError::TableDoesNotExist(_)) => None,
             Err(error) => return Err(bad(&error)),
         };
-        let Some(instance) = instance else { return Ok((None, BTreeMap::new())) };
+        let Some(instance) = instance else { return Ok(None) };
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
@@ -106,36 +116,61 @@ impl Store {
         }
         let instance: InstanceRecord = serde_json::from_slice(&instance).map_err(|error| bad(&error))?;
         let instance = InstanceRecord { version: VERSION, ..instance };
-        let mut containers = BTreeMap::new();
-        match transaction.open_table(CONTAINERS) {
-            Ok(table) => {
-                for entry in table.iter().map_err(|error| bad(&error))? {
-                    let (name, bytes) = entry.map_err(|error| bad(&error))?;
-                    let record = serde_json::from_slice(bytes.value()).map_err(|error| bad(&error))?;
-                    containers.insert(name.value().to_owned(), record);
-                }
-            }
-            Err(TableError::TableDoesNotExist(_)) => {}
-            Err(error) => return Err(bad(&error)),
-        }
-        Ok((Some(instance), containers))
+        let networks = self.table(&transaction, NETWORKS)?;
+        let containers = self.table(&transaction, CONTAINERS)?;
+        let containers = containers.into_iter().map(|(name, record)| (name, older::container(record, version)));
+        Ok(Some(Stored {
+            instance,
+            networks: decode_all(networks.into_iter()).map_err(|error| bad(&error))?,
+            containers: decode_all(containers).map_err(|error| bad(&error))?,
+        }))
     }
 
-    /// Writes the instance, and a container where one is given, in one step.
-    pub(crate) fn save(&self, instance: &InstanceRecord, container: Option<&ContainerRecord>) -> Result<()> {
+    /// The entries of a table, none of one that is not there yet.
+    fn table(
+        &self,
+        transaction: &redb::ReadTransaction,
+        table: TableDefinition<'_, &str, &[u8]>,
+    ) -> Result<Vec<(String, Value)>> {
+        let bad = |error: &dyn Display| unusable(&self.path, error);
+        let table = match transaction.open_table(table) {
+            Ok(table) => table,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(bad(&error)),
+        };
+        let entries = table.iter().map_err(|error| bad(&error))?.map(|entry| {
+            let (name, bytes) = entry.map_err(|error| bad(&error))?;
+            let value = serde_json::from_slice(bytes.value()).map_err(|error| bad(&error))?;
+            Ok((name.value().to_owned(), value))
+        });
+        entries.collect()
+    }
+
+    /// Writes the instance.
+    pub(crate) fn save_instance(&self, instance: &InstanceRecord) -> Result<()> {
         self.commit(|transaction| {
             transaction.open_table(INSTANCE)?.insert((), &encode(instance)[..])?;
-            if let Some(container) = container {
-                transaction.open_table(CONTAINERS)?.insert(&*container.name, &encode(container)[..])?;
-            }
             Ok(())
         })
     }
 
-    /// Forgets a container.
-    pub(crate) fn forget(&self, name: &str) -> Result<()> {
+    /// Writes changes, in one step.
+    pub(crate) fn save(&self, changes: &Changes) -> Result<()> {
         self.commit(|transaction| {
-            transaction.open_table(CONTAINERS)?.remove(name)?;
+            let mut networks = transaction.open_table(NETWORKS)?;
+            for network in &changes.networks {
+                networks.insert(&*network.name, &encode(network)[..])?;
+            }
+            for name in &changes.removed_networks {
+                networks.remove(&**name)?;
+            }
+            let mut containers = transaction.open_table(CONTAINERS)?;
+            for container in &changes.containers {
+                containers.insert(&*container.name, &encode(container)[..])?;
+            }
+            for name in &changes.removed_containers {
+                containers.remove(&**name)?;
+            }
             Ok(())
         })
     }
@@ -154,6 +189,12 @@ impl Store {
             Error::Internal(format!("cannot write {}: {error}; nothing was changed", self.path.display()))
         })
     }
+}
+
+fn decode_all<R: for<'de> Deserialize<'de>>(
+    entries: impl Iterator<Item = (String, Value)>,
+) -> serde_json::Result<BTreeMap<String, R>> {
+    entries.map(|(name, value)| Ok((name, serde_json::from_value(value)?))).collect()
 }
 
 fn encode(record: &impl Serialize) -> Vec<u8> {
@@ -183,40 +224,46 @@ mod tests {
         let instance = InstanceRecord::new([2, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5]);
         {
             let store = Store::open(&directory).unwrap();
-            assert_eq!(store.load().unwrap().0, None);
-            store.save(&instance, Some(&ContainerRecord::example("a"))).unwrap();
-            store.save(&instance, Some(&ContainerRecord::example("b"))).unwrap();
-            store.forget("a").unwrap();
+            assert!(store.load().unwrap().is_none());
+            store.save_instance(&instance).unwrap();
+            let containers = vec![ContainerRecord::example("a"), ContainerRecord::example("b")];
+            store.save(&Changes { containers, ..Changes::default() }).unwrap();
+            store.save(&Changes { removed_containers: vec!["a".into()], ..Changes::default() }).unwrap();
         }
-        let (loaded, containers) = Store::open(&directory).unwrap().load().unwrap();
-        assert_eq!(loaded, Some(instance));
-        assert_eq!(containers.into_values().collect::<Vec<_>>(), [ContainerRecord::example("b")]);
+        let stored = Store::open(&directory).unwrap().load().unwrap().unwrap();
+        assert_eq!(stored.instance, instance);
+        assert_eq!(stored.containers.into_values().collect::<Vec<_>>(), [ContainerRecord::example("b")]);
         std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
-    fn what_a_version_without_ipv6_has_written_is_read() {
-        let instance = r#"{"version":1,"gateway_mac":[2,1,2,3,4,5],"last_address":"172.30.0.9"}"#;
+    fn what_older_versions_have_written_is_read() {
         let record = r#"{"name":"a","id":"0","hostname":"a","netns":"/run/netns/a","owns_netns":true,
             "address":"172.30.0.2","mac":[2,66,172,30,0,2],"mtu":1500,"slot":1,"generation":1,"ifindex":65537,
             "device":"nb0","rules":[{"rule":1,"host_ip":"0.0.0.0","host_port":80,"container_port":80,"more":0,
             "transport":"tcp"}],"process":null,"remove_on_exit":false,"created":0}"#;
-        let directory = directory("older");
-        let store = Store::open(&directory).unwrap();
-        let write = |transaction: &redb::WriteTransaction| {
-            transaction.open_table(INSTANCE)?.insert((), instance.as_bytes())?;
-            transaction.open_table(CONTAINERS)?.insert("a", record.as_bytes())?;
-            Ok(())
-        };
-        store.commit(write).unwrap();
-        let (loaded, containers) = store.load().unwrap();
-        let loaded = loaded.unwrap();
-        assert_eq!((loaded.version, loaded.global_id), (VERSION, None));
-        assert_eq!(loaded.last_address, Some(Ipv4Addr::new(172, 30, 0, 9)));
-        let addresses: Vec<_> = containers["a"].addresses().map(|address| address.to_string()).collect();
-        assert_eq!(addresses, ["172.30.0.2"]);
-        assert!(containers["a"].rules[0].is_wildcard());
-        std::fs::remove_dir_all(directory).unwrap();
+        let record_v6 = record.replace("\"mac\"", "\"address_v6\":\"fd00::2\",\"mac\"");
+        for (version, record, expected) in
+            [(1, record, vec!["172.30.0.2"]), (2, &*record_v6, vec!["172.30.0.2", "fd00::2"])]
+        {
+            let instance =
+                format!(r#"{{"version":{version},"gateway_mac":[2,1,2,3,4,5],"last_address":"172.30.0.9"}}"#);
+            let directory = directory(&format!("older-{version}"));
+            let store = Store::open(&directory).unwrap();
+            let write = |transaction: &redb::WriteTransaction| {
+                transaction.open_table(INSTANCE)?.insert((), instance.as_bytes())?;
+                transaction.open_table(CONTAINERS)?.insert("a", record.as_bytes())?;
+                Ok(())
+            };
+            store.commit(write).unwrap();
+            let stored = store.load().unwrap().unwrap();
+            assert_eq!((stored.instance.version, stored.instance.global_id), (VERSION, None));
+            let [endpoint] = &stored.containers["a"].endpoints[..] else { panic!("one end") };
+            assert_eq!((&*endpoint.network, &*endpoint.name, endpoint.slot), ("default", "eth0", 1));
+            assert_eq!(endpoint.addresses().map(|it| it.to_string()).collect::<Vec<_>>(), expected);
+            assert!(stored.containers["a"].rules[0].is_wildcard());
+            std::fs::remove_dir_all(directory).unwrap();
+        }
     }
 
     #[test]
@@ -224,7 +271,7 @@ mod tests {
         let directory = directory("refused");
         {
             let store = Store::open(&directory).unwrap();
-            store.save(&InstanceRecord { version: 9, ..InstanceRecord::new([2; 6], [0; 5]) }, None).unwrap();
+            store.save_instance(&InstanceRecord { version: 9, ..InstanceRecord::new([2; 6], [0; 5]) }).unwrap();
             assert!(store.load().unwrap_err().to_string().contains("layout 9"));
         }
         std::fs::write(directory.join("netbpf.redb"), b"not a database").unwrap();

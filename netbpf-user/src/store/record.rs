@@ -20,23 +20,14 @@ pub(crate) struct ContainerRecord {
     pub(crate) netns: PathBuf,
     /// Whether netbpf has made that namespace, under the container's name.
     pub(crate) owns_netns: bool,
-    /// IPv4 address.
-    pub(crate) address: Option<Ipv4Addr>,
-    /// IPv6 address.
+    /// Whether it has the host's own namespace.
     #[serde(default)]
-    pub(crate) address_v6: Option<Ipv6Addr>,
-    /// MAC address of its end.
-    pub(crate) mac: [u8; 6],
-    /// MTU of its device, in bytes.
-    pub(crate) mtu: u32,
-    /// Endpoint slot.
-    pub(crate) slot: u32,
-    /// Generation of its endpoint.
-    pub(crate) generation: u32,
-    /// Number of the host-side device.
-    pub(crate) ifindex: u32,
-    /// Name of the host-side device.
-    pub(crate) device: String,
+    pub(crate) is_host: bool,
+    /// The container whose namespace it shares.
+    #[serde(default)]
+    pub(crate) shared_with: Option<String>,
+    /// Its ends of networks, in the order in which it was connected to them.
+    pub(crate) endpoints: Vec<EndpointRecord>,
     /// Its publishes.
     pub(crate) rules: Vec<RuleRecord>,
     /// The process that runs in it, or has run.
@@ -48,14 +39,9 @@ pub(crate) struct ContainerRecord {
 }
 
 impl ContainerRecord {
-    /// Its addresses, IPv4 first.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.address.map(IpAddr::from).into_iter().chain(self.address_v6.map(IpAddr::from))
-    }
-
-    /// MAC address of its end.
-    pub(crate) fn mac(&self) -> Mac {
-        Mac::new(self.mac)
+    /// Its end of a network.
+    pub(crate) fn endpoint_of(&self, network: &str) -> Option<&EndpointRecord> {
+        self.endpoints.iter().find(|endpoint| endpoint.network == network)
     }
 
     /// Its network namespace, open or not.
@@ -72,14 +58,9 @@ impl ContainerRecord {
             hostname: name.into(),
             netns: format!("/run/netns/{name}").into(),
             owns_netns: true,
-            address: Some(Ipv4Addr::new(172, 30, 0, 2)),
-            address_v6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2)),
-            mac: [2, 0x42, 172, 30, 0, 2],
-            mtu: 1500,
-            slot: 1,
-            generation: 1,
-            ifindex: 65_537,
-            device: "nb0123456789".into(),
+            is_host: false,
+            shared_with: None,
+            endpoints: vec![EndpointRecord::example()],
             rules: vec![RuleRecord {
                 rule: 1,
                 host_ip: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -91,6 +72,80 @@ impl ContainerRecord {
             process: None,
             remove_on_exit: false,
             created: 0,
+        }
+    }
+}
+
+/// A container's end of a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EndpointRecord {
+    /// The network.
+    pub(crate) network: String,
+    /// Name of the container's device.
+    pub(crate) name: String,
+    /// Other names that it has in this network.
+    #[serde(default)]
+    pub(crate) aliases: Vec<String>,
+    /// IPv4 address.
+    pub(crate) address: Option<Ipv4Addr>,
+    /// IPv6 address.
+    #[serde(default)]
+    pub(crate) address_v6: Option<Ipv6Addr>,
+    /// MAC address of its end.
+    pub(crate) mac: [u8; 6],
+    /// MTU of its device, in bytes.
+    pub(crate) mtu: u32,
+    /// Endpoint slot; 0 where the datapath has no part in it.
+    pub(crate) slot: u32,
+    /// Generation of its endpoint.
+    pub(crate) generation: u32,
+    /// Number of the host-side device.
+    pub(crate) ifindex: u32,
+    /// Name of the host-side device.
+    pub(crate) device: String,
+}
+
+impl EndpointRecord {
+    /// Its addresses, IPv4 first.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address.map(IpAddr::from).into_iter().chain(self.address_v6.map(IpAddr::from))
+    }
+
+    /// Whether it has an address of a family.
+    pub(crate) fn has(&self, is_ipv4: bool) -> bool {
+        self.addresses().any(|address| address.is_ipv4() == is_ipv4)
+    }
+
+    /// MAC address of its end.
+    pub(crate) fn mac(&self) -> Mac {
+        Mac::new(self.mac)
+    }
+
+    /// Notes the addresses that it was given.
+    pub(crate) fn set_addresses(&mut self, addresses: &[IpAddr]) {
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => self.address = Some(*address),
+                IpAddr::V6(address) => self.address_v6 = Some(*address),
+            }
+        }
+    }
+
+    /// One for tests.
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        Self {
+            network: "default".into(),
+            name: "eth0".into(),
+            aliases: Vec::new(),
+            address: Some(Ipv4Addr::new(172, 30, 0, 2)),
+            address_v6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2)),
+            mac: [2, 0x42, 172, 30, 0, 2],
+            mtu: 1500,
+            slot: 1,
+            generation: 1,
+            ifindex: 65_537,
+            device: "nb0123456789".into(),
         }
     }
 }

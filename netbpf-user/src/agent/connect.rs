@@ -1,0 +1,257 @@
+//! Connecting containers to networks, live.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use netbpf_common::abi::{ENDPOINT_SLOTS, generation};
+use netbpf_common::wire::Mac;
+
+use super::containers::observed;
+use super::plan::plan;
+use super::start::random_mac;
+use super::state::State;
+use super::{Engine, check};
+use crate::api::types::{ConnectRequest, Container, CreateRequest};
+use crate::error::{Error, Result};
+use crate::net::Netlink;
+use crate::net::namespace::Namespace;
+use crate::store::{Changes, ContainerRecord, EndpointRecord};
+
+/// First multiple of [`ENDPOINT_SLOTS`] that devices get their numbers from: far above what the kernel counts up to.
+const FIRST_MULTIPLE: u32 = 16;
+
+/// Names of host-side devices: this, the first ten digits of the container's id, and from the second end on its number.
+pub(super) const DEVICE_PREFIX: &str = "nb";
+
+/// Most ends of one container: the longest name of a device has 15 bytes.
+const MOST_ENDS: usize = 100;
+
+/// What somebody asks for of an end of a network.
+pub(super) struct Asked {
+    addresses: Vec<IpAddr>,
+    mac: Option<Mac>,
+    aliases: Vec<String>,
+}
+
+impl Asked {
+    /// For the first network of a container.
+    pub(super) fn of(request: &CreateRequest) -> Result<Self> {
+        Self::new([request.ip.map(Into::into), request.ip6.map(Into::into)], &request.mac_address, &request.aliases)
+    }
+
+    /// For a further one.
+    fn further(request: &ConnectRequest) -> Result<Self> {
+        Self::new([request.ip.map(Into::into), request.ip6.map(Into::into)], &request.mac_address, &request.aliases)
+    }
+
+    fn new(addresses: [Option<IpAddr>; 2], mac: &Option<String>, aliases: &[String]) -> Result<Self> {
+        for alias in aliases {
+            check::hostname(alias)?;
+        }
+        let mac = mac.as_deref().map(check::mac).transpose()?;
+        Ok(Self { addresses: addresses.into_iter().flatten().collect(), mac, aliases: aliases.to_vec() })
+    }
+}
+
+impl Engine {
+    /// Connects a container to a network.
+    pub async fn connect(self: &Arc<Self>, network: &str, request: ConnectRequest) -> Result<Container> {
+        let asked = Asked::further(&request)?;
+        let mut state = self.change().await?;
+        let name = state.networks.get(network)?.record.name.clone();
+        let before = state.container(&request.container)?.clone();
+        check_connectable(&before)?;
+        if before.endpoint_of(&name).is_some() {
+            return Err(Error::Conflict(format!(
+                "container {} is in network {name} already: `netbpf inspect {}` shows its networks",
+                before.name, before.name
+            )));
+        }
+        let endpoint = self.new_endpoint(&mut state, &before, &name, &asked).await?;
+        let mut after = before.clone();
+        after.endpoints.push(endpoint.clone());
+        let planned = plan(&[after.wanted(&state.networks)], &observed(&before, &state.networks));
+        let made = async {
+            self.apply(&planned).await?;
+            let changes = Changes { networks: state.networks_of(&after), ..Changes::from(&after) };
+            let saved = self.store.save(&changes).and_then(|()| self.serve_from(&state, &before, &after));
+            if saved.is_err() {
+                self.undo(&planned).await;
+                if let Err(error) = self.store.save(&Changes::from(&before)) {
+                    tracing::warn!("while undoing: {error}");
+                }
+            }
+            saved
+        };
+        if let Err(error) = made.await {
+            state.networks.release(&endpoint);
+            return Err(error);
+        }
+        let container = after.describe(&state.networks);
+        state.containers.insert(after.name.clone(), after);
+        Ok(container)
+    }
+
+    /// Takes a container out of a network.
+    pub async fn disconnect(self: &Arc<Self>, network: &str, container: &str) -> Result<Container> {
+        let mut state = self.change().await?;
+        let name = state.networks.get(network)?.record.name.clone();
+        let before = state.container(container)?.clone();
+        check_connectable(&before)?;
+        let Some(endpoint) = before.endpoint_of(&name).cloned() else {
+            return Err(Error::NotFound(format!(
+                "container {container} is not in network {name}: `netbpf inspect {container}` shows its networks"
+            )));
+        };
+        let mut after = before.clone();
+        after.endpoints.retain(|endpoint| endpoint.network != name);
+        self.store.save(&Changes::from(&after))?;
+        state.containers.insert(after.name.clone(), after.clone());
+        let planned = plan(&[after.wanted(&state.networks)], &observed(&before, &state.networks));
+        let mut errors = self.apply_all(&planned).await;
+        state.networks.release(&endpoint);
+        errors.extend(self.serve_from(&state, &before, &after).err());
+        errors.extend(self.lead_elsewhere(&state, &before, &after).await.err());
+        self.uncollected.notify_one();
+        match errors.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(after.describe(&state.networks)),
+        }
+    }
+
+    /// Lets publishes lead to the end that serves them now.
+    fn serve_from(&self, state: &State, before: &ContainerRecord, after: &ContainerRecord) -> Result<()> {
+        let serving = |record: &ContainerRecord, is_ipv4| {
+            record.serving(&state.networks, is_ipv4).map(|endpoint| (endpoint.slot, endpoint.generation))
+        };
+        let moved = after.rules.iter().filter(|rule| {
+            let is_ipv4 = rule.host_ip.is_ipv4();
+            serving(before, is_ipv4) != serving(after, is_ipv4)
+        });
+        self.put_in_force(state, after, &moved.copied().collect::<Vec<_>>())
+    }
+
+    /// Gives a container that has lost its way to the world another, if it has one.
+    async fn lead_elsewhere(&self, state: &State, before: &ContainerRecord, after: &ContainerRecord) -> Result<()> {
+        for is_ipv4 in [true, false] {
+            let way = |record: &ContainerRecord| record.way_out(&state.networks, is_ipv4).cloned();
+            let Some(endpoint) = way(after).filter(|endpoint| way(before).as_ref() != Some(endpoint)) else { continue };
+            let inside = Namespace::open(&after.netns)?.run(Netlink::open).await?;
+            let Some(device) = inside.device_named(&endpoint.name).await? else { continue };
+            let gateways = after.inside(&state.networks, &endpoint).gateways;
+            let of_family: Vec<IpAddr> = gateways.into_iter().filter(|it| it.is_ipv4() == is_ipv4).collect();
+            self.lead_out(&inside, device.ifindex, &of_family, endpoint.mtu).await?;
+        }
+        Ok(())
+    }
+
+    /// An end for a container, with addresses of its own; nobody else knows it yet.
+    pub(super) async fn new_endpoint(
+        &self,
+        state: &mut State,
+        container: &ContainerRecord,
+        network: &str,
+        asked: &Asked,
+    ) -> Result<EndpointRecord> {
+        let slot = state.free_slot()?;
+        let ifindex = self.free_ifindex(slot).await?;
+        let taken = |name: &String| container.endpoints.iter().any(|endpoint| endpoint.name == *name);
+        let number = (0..MOST_ENDS).find(|number| !taken(&format!("eth{number}"))).ok_or_else(|| {
+            Error::Exhausted(format!(
+                "container {} is in {MOST_ENDS} networks: disconnect it from some",
+                container.name
+            ))
+        })?;
+        let addresses = state.networks.get_mut(network)?.give(&asked.addresses)?;
+        // Whoever gets an address that somebody had before gets the MAC address too, which the neighbours still know.
+        let leading = asked.addresses.first().or(addresses.first()).copied();
+        let mac = self.choose_mac(state, asked.mac, leading);
+        let network = state.networks.get_mut(network)?;
+        let generation = self.datapath.bump(generation::LAST_ENDPOINT);
+        let (mac, generation) = match mac.and_then(|mac| Ok((mac, generation?))) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                network.pools.release(addresses);
+                return Err(error);
+            }
+        };
+        let further = if number == 0 { String::new() } else { format!(".{number}") };
+        let mut endpoint = EndpointRecord {
+            network: network.record.name.clone(),
+            name: format!("eth{number}"),
+            aliases: asked.aliases.clone(),
+            address: None,
+            address_v6: None,
+            mac: mac.octets(),
+            mtu: network.record.mtu,
+            slot,
+            generation,
+            ifindex,
+            device: format!("{DEVICE_PREFIX}{}{further}", &container.id[..10]),
+        };
+        endpoint.set_addresses(&addresses);
+        Ok(endpoint)
+    }
+
+    fn choose_mac(&self, state: &State, asked: Option<Mac>, address: Option<IpAddr>) -> Result<Mac> {
+        let refusal = |mac: Mac| {
+            let holder = state.endpoints().find(|(_, endpoint)| endpoint.mac() == mac);
+            let holder = holder.map(|(record, _)| format!("container {}", record.name));
+            let holder = holder.or_else(|| (mac == self.gateway_mac).then(|| "the gateway".into()))?;
+            Some(Error::Conflict(format!("MAC address {mac} is that of {holder}: choose another")))
+        };
+        if let Some(mac) = asked {
+            return refusal(mac).map_or(Ok(mac), Err);
+        }
+        let mac = address.map_or_else(|| Mac::new(random_mac()), derived_mac);
+        // Two IPv6 addresses may end alike, and somebody may have asked for the one that is another's by right.
+        let others = || std::iter::repeat_with(|| Mac::new(random_mac()));
+        std::iter::once(mac)
+            .chain(others().take(16))
+            .find(|mac| refusal(*mac).is_none())
+            .ok_or_else(|| Error::Exhausted(format!("MAC address {mac} is in use: choose another")))
+    }
+
+    /// A number for a device that leads to this slot.
+    async fn free_ifindex(&self, slot: u32) -> Result<u32> {
+        for multiple in FIRST_MULTIPLE..FIRST_MULTIPLE + 4096 {
+            let ifindex = slot + multiple * ENDPOINT_SLOTS;
+            let is_doomed = self.doomed().iter().any(|(doomed, _)| *doomed == ifindex);
+            if !is_doomed && self.netlink.device(ifindex).await?.is_none() {
+                return Ok(ifindex);
+            }
+        }
+        Err(Error::Exhausted("no free device number for another endpoint: remove devices".into()))
+    }
+}
+
+/// Refuses containers that have no networks of their own.
+fn check_connectable(record: &ContainerRecord) -> Result<()> {
+    let other = match &record.shared_with {
+        Some(other) => format!("container {other}: connect that one"),
+        None if record.is_host => "the host: make it with a network".into(),
+        None => return Ok(()),
+    };
+    Err(Error::Conflict(format!("container {} has the network namespace of {other}", record.name)))
+}
+
+/// The MAC address of whom an address is given to: as Docker derives it, from the last four bytes.
+fn derived_mac(address: IpAddr) -> Mac {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => (address.to_bits() as u32).to_be_bytes(),
+    };
+    Mac::new([0x02, 0x42, a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_address_is_derived_from_either_family() {
+        for (address, mac) in [("172.30.0.2", "02:42:ac:1e:00:02"), ("fd00::1:2", "02:42:00:01:00:02")] {
+            assert_eq!(derived_mac(address.parse().unwrap()).to_string(), mac);
+        }
+    }
+}

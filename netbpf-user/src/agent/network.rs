@@ -1,0 +1,223 @@
+//! The networks of an instance: what is kept of them, their free addresses, and how the datapath knows them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use netbpf_common::abi::{self, ConfigFlags, NETWORKS, NetworkFlags, Subnet};
+use netbpf_common::wire::{V4Addr, V6Addr};
+
+use super::host::flag;
+use crate::config::{Addressing, Part, Settings};
+use crate::datapath::InFamily;
+use crate::error::{Error, Result};
+use crate::ipam::Pools;
+use crate::store::{Driver, EndpointRecord, NetworkRecord};
+
+/// Name of the network that the settings describe.
+pub(crate) const DEFAULT_NETWORK: &str = "default";
+
+/// Its number.
+const DEFAULT_NUMBER: u16 = 1;
+
+/// A network, and which of its addresses are free.
+#[derive(Debug)]
+pub(super) struct Network {
+    /// What is kept of it.
+    pub(super) record: NetworkRecord,
+    /// Its addresses.
+    pub(super) pools: Pools,
+}
+
+impl Network {
+    /// A network with no address in use.
+    pub(super) fn new(record: NetworkRecord) -> Self {
+        let pools = Pools::new(&record.name, &record.addressing, &record.reserved, &record.last);
+        Self { record, pools }
+    }
+
+    /// The network that the settings describe; of an earlier one of that kind it has the identity.
+    pub(super) fn of_settings(settings: &Settings, addressing: Addressing, before: Option<NetworkRecord>) -> Self {
+        let before = before.unwrap_or_else(|| NetworkRecord {
+            name: DEFAULT_NETWORK.into(),
+            id: random_id(),
+            number: DEFAULT_NUMBER,
+            driver: Driver::Bridge,
+            addressing,
+            reserved: BTreeMap::new(),
+            mtu: settings.mtu,
+            internal: false,
+            isolated: true,
+            full_cone: false,
+            clamp_mss: false,
+            last: Vec::new(),
+            created: now(),
+        });
+        let (mtu, full_cone, clamp_mss) = (settings.mtu, settings.full_cone, settings.clamp_mss);
+        Self::new(NetworkRecord { addressing, mtu, full_cone, clamp_mss, ..before })
+    }
+
+    /// Gives out one address of each family: the one that was asked for, or the next. All or none.
+    pub(super) fn give(&mut self, asked: &[IpAddr]) -> Result<Vec<IpAddr>> {
+        let given = self.pools.give(asked)?;
+        self.record.last = self.pools.last().collect();
+        Ok(given)
+    }
+
+    /// Whether the datapath has a part in it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.record.driver == Driver::Bridge
+    }
+
+    /// As the datapath knows it.
+    pub(super) fn in_datapath(&self) -> Result<abi::Network> {
+        let record = &self.record;
+        Ok(abi::Network {
+            v4: subnet::<V4Addr>(record.addressing.v4.as_ref())?,
+            v6: subnet::<V6Addr>(record.addressing.v6.as_ref())?,
+            flags: flag(record.full_cone, NetworkFlags::FULL_CONE)
+                | flag(record.clamp_mss, NetworkFlags::CLAMP_MSS)
+                | flag(record.internal, NetworkFlags::INTERNAL)
+                | flag(!record.isolated, NetworkFlags::OPEN),
+            mtu: record.mtu,
+        })
+    }
+}
+
+/// All networks, by name.
+#[derive(Debug, Default)]
+pub(super) struct Networks(BTreeMap<String, Network>);
+
+impl Networks {
+    /// A network by its name.
+    pub(super) fn get(&self, name: &str) -> Result<&Network> {
+        self.0.get(name).ok_or_else(|| not_found(name))
+    }
+
+    /// The same, to be changed.
+    pub(super) fn get_mut(&mut self, name: &str) -> Result<&mut Network> {
+        self.0.get_mut(name).ok_or_else(|| not_found(name))
+    }
+
+    /// The network of an end. A start has refused ends of networks that are not there, and no network goes before its ends.
+    pub(super) fn of(&self, endpoint: &EndpointRecord) -> &Network {
+        &self.0[&endpoint.network]
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Network> {
+        self.0.values()
+    }
+
+    /// Those that the datapath has a part in, the default network first.
+    pub(super) fn ours(&self) -> impl Iterator<Item = &Network> {
+        let mut ours: Vec<&Network> = self.0.values().filter(|network| network.is_ours()).collect();
+        ours.sort_by_key(|network| network.record.number);
+        ours.into_iter()
+    }
+
+    /// Their parts in one family or the other.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.ours().flat_map(|network| network.record.addressing.parts())
+    }
+
+    /// Whether containers have addresses of a family.
+    pub(super) fn have(&self, is_ipv4: bool) -> bool {
+        self.parts().any(|part| part.gateway.is_ipv4() == is_ipv4)
+    }
+
+    /// Adds a network.
+    pub(super) fn insert(&mut self, network: Network) {
+        self.0.insert(network.record.name.clone(), network);
+    }
+
+    /// Forgets a network.
+    pub(super) fn remove(&mut self, name: &str) -> Option<Network> {
+        self.0.remove(name)
+    }
+
+    /// Takes the addresses of an end back.
+    pub(super) fn release(&mut self, endpoint: &EndpointRecord) {
+        if let Some(network) = self.0.get_mut(&endpoint.network) {
+            network.pools.release(endpoint.addresses());
+        }
+    }
+
+    /// A place in `NETWORKS` that nobody has.
+    pub(super) fn free_number(&self) -> Result<u16> {
+        let used = |number: &u16| self.0.values().any(|network| network.record.number == *number);
+        (DEFAULT_NUMBER + 1..NETWORKS as u16).find(|number| !used(number)).ok_or_else(|| {
+            Error::Exhausted(format!(
+                "all {} networks are in use: remove some with `netbpf network prune`",
+                NETWORKS - 1
+            ))
+        })
+    }
+
+    /// What the datapath has to know of all of them together.
+    pub(super) fn config_flags(&self) -> u32 {
+        flag(self.ours().any(|network| network.record.full_cone), ConfigFlags::MAPPINGS)
+            | flag(self.parts().any(|part| part.mode.is_reachable()), ConfigFlags::REACHABLE)
+    }
+}
+
+fn not_found(name: &str) -> Error {
+    Error::NotFound(format!("no network '{}': `netbpf network ls` lists them", name.escape_debug()))
+}
+
+/// One family's part of a network as the datapath knows it; all zero for none.
+fn subnet<A: InFamily>(part: Option<&Part>) -> Result<Subnet<A>> {
+    let Some(part) = part else { return Ok(Subnet::default()) };
+    let of = |address: IpAddr| {
+        A::of(address).ok_or_else(|| Error::Internal(format!("{address} is not of the family of {}", part.subnet)))
+    };
+    let external = part.external.map(|external| external.network()).or(part.snat);
+    Ok(Subnet {
+        address: of(part.subnet.network())?,
+        mask: of(part.subnet.netmask())?,
+        gateway: of(part.gateway)?,
+        external: external.map_or_else(|| Ok(A::default()), of)?,
+        mode: abi::GatewayMode::from(part.mode) as u32,
+    })
+}
+
+/// The id of a new network or container.
+pub(super) fn random_id() -> String {
+    format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>())
+}
+
+/// Unix time, in seconds.
+pub(super) fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |now| now.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use netbpf_common::abi::GatewayMode;
+    use netbpf_common::wire::Address as _;
+
+    use super::*;
+
+    #[test]
+    fn the_datapath_knows_the_families_that_the_network_has() {
+        let known = |settings: &Settings| {
+            let addressing = Addressing::new(settings, [1; 5]).unwrap();
+            Network::of_settings(settings, addressing, None).in_datapath().unwrap()
+        };
+        let v4_only = known(&Settings::default());
+        assert_eq!((v4_only.v4.mode, v4_only.v6.mask), (GatewayMode::Masquerade as u32, V6Addr::default()));
+        let translated = Settings {
+            ipv4: false,
+            ipv6: true,
+            subnet_v6: "fd00::/56".parse().ok(),
+            mode_v6: crate::config::GatewayMode::Prefix,
+            external_prefix_v6: "2001:db8:0:100::/56".parse().ok(),
+            ..Settings::default()
+        };
+        let v6_only = known(&translated);
+        assert_eq!(v6_only.v4.mask, V4Addr::default());
+        assert_eq!(v6_only.v6.mode, GatewayMode::Prefix as u32);
+        assert_eq!(format!("{:?} {:?}", v6_only.v6.gateway, v6_only.v6.external), "fd00::1 2001:db8:0:100::");
+        assert_eq!(v6_only.v6.address.and(v6_only.v6.mask), v6_only.v6.address);
+    }
+}

@@ -1,0 +1,415 @@
+//! From what somebody asks of a network to what is kept of it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::check;
+use super::describe::{CONTAINER, HOST, NONE};
+use super::network::{DEFAULT_NETWORK, now, random_id};
+use crate::api::types::NetworkRequest;
+use crate::config::{Addressing, GatewayMode, Part, subnet};
+use crate::error::{Error, Result};
+use crate::store::{Driver, NetworkRecord};
+
+/// Options of `-o`, and Docker's names for them.
+const OPTIONS: &[(&str, &[&str])] = &[
+    ("mtu", &["com.docker.network.driver.mtu"]),
+    ("masquerade", &["com.docker.network.bridge.enable_ip_masquerade"]),
+    ("mode", &["com.docker.network.bridge.gateway_mode_ipv4"]),
+    ("mode_v6", &["com.docker.network.bridge.gateway_mode_ipv6"]),
+    ("external_prefix_v6", &[]),
+    ("snat", &["com.docker.network.host_ipv4"]),
+    ("snat_v6", &["com.docker.network.host_ipv6"]),
+    ("isolation", &[]),
+    ("full_cone", &[]),
+    ("clamp_mss", &[]),
+];
+
+/// A request that has been read: what is left open is for the instance to choose.
+#[derive(Debug)]
+pub(super) struct Requested {
+    pub(super) name: String,
+    v4: Option<RequestedPart>,
+    v6: Option<RequestedPart>,
+    has_v6: bool,
+    reserved: BTreeMap<String, IpAddr>,
+    internal: bool,
+    options: Options,
+}
+
+/// What is said of one family's part.
+#[derive(Debug)]
+struct RequestedPart {
+    subnet: IpNet,
+    gateway: Option<IpAddr>,
+    range: Option<IpNet>,
+}
+
+/// The options, with their defaults.
+#[derive(Debug)]
+struct Options {
+    mtu: Option<u32>,
+    mode: GatewayMode,
+    mode_v6: GatewayMode,
+    external: Option<IpNet>,
+    snat: Option<IpAddr>,
+    snat_v6: Option<IpAddr>,
+    isolated: bool,
+    full_cone: Option<bool>,
+    clamp_mss: Option<bool>,
+}
+
+fn invalid(line: String) -> Error {
+    Error::Invalid(line)
+}
+
+impl Requested {
+    /// Refuses what makes no sense by itself.
+    pub(super) fn read(request: &NetworkRequest) -> Result<Self> {
+        let name = &request.name;
+        check::name("network", name)?;
+        if [HOST, NONE, DEFAULT_NETWORK, CONTAINER.trim_end_matches(':')].contains(&&**name) {
+            return Err(invalid(format!("the network name {name} is reserved: choose another")));
+        }
+        match &*request.driver {
+            "" | "bridge" => {}
+            other @ ("macvlan" | "ipvlan") => {
+                return Err(Error::Unsupported(format!(
+                    "the driver {other} is not offered by this version: use bridge"
+                )));
+            }
+            other => {
+                return Err(invalid(format!(
+                    "there is no driver '{}': there are bridge, macvlan and ipvlan",
+                    other.escape_debug()
+                )));
+            }
+        }
+        let mut parts = parts(request)?;
+        let v6 = parts.iter().position(|part| part.subnet.addr().is_ipv6()).map(|place| parts.remove(place));
+        let v4 = parts.pop();
+        let has_v6 = request.ipv6 || v6.is_some();
+        let options = Options::read(&request.options)?;
+        if let Some(mtu) = options.mtu {
+            subnet::check_mtu(mtu, has_v6)?;
+        }
+        match (options.mode_v6, options.external, &v6) {
+            (GatewayMode::Prefix, None, _) => {
+                return Err(invalid(
+                    "mode_v6=prefix needs to know what addresses are translated to: add -o external_prefix_v6=PREFIX"
+                        .into(),
+                ));
+            }
+            (GatewayMode::Prefix, Some(external), v6) => {
+                let length = v6.as_ref().map_or(64, |part| part.subnet.prefix_len());
+                subnet::check_external("external_prefix_v6", external, length)?;
+            }
+            (_, Some(external), _) => {
+                return Err(invalid(format!("external_prefix_v6 {external} is for mode_v6=prefix: add that too")));
+            }
+            (_, None, _) => {}
+        }
+        let reserved = reserved(request, [v4.as_ref(), v6.as_ref()])?;
+        Ok(Self { name: name.clone(), v4, v6, has_v6, reserved, internal: request.internal, options })
+    }
+
+    /// Whether the instance is to choose a subnet of a family.
+    pub(super) fn lacks_subnet(&self, is_ipv4: bool) -> bool {
+        if is_ipv4 { self.v4.is_none() } else { self.has_v6 && self.v6.is_none() }
+    }
+
+    /// The subnets that somebody named.
+    pub(super) fn subnets(&self) -> impl Iterator<Item = IpNet> {
+        self.v4.iter().chain(&self.v6).map(|part| part.subnet)
+    }
+
+    /// Addresses of the host that it is to masquerade under.
+    pub(super) fn snat(&self) -> impl Iterator<Item = IpAddr> {
+        self.options.snat.into_iter().chain(self.options.snat_v6)
+    }
+
+    /// What is kept of it, with subnets chosen where none was named, and the settings' values for what was not said.
+    pub(super) fn record(self, number: u16, chosen: &[IpNet], like: &NetworkRecord) -> NetworkRecord {
+        let Options { mtu, mode, mode_v6, external, snat, snat_v6, isolated, full_cone, clamp_mss } = self.options;
+        let chosen_of = |is_ipv4: bool| {
+            let subnet = *chosen.iter().find(|subnet| subnet.addr().is_ipv4() == is_ipv4)?;
+            Some(RequestedPart { subnet, gateway: None, range: None })
+        };
+        let part = |requested: Option<RequestedPart>, mode, external, snat| {
+            let RequestedPart { subnet, gateway, range } = requested?;
+            let gateway = gateway.unwrap_or_else(|| first_host(subnet));
+            let mode = if self.internal { GatewayMode::Closed } else { mode };
+            Some(Part { subnet, gateway, range: range.unwrap_or(subnet), mode, external, snat })
+        };
+        NetworkRecord {
+            name: self.name,
+            id: random_id(),
+            number,
+            driver: Driver::Bridge,
+            addressing: Addressing {
+                v4: part(self.v4.or_else(|| chosen_of(true)), mode, None, snat),
+                v6: part(self.v6.or_else(|| chosen_of(false)), mode_v6, external, snat_v6),
+            },
+            reserved: self.reserved,
+            mtu: mtu.unwrap_or(like.mtu),
+            internal: self.internal,
+            isolated,
+            full_cone: full_cone.unwrap_or(like.full_cone),
+            clamp_mss: clamp_mss.unwrap_or(like.clamp_mss),
+            last: Vec::new(),
+            created: now(),
+        }
+    }
+}
+
+fn first_host(subnet: IpNet) -> IpAddr {
+    match subnet {
+        IpNet::V4(subnet) => std::net::Ipv4Addr::from_bits(subnet.network().to_bits() + 1).into(),
+        IpNet::V6(subnet) => Ipv6Addr::from_bits(subnet.network().to_bits() + 1).into(),
+    }
+}
+
+fn parse<T: FromStr>(what: &str, text: &str, example: &str) -> Result<T> {
+    text.parse().map_err(|_| invalid(format!("bad {what} '{}': write one as {example}", text.escape_debug())))
+}
+
+/// The parts that the subnets name, with the gateways and ranges that lie in them.
+fn parts(request: &NetworkRequest) -> Result<Vec<RequestedPart>> {
+    let mut parts: Vec<RequestedPart> = Vec::new();
+    for text in &request.subnets {
+        let subnet: IpNet = parse("subnet", text, "10.5.0.0/24 or fd00:5::/64")?;
+        subnet::check_subnet("subnet", subnet)?;
+        if let Some(other) = parts.iter().find(|part| part.subnet.addr().is_ipv4() == subnet.addr().is_ipv4()) {
+            return Err(invalid(format!(
+                "subnets {} and {subnet} are of the same family: a network has at most one of each",
+                other.subnet
+            )));
+        }
+        parts.push(RequestedPart { subnet, gateway: None, range: None });
+    }
+    let no_subnet = |what: &str, text: &str| {
+        invalid(format!("{what} {text} is in no subnet of the network: add --subnet with the one that it is in"))
+    };
+    for text in &request.gateways {
+        let gateway: IpAddr = parse("gateway", text, "10.5.0.1")?;
+        let of_family = parts.iter_mut().find(|part| part.subnet.addr().is_ipv4() == gateway.is_ipv4());
+        let part = of_family.ok_or_else(|| no_subnet("gateway", text))?;
+        subnet::check_gateway("gateway", gateway, part.subnet)?;
+        if part.gateway.replace(gateway).is_some() {
+            return Err(invalid(format!("subnet {} has two gateways: name one", part.subnet)));
+        }
+    }
+    for text in &request.ip_ranges {
+        let range: IpNet = parse("IP range", text, "10.5.0.128/25")?;
+        let of_family = parts.iter_mut().find(|part| part.subnet.addr().is_ipv4() == range.addr().is_ipv4());
+        let part = of_family.ok_or_else(|| no_subnet("IP range", text))?;
+        subnet::check_range("IP range", range, part.subnet)?;
+        if part.range.replace(range).is_some() {
+            return Err(invalid(format!("subnet {} has two IP ranges: name one", part.subnet)));
+        }
+    }
+    Ok(parts)
+}
+
+fn reserved(request: &NetworkRequest, parts: [Option<&RequestedPart>; 2]) -> Result<BTreeMap<String, IpAddr>> {
+    let mut reserved = BTreeMap::new();
+    for (name, text) in &request.aux_addresses {
+        let address: IpAddr = parse("auxiliary address", text, "router=10.5.0.2")?;
+        if !parts.iter().flatten().any(|part| part.subnet.contains(&address)) {
+            return Err(invalid(format!("auxiliary address {name}={address} is in no subnet of the network")));
+        }
+        if parts.iter().flatten().any(|part| part.gateway.unwrap_or_else(|| first_host(part.subnet)) == address) {
+            return Err(invalid(format!("auxiliary address {name}={address} is the gateway's: choose another")));
+        }
+        if let Some((other, _)) = reserved.iter().find(|(_, other)| **other == address) {
+            return Err(invalid(format!("auxiliary addresses {other} and {name} are the same ({address})")));
+        }
+        reserved.insert(name.clone(), address);
+    }
+    Ok(reserved)
+}
+
+impl Options {
+    fn read(given: &BTreeMap<String, String>) -> Result<Self> {
+        let mut values: BTreeMap<&str, &str> = BTreeMap::new();
+        for (name, value) in given {
+            let known = OPTIONS.iter().find(|(own, theirs)| *own == name || theirs.contains(&&**name));
+            let Some((own, _)) = known else {
+                let names: Vec<&str> = OPTIONS.iter().map(|(own, _)| *own).collect();
+                return Err(invalid(format!(
+                    "unknown option '{}': there are {}",
+                    name.escape_debug(),
+                    names.join(", ")
+                )));
+            };
+            if values.insert(own, value).is_some() {
+                return Err(invalid(format!("the option {own} is given twice, as {name} too: leave one out")));
+            }
+        }
+        let switch = |name: &str| values.get(name).map(|value| on_or_off(name, value)).transpose();
+        let mode = |name: &str| -> Result<Option<GatewayMode>> {
+            let Some(value) = values.get(name) else { return Ok(None) };
+            // Docker's words.
+            let value = match *value {
+                "nat" => "masquerade",
+                "isolated" => "closed",
+                value => value,
+            };
+            value.parse().map(Some).map_err(|error| invalid(format!("option {name}: {error}")))
+        };
+        let address = |name: &str, is_ipv4: bool, example: &str| -> Result<Option<IpAddr>> {
+            let Some(text) = values.get(name) else { return Ok(None) };
+            let address: IpAddr = parse(name, text, example)?;
+            if address.is_ipv4() == is_ipv4 {
+                return Ok(Some(address));
+            }
+            Err(invalid(format!("{name} {address} is of the other family: write one as {example}")))
+        };
+        let masquerades = switch("masquerade")?;
+        let chosen = |mode: Option<GatewayMode>, name: &str| match (mode, masquerades) {
+            (Some(mode), Some(masquerades)) if masquerades != (mode == GatewayMode::Masquerade) => {
+                Err(invalid(format!("options masquerade and {name}={mode} say different things: leave one out")))
+            }
+            (None, Some(false)) => Ok(GatewayMode::Plain),
+            (mode, _) => Ok(mode.unwrap_or_default()),
+        };
+        let (own, own_v6) = (chosen(mode("mode")?, "mode")?, chosen(mode("mode_v6")?, "mode_v6")?);
+        if own == GatewayMode::Prefix {
+            return Err(invalid("mode=prefix is for IPv6 alone (mode_v6): use masquerade, routed or closed".into()));
+        }
+        let (snat, snat_v6) = (address("snat", true, "10.0.0.1")?, address("snat_v6", false, "fd00::1")?);
+        for (name, snat, mode) in [("snat", snat, own), ("snat_v6", snat_v6, own_v6)] {
+            if let Some(snat) = snat.filter(|_| mode != GatewayMode::Masquerade) {
+                return Err(invalid(format!(
+                    "{name} {snat} is for masquerading, and the mode is {mode}: leave one out"
+                )));
+            }
+        }
+        Ok(Self {
+            mtu: values.get("mtu").map(|text| parse("mtu", text, "1450")).transpose()?,
+            mode: own,
+            mode_v6: own_v6,
+            external: values
+                .get("external_prefix_v6")
+                .map(|text| parse("prefix", text, "2001:db8::/64"))
+                .transpose()?,
+            snat,
+            snat_v6,
+            isolated: switch("isolation")?.unwrap_or(true),
+            full_cone: switch("full_cone")?,
+            clamp_mss: switch("clamp_mss")?,
+        })
+    }
+}
+
+fn on_or_off(name: &str, value: &str) -> Result<bool> {
+    match value {
+        "on" | "true" | "1" => Ok(true),
+        "off" | "false" | "0" => Ok(false),
+        _ => Err(invalid(format!("bad value '{}' of the option {name}: write on or off", value.escape_debug()))),
+    }
+}
+
+/// The first subnet of this size in a pool that nobody has.
+pub(super) fn free_subnet(pool: Ipv4Net, size: u8, is_free: impl Fn(IpNet) -> bool) -> Option<IpNet> {
+    pool.subnets(size).ok()?.map(IpNet::V4).find(|subnet| is_free(*subnet))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(change: impl FnOnce(&mut NetworkRequest)) -> Result<Requested> {
+        let mut request = NetworkRequest { name: "n".into(), ..NetworkRequest::default() };
+        change(&mut request);
+        Requested::read(&request)
+    }
+
+    fn strings(all: &[&str]) -> Vec<String> {
+        all.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    fn options(all: &[(&str, &str)]) -> BTreeMap<String, String> {
+        all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_in_one_line() {
+        type Case = (fn(&mut NetworkRequest), &'static str);
+        let cases: &[Case] = &[
+            (|r| r.name = "a/b".into(), "a/b"),
+            (|r| r.name = String::new(), "network name"),
+            (|r| r.name = "x".repeat(64), "network name"),
+            (|r| r.name = "host".into(), "reserved"),
+            (|r| r.name = "none".into(), "reserved"),
+            (|r| r.name = "default".into(), "reserved"),
+            (|r| r.driver = "overlay".into(), "overlay"),
+            (|r| r.subnets = strings(&["10.5.0.0"]), "10.5.0.0/24"),
+            (|r| r.subnets = strings(&["10.5.0.1/24"]), "10.5.0.0/24"),
+            (|r| r.subnets = strings(&["10.5.0.0/33"]), "10.5.0.0/33"),
+            (|r| r.subnets = strings(&["10.5.0.0/30"]), "/29"),
+            (|r| r.subnets = strings(&["224.0.0.0/24"]), "unicast"),
+            (|r| r.subnets = strings(&["fe80::/64"]), "link-local"),
+            (|r| r.subnets = strings(&["fd00::/32"]), "/48"),
+            (|r| r.subnets = strings(&["10.5.0.0/24", "10.6.0.0/24"]), "same family"),
+            (|r| r.gateways = strings(&["10.5.0.1"]), "--subnet"),
+            (|r| (r.subnets, r.gateways) = (strings(&["10.5.0.0/24"]), strings(&["10.6.0.1"])), "10.6.0.1"),
+            (|r| (r.subnets, r.gateways) = (strings(&["10.5.0.0/24"]), strings(&["10.5.0.255"])), "10.5.0.255"),
+            (|r| (r.subnets, r.gateways) = (strings(&["10.5.0.0/24"]), strings(&["x"])), "bad gateway"),
+            (
+                |r| (r.subnets, r.gateways) = (strings(&["10.5.0.0/24"]), strings(&["10.5.0.1", "10.5.0.2"])),
+                "two gateways",
+            ),
+            (|r| (r.subnets, r.ip_ranges) = (strings(&["10.5.0.0/24"]), strings(&["10.6.0.0/25"])), "10.6.0.0/25"),
+            (|r| (r.subnets, r.ip_ranges) = (strings(&["10.5.0.0/24"]), strings(&["10.5.0.1/25"])), "host bits"),
+            (
+                |r| (r.subnets, r.aux_addresses) = (strings(&["10.5.0.0/24"]), options(&[("a", "10.6.0.9")])),
+                "a=10.6.0.9",
+            ),
+            (
+                |r| (r.subnets, r.aux_addresses) = (strings(&["10.5.0.0/24"]), options(&[("a", "10.5.0.1")])),
+                "gateway's",
+            ),
+            (|r| r.options = options(&[("mtuu", "9")]), "mtu"),
+            (|r| r.options = options(&[("mtu", "9")]), "576"),
+            (|r| r.options = options(&[("mtu", "many")]), "many"),
+            (|r| (r.ipv6, r.options) = (true, options(&[("mtu", "1000")])), "1280"),
+            (|r| r.options = options(&[("isolation", "maybe")]), "on or off"),
+            (|r| r.options = options(&[("mode", "prefix")]), "IPv6 alone"),
+            (|r| r.options = options(&[("mode", "bridged")]), "masquerade, routed"),
+            (|r| r.options = options(&[("mode", "routed"), ("masquerade", "on")]), "different things"),
+            (|r| r.options = options(&[("mode", "routed"), ("snat", "10.0.0.1")]), "masquerading"),
+            (|r| r.options = options(&[("snat", "fd00::1")]), "other family"),
+            (|r| r.options = options(&[("mode_v6", "prefix")]), "external_prefix_v6"),
+            (|r| r.options = options(&[("external_prefix_v6", "2001:db8::/64")]), "mode_v6=prefix"),
+            (|r| r.options = options(&[("mode_v6", "prefix"), ("external_prefix_v6", "2001:db8::/56")]), "as long as"),
+            (|r| r.options = options(&[("mtu", "1400"), ("com.docker.network.driver.mtu", "1400")]), "twice"),
+        ];
+        for (change, word) in cases {
+            let line = request(change).unwrap_err().to_string();
+            assert!(line.contains(word) && !line.contains('\n'), "`{word}` is not named: {line}");
+        }
+    }
+
+    #[test]
+    fn dockers_words_mean_what_ours_do() {
+        let given = options(&[
+            ("com.docker.network.driver.mtu", "1400"),
+            ("com.docker.network.bridge.enable_ip_masquerade", "false"),
+        ]);
+        let requested = request(|r| r.options = given).unwrap();
+        assert_eq!((requested.options.mtu, requested.options.mode), (Some(1400), GatewayMode::Plain));
+    }
+
+    #[test]
+    fn the_first_free_subnet_of_a_pool_is_chosen() {
+        let pool = "10.0.0.0/22".parse().unwrap();
+        let taken: IpNet = "10.0.0.0/23".parse().unwrap();
+        let free = free_subnet(pool, 24, |subnet| !taken.contains(&subnet)).unwrap();
+        assert_eq!(free.to_string(), "10.0.2.0/24");
+        assert_eq!(free_subnet(pool, 24, |_| false), None);
+    }
+}
