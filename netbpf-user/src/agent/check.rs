@@ -2,8 +2,10 @@
 
 use netbpf_common::wire::Mac;
 
+use super::files;
 use crate::error::{Error, Result};
 use crate::spec::PublishSpec;
+use crate::store::ExtraHost;
 
 /// Longest name: a file name in /run/netns and, as the hostname, a label of DNS.
 const LONGEST_NAME: usize = 63;
@@ -56,6 +58,26 @@ pub(super) fn mac(text: &str) -> Result<Mac> {
         )));
     }
     Ok(Mac::new(octets))
+}
+
+/// The hosts that a container is to be told of.
+pub(super) fn extra_hosts(texts: &[String]) -> Result<Vec<ExtraHost>> {
+    let read = |text: &String| files::extra_host(text).map(|(name, address)| ExtraHost { name, address });
+    texts.iter().map(read).collect()
+}
+
+/// What stands in resolv.conf: domains, and words.
+pub(super) fn resolver(search: &[String], options: &[String]) -> Result<()> {
+    for domain in search.iter().filter(|domain| *domain != ".") {
+        hostname(domain.trim_end_matches('.'))?;
+    }
+    match options.iter().find(|option| option.is_empty() || option.contains(char::is_whitespace)) {
+        Some(option) => Err(Error::Invalid(format!(
+            "bad option '{}' of the resolver: write one word, as in ndots:2",
+            option.escape_debug()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The SPECs of `publish` and `publish_exposed`, in this order.

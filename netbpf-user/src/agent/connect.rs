@@ -74,7 +74,11 @@ impl Engine {
         let made = async {
             self.apply(&planned).await?;
             let changes = Changes { networks: state.networks_of(&after), ..Changes::from(&after) };
-            let saved = self.store.save(&changes).and_then(|()| self.serve_from(&state, &before, &after));
+            let saved = self
+                .store
+                .save(&changes)
+                .and_then(|()| self.serve_from(&state, &before, &after))
+                .and_then(|()| self.write_files(&state.networks, &after));
             if saved.is_err() {
                 self.undo(&planned).await;
                 if let Err(error) = self.store.save(&Changes::from(&before)) {
@@ -111,6 +115,7 @@ impl Engine {
         let mut errors = self.apply_all(&planned).await;
         state.networks.release(&endpoint);
         errors.extend(self.serve_from(&state, &before, &after).err());
+        errors.extend(self.write_files(&state.networks, &after).err());
         errors.extend(self.lead_elsewhere(&state, &before, &after).await.err());
         self.uncollected.notify_one();
         match errors.into_iter().next() {

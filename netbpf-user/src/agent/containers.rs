@@ -16,7 +16,6 @@ use super::{Engine, check, describe, process};
 use crate::api::types::{Container, CreateRequest};
 use crate::error::{Context as _, Error, Result};
 use crate::net::namespace::{self, Namespace};
-use crate::process::Files;
 use crate::store::{Changes, ContainerRecord, EndpointRecord, NetworkRecord};
 
 impl Engine {
@@ -30,6 +29,8 @@ impl Engine {
         let specs = check::specs(&request.publish, &request.publish_exposed)?;
         let place = Place::of(&request)?;
         let asked = Asked::of(&request)?;
+        let extra_hosts = check::extra_hosts(&request.extra_hosts)?;
+        check::resolver(&request.dns_search, &request.dns_options)?;
 
         let mut state = self.change().await?;
         if state.containers.contains_key(&name) {
@@ -63,6 +64,10 @@ impl Engine {
             is_host: place == Place::Host || shared.as_ref().is_some_and(|other| other.is_host),
             shared_with: shared.map(|other| other.shared_with.unwrap_or(other.name)),
             endpoints: Vec::new(),
+            dns: request.dns,
+            dns_search: request.dns_search,
+            dns_options: request.dns_options,
+            extra_hosts,
             rules: Vec::new(),
             process: None,
             remove_on_exit: request.remove_on_exit,
@@ -114,6 +119,7 @@ impl Engine {
             }
             applied?;
             saved.context(|| "write the database".into())??;
+            self.write_files(&state.networks, record)?;
             self.put_in_force(state, record, &record.rules)
         }
         .await;
@@ -121,6 +127,9 @@ impl Engine {
             release(state, &record.rules);
             self.withdraw_reserved(state, &record.rules);
             self.undo(&steps).await;
+            if let Err(error) = self.remove_files(record) {
+                tracing::warn!("while undoing: {error}");
+            }
             let removed_containers = vec![record.name.clone()];
             if let Err(error) = self.store.save(&Changes { removed_containers, ..Changes::default() }) {
                 tracing::warn!("while undoing: {error}");
@@ -153,12 +162,10 @@ impl Engine {
     /// Forgets a container and takes it out of the kernel, to the end whatever fails. What it has of a network that others share
     /// with it goes to one of those.
     pub(super) async fn take_down(self: &Arc<Self>, state: &mut State, record: &ContainerRecord) -> Result<()> {
-        let files = Files::of(&self.settings.run_dir, &record.name);
-        let files_removed = || files.remove().context(|| format!("remove the files of container {}", record.name));
         if let Some(changes) = state.inherited(record) {
             self.store.save(&changes)?;
             state.hand_over(record, changes);
-            return files_removed();
+            return self.remove_files(record);
         }
         // Forgotten first: after a crash in what follows, a later start removes what nobody knows.
         self.store.save(&Changes { removed_containers: vec![record.name.clone()], ..Changes::default() })?;
@@ -174,7 +181,7 @@ impl Engine {
         for endpoint in record.ours(&state.networks).filter(|_| record.owns_netns) {
             self.doom(endpoint.ifindex, &endpoint.device);
         }
-        errors.extend(files_removed().err());
+        errors.extend(self.remove_files(record).err());
         for endpoint in &record.endpoints {
             state.networks.release(endpoint);
         }

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::files::HOST_GATEWAY;
 use super::network::{Network, Networks};
 use super::state::State;
 use crate::api::types::{self, Container, End, PortMapping};
 use crate::config::{Addressing, GatewayMode, Part};
 use crate::spec::transport_name;
-use crate::store::{ContainerRecord, Driver, EndpointRecord, RuleRecord};
+use crate::store::{ContainerRecord, Driver, EndpointRecord, ExtraHost, RuleRecord};
 
 impl ContainerRecord {
     /// Its publishes as the API has them.
@@ -27,7 +28,11 @@ impl ContainerRecord {
         let way_out = self.way_out(networks, true).or(self.way_out(networks, false));
         let name = way_out.or(self.endpoints.first()).map(|endpoint| &endpoint.network);
         let first = ends.iter().find(|end| Some(&end.network) == name).cloned().unwrap_or_default();
-        let netns = if self.is_host { format!("/proc/{}/ns/net", std::process::id()) } else { self.netns.display().to_string() };
+        let netns = if self.is_host {
+            format!("/proc/{}/ns/net", std::process::id())
+        } else {
+            self.netns.display().to_string()
+        };
         let network = match (&self.shared_with, name) {
             _ if self.is_host => HOST.into(),
             (Some(other), _) => format!("{CONTAINER}{other}"),
@@ -53,6 +58,10 @@ impl ContainerRecord {
             mtu: first.mtu,
             networks: ends,
             ports: self.ports(),
+            dns: self.dns.clone(),
+            dns_search: self.dns_search.clone(),
+            dns_options: self.dns_options.clone(),
+            extra_hosts: self.extra_hosts.iter().map(ToString::to_string).collect(),
             created: self.created,
         }
     }
@@ -100,6 +109,15 @@ fn ipv6(address: IpAddr) -> Option<Ipv6Addr> {
     match address {
         IpAddr::V4(_) => None,
         IpAddr::V6(address) => Some(address),
+    }
+}
+
+impl std::fmt::Display for ExtraHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.address {
+            Some(address) => write!(f, "{}:{address}", self.name),
+            None => write!(f, "{}:{HOST_GATEWAY}", self.name),
+        }
     }
 }
 

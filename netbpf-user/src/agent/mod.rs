@@ -11,6 +11,7 @@ mod containers;
 mod describe;
 mod doctor;
 mod ends;
+mod files;
 mod flows;
 mod host;
 mod ipv6;

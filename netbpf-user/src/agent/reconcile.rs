@@ -56,6 +56,7 @@ impl Engine {
             self.store.save(&Changes { removed_containers: vec![name.clone()], ..Changes::default() })?;
             if let Some(record) = state.containers.remove(&name) {
                 release(state, &record.rules);
+                self.remove_files(&record)?;
                 for endpoint in &record.endpoints {
                     state.networks.release(endpoint);
                 }

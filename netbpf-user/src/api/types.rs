@@ -31,6 +31,15 @@ pub struct CreateRequest {
     pub publish: Vec<String>,
     /// Container ports (`80`, `53/udp`, `8000-8010`) to publish on free host ports.
     pub publish_exposed: Vec<String>,
+    /// Resolvers to ask for what is not of its networks; the host's when there are none.
+    #[schema(value_type = Vec<String>)]
+    pub dns: Vec<IpAddr>,
+    /// Domains that names are looked for in; the host's when there are none, `.` for none at all.
+    pub dns_search: Vec<String>,
+    /// Options of its resolver; the host's when there are none.
+    pub dns_options: Vec<String>,
+    /// Hosts to be told of: `NAME:IP`, or `NAME:host-gateway` for the host's address.
+    pub extra_hosts: Vec<String>,
     /// `attach`: the network namespace to take in, as a path. A new one is made when absent.
     #[schema(value_type = Option<String>)]
     pub netns: Option<PathBuf>,
@@ -110,6 +119,15 @@ pub struct Container {
     pub networks: Vec<End>,
     /// Published ports.
     pub ports: Vec<PortMapping>,
+    /// Its own resolvers.
+    #[schema(value_type = Vec<String>)]
+    pub dns: Vec<IpAddr>,
+    /// Its own search domains.
+    pub dns_search: Vec<String>,
+    /// Its own options of the resolver.
+    pub dns_options: Vec<String>,
+    /// Hosts that it was told of.
+    pub extra_hosts: Vec<String>,
     /// Unix time of its creation, in seconds.
     pub created: u64,
 }

@@ -1,6 +1,6 @@
 //! The flags that `run`, `create` and `attach` share.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netbpf_user::api::types::CreateRequest;
 
@@ -27,6 +27,18 @@ pub(super) struct NetworkFlags {
     /// MAC address; derived from the address by default
     #[arg(long, value_name = "M")]
     mac_address: Option<String>,
+    /// Resolver for what is not of its networks; the host's by default
+    #[arg(long, value_name = "A")]
+    dns: Vec<IpAddr>,
+    /// Domain that names are looked for in; the host's by default, . for none
+    #[arg(long, value_name = "D")]
+    dns_search: Vec<String>,
+    /// Option of its resolver, as ndots:2
+    #[arg(long = "dns-option", value_name = "O")]
+    dns_options: Vec<String>,
+    /// A host that it is told of; host-gateway for the host's own address
+    #[arg(long = "add-host", value_name = "NAME:IP")]
+    extra_hosts: Vec<String>,
     #[arg(short, long, value_name = "SPEC", help = SPEC_HELP)]
     publish: Vec<String>,
     /// Publish container ports (80, 53/udp, 8000-8010) on free host ports
@@ -36,8 +48,20 @@ pub(super) struct NetworkFlags {
 
 impl NetworkFlags {
     pub(super) fn request(self) -> CreateRequest {
-        let Self { network, aliases, ip, ip6, mac_address, publish, publish_exposed } = self;
-        CreateRequest { network, aliases, ip, ip6, mac_address, publish, publish_exposed, ..Default::default() }
+        CreateRequest {
+            network: self.network,
+            aliases: self.aliases,
+            ip: self.ip,
+            ip6: self.ip6,
+            mac_address: self.mac_address,
+            dns: self.dns,
+            dns_search: self.dns_search,
+            dns_options: self.dns_options,
+            extra_hosts: self.extra_hosts,
+            publish: self.publish,
+            publish_exposed: self.publish_exposed,
+            ..Default::default()
+        }
     }
 }
 

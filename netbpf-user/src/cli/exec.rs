@@ -1,11 +1,12 @@
 //! `netbpf exec`
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use netbpf_user::process::{self, Entry, Namespaces};
+use netbpf_user::process::{self, Entry, Files, Namespaces};
 
 use super::Global;
 
@@ -25,8 +26,14 @@ pub(super) struct Exec {
 
 impl Exec {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
-        let container = global.client()?.container(&self.name)?;
-        let namespaces = if container.status == "running" { Namespaces::Of(container.pid) } else { Namespaces::Host };
+        let client = global.client()?;
+        let container = client.container(&self.name)?;
+        let namespaces = if container.status == "running" {
+            Namespaces::Of(container.pid)
+        } else {
+            let files = Files::of(client.socket().parent().unwrap_or(Path::new("/")), &container.name);
+            Namespaces::New { hostname: container.hostname.clone(), files }
+        };
         let entry = Entry { netns: container.netns.into(), namespaces, session: false, pipes: None };
         Err(process::replace(&entry, &self.command)).context("cannot start a process")
     }

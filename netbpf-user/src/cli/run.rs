@@ -80,10 +80,8 @@ impl Run {
 fn start(client: &Client, container: &Container, command: &[OsString], detach: bool) -> Result<Child, Failure> {
     let run_dir = client.socket().parent().unwrap_or(Path::new("/"));
     let files = Files::of(run_dir, &container.name);
-    let written = files
-        .write(&container.hostname, container.addresses())
-        .and_then(|()| if detach { File::create(files.log()).map(Some) } else { Ok(None) });
-    let log = written.map_err(|error| Failure::underway("write the files of the container", error))?;
+    let log = if detach { File::create(files.log()).map(Some) } else { Ok(None) };
+    let log = log.map_err(|error| Failure::underway("make the log of the container", error))?;
     let entry = Entry {
         netns: container.netns.clone().into(),
         namespaces: Namespaces::New { hostname: container.hostname.clone(), files },

@@ -10,6 +10,7 @@ mod foreground;
 mod launch;
 
 pub use entry::{ENTER, Entry, Failure, Namespaces, enter};
+pub(crate) use files::Contents;
 pub use files::Files;
 pub use foreground::Foreground;
 pub use launch::{Launch, replace};

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(crate) use network::{Driver, NetworkRecord};
-pub(crate) use record::{ContainerRecord, EndpointRecord, ProcessRecord, RuleRecord};
+pub(crate) use record::{ContainerRecord, EndpointRecord, ExtraHost, ProcessRecord, RuleRecord};
 
 use crate::config::GlobalId;
 use crate::error::{Error, Result};

@@ -28,6 +28,18 @@ pub(crate) struct ContainerRecord {
     pub(crate) shared_with: Option<String>,
     /// Its ends of networks, in the order in which it was connected to them.
     pub(crate) endpoints: Vec<EndpointRecord>,
+    /// Resolvers to ask for what is not of its networks; the host's when there are none.
+    #[serde(default)]
+    pub(crate) dns: Vec<IpAddr>,
+    /// Domains that names are looked for in; the host's when there are none.
+    #[serde(default)]
+    pub(crate) dns_search: Vec<String>,
+    /// Options of its resolver; the host's when there are none.
+    #[serde(default)]
+    pub(crate) dns_options: Vec<String>,
+    /// Hosts that it was told of.
+    #[serde(default)]
+    pub(crate) extra_hosts: Vec<ExtraHost>,
     /// Its publishes.
     pub(crate) rules: Vec<RuleRecord>,
     /// The process that runs in it, or has run.
@@ -61,6 +73,10 @@ impl ContainerRecord {
             is_host: false,
             shared_with: None,
             endpoints: vec![EndpointRecord::example()],
+            dns: Vec::new(),
+            dns_search: Vec::new(),
+            dns_options: Vec::new(),
+            extra_hosts: Vec::new(),
             rules: vec![RuleRecord {
                 rule: 1,
                 host_ip: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -74,6 +90,15 @@ impl ContainerRecord {
             created: 0,
         }
     }
+}
+
+/// A host that a container was told of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExtraHost {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its address; the host's own when absent.
+    pub(crate) address: Option<IpAddr>,
 }
 
 /// A container's end of a network.

@@ -23,6 +23,7 @@ mod mapping;
 mod masquerade;
 mod modes;
 mod mtu;
+mod networks;
 mod peer;
 mod process;
 mod publish;
