@@ -18,6 +18,7 @@ mod hairpin;
 mod hostile;
 mod icmp;
 mod lab;
+mod left_sums;
 mod lifecycle;
 mod mapping;
 mod masquerade;
