@@ -15,21 +15,21 @@ use netbpf_tests::wait::{SILENCE, SOON};
 use crate::lab::{Attacker, Lab, Offloads, dropped};
 
 /// A lab whose family has this mode, and further settings.
-fn in_mode<F: TestFamily>(mode: &str) -> Lab {
+pub(crate) fn in_mode<F: TestFamily>(mode: &str, settings: &str) -> Lab {
     let name = match Version::of(F::HOST) {
         Version::V4 => "mode",
         Version::V6 => "mode_v6",
     };
-    Lab::configured::<F>(&format!("{name} = \"{mode}\"\n"))
+    Lab::configured::<F>(&format!("{name} = \"{mode}\"\n{settings}"))
 }
 
 /// The outside machine routes for the host.
-fn route_to_containers(lab: &Lab) {
+pub(crate) fn route_to_containers(lab: &Lab) {
     lab.ip(&lab.ext, &format!("route add {} via {}", lab.subnet(), lab.host_ip));
 }
 
 fn routed_containers_are_reached_by_their_own_addresses_and_seen_under_them<F: TestFamily>() {
-    let lab = in_mode::<F>("routed");
+    let lab = in_mode::<F>("routed", "");
     route_to_containers(&lab);
     let (c1, c2) = (lab.container("c1", &["-p", "8080:80"]), lab.container("c2", &[]));
     let _web = Server::tcp(&c1.place, "c1", 80);
@@ -66,7 +66,7 @@ fn routed_containers_are_reached_by_their_own_addresses_and_seen_under_them<F: T
 }
 
 fn nobody_outside_speaks_with_containers_of_a_closed_network<F: TestFamily>() {
-    let lab = in_mode::<F>("closed");
+    let lab = in_mode::<F>("closed", "");
     route_to_containers(&lab);
     let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
     let web = Server::tcp(&c1.place, "c1", 80);
