@@ -14,6 +14,7 @@ mod errors;
 mod flood;
 mod flows;
 mod fragments;
+mod gateway_errors;
 mod hairpin;
 mod hostile;
 mod icmp;
