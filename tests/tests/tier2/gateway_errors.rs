@@ -1,5 +1,6 @@
 //! What the gateway says of a packet that does not go on: how much of it is quoted, and the checksum of that.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use netbpf_tests::family::TestFamily;
@@ -85,7 +86,7 @@ fn a_process_is_told_that_nobody_has_an_address_whoever_sums_up_what_it_has_sent
             assert_eq!(([told.kind, told.code], told.offender), (kind, Some(lab.gateway())), "{sums}");
         }
         let refused = c1.place.connect(nobody).map(drop).map_err(|error| error.kind());
-        assert_eq!(refused, Err(std::io::ErrorKind::HostUnreachable), "{sums}");
+        assert_eq!(refused, Err(ErrorKind::HostUnreachable), "{sums}");
     }
 }
 

@@ -8,7 +8,7 @@ use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Datagram, Ethernet, addresses};
 use netbpf_tests::ping::Pinger;
-use netbpf_tests::server::{Server, ask_tcp, ask_udp, unanswered_udp};
+use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp, unanswered_udp};
 use netbpf_tests::version::Version;
 use netbpf_tests::wait::{SILENCE, SOON};
 
@@ -88,7 +88,22 @@ fn nobody_outside_speaks_with_containers_of_a_closed_network<F: TestFamily>() {
     assert_eq!(ask_tcp(&lab.host, c1.at(80)).expect("the host").server, "c1");
 }
 
+fn a_client_outside_of_a_routed_container_that_was_replaced_is_reset<F: TestFamily>() {
+    let lab = in_mode::<F>("routed", "");
+    route_to_containers(&lab);
+    let old = lab.container("old", &[]);
+    let _server = Server::tcp(&old.place, "old", 80);
+    let mut conversation = Conversation::on(lab.ext.connect(old.at(80)).expect("connected")).expect("greeted");
+    lab.done(&["rm", "-f", &old.name]);
+    let new = lab.container("new", &[lab.ip_flag(), &old.ip.to_string()]);
+    let _server = Server::tcp(&new.place, "new", 80);
+    let told = conversation.exchange(b"still there?").map_err(|error| error.kind());
+    assert_eq!(told, Err(io::ErrorKind::ConnectionReset));
+    assert_eq!(ask_tcp(&lab.ext, new.at(80)).expect("answered").server, "new");
+}
+
 for_both!(
+    a_client_outside_of_a_routed_container_that_was_replaced_is_reset,
     routed_containers_are_reached_by_their_own_addresses_and_seen_under_them,
     nobody_outside_speaks_with_containers_of_a_closed_network,
 );
