@@ -158,8 +158,8 @@ pub trait World {
 
     /// Calls `body` with 0, 1, 2 and so on below `turns`, until it says `false`. The verifier walks what is repeated like this
     /// once, and an ordinary loop once per turn.
-    fn repeat<B: FnMut(u32) -> bool>(&self, turns: u32, mut body: B) {
-        let _ = (0..turns).all(|turn| body(turn));
+    fn repeat<B: FnMut(u32) -> bool>(&self, turns: u32, body: B) {
+        let _ = (0..turns).all(body);
     }
 
     /// Endpoint by slot.
