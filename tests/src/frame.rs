@@ -134,6 +134,10 @@ impl Packet for Frame {
         self.summed_at.is_none_or(|place| place >= l4 + checksum.map_or(0, |checksum| checksum.at))
     }
 
+    fn is_left_to_device(&mut self, _: u32) -> bool {
+        self.partial_checksum
+    }
+
     fn mark_crossed(&mut self, has_crossed: bool) {
         self.has_crossed = has_crossed;
     }

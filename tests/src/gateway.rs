@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netbpf_common::abi::{ConfigFlags, GatewayMode, Subnet};
+use netbpf_common::abi::{Config, ConfigFlags, GatewayMode, Network, Subnet};
 use netbpf_common::path::Family as _;
 
 use crate::family::TestFamily;
@@ -22,10 +22,21 @@ pub fn world(mode: GatewayMode) -> Memory {
 
 /// Gives both networks this mode, as an agent that starts with it does.
 pub fn change(memory: &mut Memory, mode: GatewayMode) {
-    let is_reachable = REACHABLE.contains(&mode);
-    memory.config.flags &= !ConfigFlags::REACHABLE;
-    memory.config.flags |= if is_reachable { ConfigFlags::REACHABLE } else { 0 };
+    memory.config = config_in(mode, memory.config);
     in_each_family!(F => change_in::<F>(memory, mode));
+}
+
+/// Settings where some network has this mode.
+pub fn config_in(mode: GatewayMode, config: Config) -> Config {
+    let is_reachable = if REACHABLE.contains(&mode) { ConfigFlags::REACHABLE } else { 0 };
+    Config { flags: config.flags & !ConfigFlags::REACHABLE | is_reachable, ..config }
+}
+
+/// Gives a network this mode in a family.
+pub fn change_subnet<F: TestFamily>(number: u32, network: &mut Network, mode: GatewayMode) {
+    let subnet = F::subnet_of_mut(network);
+    let external = F::addr(F::EXTERNALS[number as usize - 1]);
+    *subnet = Subnet { mode: mode as u32, external, ..*subnet };
 }
 
 fn change_in<F: TestFamily>(memory: &mut Memory, mode: GatewayMode) {
@@ -39,9 +50,7 @@ fn change_in<F: TestFamily>(memory: &mut Memory, mode: GatewayMode) {
         }
     }
     for (number, network) in &mut memory.networks {
-        let subnet = F::subnet_of_mut(network);
-        let external = F::addr(F::EXTERNALS[*number as usize - 1]);
-        *subnet = Subnet { mode: mode as u32, external, ..*subnet };
+        change_subnet::<F>(*number, network, mode);
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use netbpf_common::abi::{PublishKey, PublishedPort, generation, program};
+use netbpf_common::abi::{GatewayMode, PublishKey, PublishedPort, generation, program};
 use netbpf_common::path::{V4, V6};
 use netbpf_user::Settings;
 use netbpf_user::datapath::{Datapath, InFamily, Run};
@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::family::TestFamily;
 use crate::fixture::Hook;
+use crate::gateway::{change_subnet, config_in, outside};
 use crate::in_each_family;
 use crate::world::{self, CONTAINERS, PUBLISHES};
 
@@ -115,6 +116,34 @@ impl Kernel {
                     entry.wildcard = publish.rule;
                 }
                 maps.ports.set(publish.transport.port_index(port), entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives both networks this mode, as an agent that starts with it does.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn change(&self, mode: GatewayMode) -> Result<()> {
+        let maps = &self.datapath.maps;
+        let config = maps.config.get(0)?.context("there are settings")?;
+        maps.config.set(0, config_in(mode, config))?;
+        for (number, mut network) in world::networks() {
+            in_each_family!(F => change_subnet::<F>(number, &mut network, mode));
+            maps.networks.set(number, network)?;
+        }
+        in_each_family!(F => self.change_addresses::<F>(mode)).into_iter().collect()
+    }
+
+    fn change_addresses<F: TestFamily<Addr: InFamily>>(&self, mode: GatewayMode) -> Result<()> {
+        let addresses = &F::Addr::maps(&self.datapath.maps).addresses;
+        for container in CONTAINERS {
+            let known = F::addr(outside::<F>(&container, GatewayMode::Prefix));
+            if mode == GatewayMode::Prefix {
+                addresses.set(known, container.slot)?;
+            } else {
+                addresses.remove(known)?;
             }
         }
         Ok(())

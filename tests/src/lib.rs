@@ -36,5 +36,7 @@ pub mod told;
 pub mod transfer;
 #[cfg(feature = "system")]
 pub mod version;
+#[cfg(feature = "system")]
+pub mod vnet;
 pub mod wait;
 pub mod world;

@@ -29,10 +29,7 @@ impl Link {
     /// When there is no such device.
     #[track_caller]
     pub fn open(place: &Place, device: &str) -> Self {
-        let socket = place.socket(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(ALL))));
-        let ifindex =
-            place.run(|| if_nametoindex(device)).unwrap_or_else(|error| panic!("no device {device}: {error}"));
-        socket.bind(&device_address(ifindex)).expect("the device is up");
+        let socket = bound(place, device);
         let json = place.command("ip", &["-json", "link", "show", "dev", device]);
         let links: serde_json::Value = serde_json::from_str(&json).expect("JSON of ip");
         let mac = links[0]["address"].as_str().expect("an Ethernet device has an address");
@@ -72,6 +69,15 @@ impl Link {
             }
         }
     }
+}
+
+/// A socket for the frames of a device.
+#[track_caller]
+pub(crate) fn bound(place: &Place, device: &str) -> Socket {
+    let socket = place.socket(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(ALL))));
+    let ifindex = place.run(|| if_nametoindex(device)).unwrap_or_else(|error| panic!("no device {device}: {error}"));
+    socket.bind(&device_address(ifindex)).expect("the device is up");
+    socket
 }
 
 /// Reads `02:42:ac:1e:00:05`.

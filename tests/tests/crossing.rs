@@ -52,7 +52,8 @@ struct Told {
     from: IpAddr,
     to: IpAddr,
     kind_and_code: [u8; 2],
-    mtu: u16,
+    /// What follows the checksum: an MTU, or where a field lies.
+    word: u32,
     about: Quoted,
 }
 
@@ -90,9 +91,9 @@ fn told(frame: &[u8]) -> Told {
     assert!(is_header_sound(frame) && is_transport_sound(frame), "{frame:x?}");
     let Headers { source: from, destination: to, transport, .. } = Headers::read(frame).expect("IP");
     let message = &frame[transport];
-    let [kind, code, _, _, _, _, high, low] = *message.first_chunk().expect("an error");
+    let [kind, code, _, _, word @ ..] = *message.first_chunk::<EIGHT>().expect("an error");
     let about = Quoted::of(&message[EIGHT..]);
-    Told { from, to, kind_and_code: [kind, code], mtu: u16::from_be_bytes([high, low]), about }
+    Told { from, to, kind_and_code: [kind, code], word: u32::from_be_bytes(word), about }
 }
 
 /// A packet, whole or as little of it as an error has to quote.
@@ -101,14 +102,18 @@ fn quotes(frame: &[u8]) -> [&[u8]; 2] {
     [&frame[ETHERNET..], &frame[ETHERNET..transport.start + EIGHT]]
 }
 
-/// Type, code and MTU of an error in a family, and what becomes of it in the other.
-type Becomes = (IcmpError, [u8; 2], u16);
+/// An error in a family, and what becomes of it in the other: type, code and what follows the checksum.
+type Becomes = (IcmpError, [u8; 2], u32);
+
+/// Where an IPv6 header says what follows it (RFC 8200 section 3).
+const NEXT_HEADER: u32 = 6;
 
 #[test]
 fn what_ipv6_says_of_an_answer_is_told_in_ipv4_with_the_answer_as_it_was_sent() {
-    const BECOMES: [Becomes; 5] = [
-        (IcmpError::fragmentation_needed(1400), [3, 4], 1400 - LONGER),
+    const BECOMES: [Becomes; 6] = [
+        (IcmpError::fragmentation_needed(1400), [3, 4], (1400 - LONGER) as u32),
         (IcmpError::PORT_UNREACHABLE, [3, 3], 0),
+        (IcmpError::PROTOCOL_UNREACHABLE.about_field(NEXT_HEADER), [3, 2], 0),
         (IcmpError::PROHIBITED, [3, 10], 0),
         (IcmpError::HOST_UNREACHABLE, [3, 1], 0),
         (IcmpError::TIME_EXCEEDED, [11, 0], 0),
@@ -121,14 +126,14 @@ fn what_ipv6_says_of_an_answer_is_told_in_ipv4_with_the_answer_as_it_was_sent() 
         assert_eq!(left.tuple(), Tuple::new(Speech::Udp, service, client));
         // Routers are outside alone.
         let sayers = if hook == Hook::Uplink { vec![client.ip(), V6::FAR] } else { vec![client.ip()] };
-        for (sayer, (what, kind_and_code, mtu)) in sayers.iter().flat_map(|sayer| BECOMES.map(|to| (*sayer, to))) {
+        for (sayer, (what, kind_and_code, word)) in sayers.iter().flat_map(|sayer| BECOMES.map(|to| (*sayer, to))) {
             for quote in quotes(&left.bytes) {
                 let error = link_on(hook).icmp_error(sayer, service.ip(), TTL, what, quote);
                 let arrival = arrives(&memory, hook, error);
                 assert_eq!(arrival.way_back(), Some(egress(C2)), "{what:?} by {hook:?}: {:?}", arrival.verdict);
                 let told = told(&arrival.bytes);
                 assert_eq!((told.from, told.to), (TRANSLATOR, C2.ip::<V4>()));
-                assert_eq!((told.kind_and_code, told.mtu), (kind_and_code, mtu), "{what:?}");
+                assert_eq!((told.kind_and_code, told.word), (kind_and_code, word), "{what:?}");
                 assert_eq!(told.about, Quoted::of(&sent[ETHERNET..]));
             }
         }
@@ -138,11 +143,12 @@ fn what_ipv6_says_of_an_answer_is_told_in_ipv4_with_the_answer_as_it_was_sent() 
 
 #[test]
 fn what_a_container_says_in_ipv4_of_a_question_is_told_in_ipv6_with_the_question_as_it_was_asked() {
-    const BECOMES: [Becomes; 5] = [
+    const BECOMES: [Becomes; 6] = [
         (IcmpError::PORT_UNREACHABLE, [1, 4], 0),
+        (IcmpError::PROTOCOL_UNREACHABLE, [4, 1], NEXT_HEADER),
         (IcmpError::HOST_UNREACHABLE, [1, 0], 0),
         (IcmpError::PROHIBITED, [1, 1], 0),
-        (IcmpError::fragmentation_needed(1400), [2, 0], 1400 + LONGER),
+        (IcmpError::fragmentation_needed(1400), [2, 0], (1400 + LONGER) as u32),
         (IcmpError::TIME_EXCEEDED, [3, 0], 0),
     ];
     for (hook, client, service) in clients() {
@@ -150,14 +156,14 @@ fn what_a_container_says_in_ipv4_of_a_question_is_told_in_ipv6_with_the_question
         let question = Speech::Udp.frame(link_on(hook), client, service, TTL, &[7; 32]);
         let seen = arrives(&memory, hook, question.clone());
         assert_eq!(seen.tuple().to, served());
-        for (what, kind_and_code, mtu) in BECOMES {
+        for (what, kind_and_code, word) in BECOMES {
             for quote in quotes(&seen.bytes) {
                 let error = link_on(egress(C2)).icmp_error(served().ip(), TRANSLATOR, TTL, what, quote);
                 let arrival = arrives(&memory, egress(C2), error);
                 assert_eq!(arrival.way_back(), Some(hook), "{what:?} to {hook:?}: {:?}", arrival.verdict);
                 let told = told(&arrival.bytes);
                 assert_eq!((told.from, told.to), (service.ip(), client.ip()));
-                assert_eq!((told.kind_and_code, told.mtu), (kind_and_code, mtu), "{what:?}");
+                assert_eq!((told.kind_and_code, told.word), (kind_and_code, word), "{what:?}");
                 assert_eq!(told.about, Quoted::of(&question[ETHERNET..]));
             }
         }
@@ -202,12 +208,12 @@ fn why_an_answer_does_not_go_on_is_told_in_ipv4_by_the_gateway() {
     let next_hop = neighbour(V6::CLIENT.ip());
     let memory = world();
     assert_eq!(answers(&memory, TTL, &vec![7; fits]).1.verdict, Verdict::Neighbour { ifindex: UPLINK, next_hop });
-    for (ttl, len, kind_and_code, mtu) in [(TTL, fits + 1, [3, 4], MTU - LONGER), (1, 32, [11, 0], 0)] {
+    for (ttl, len, kind_and_code, word) in [(TTL, fits + 1, [3, 4], u32::from(MTU - LONGER)), (1, 32, [11, 0], 0)] {
         let (sent, arrival) = answers(&memory, ttl, &vec![7; len]);
         assert_eq!(arrival.verdict, peer(C2));
         let told = told(&arrival.bytes);
         assert_eq!((told.from, told.to), (V4::GATEWAY, C2.ip::<V4>()));
-        assert_eq!((told.kind_and_code, told.mtu), (kind_and_code, mtu));
+        assert_eq!((told.kind_and_code, told.word), (kind_and_code, word));
         assert_eq!(told.about, Quoted::of(&sent[ETHERNET..]));
     }
     assert_eq!(flows(&memory).len(), 1);

@@ -8,6 +8,7 @@ use netbpf_common::path::{V4, V6};
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::fixture::{self, Fixture};
 use netbpf_tests::for_both;
+use netbpf_tests::gateway::REACHABLE;
 use netbpf_tests::headers::Headers;
 use netbpf_tests::world::ETHERNET;
 
@@ -138,6 +139,11 @@ fn every_fixture_is_there_for_both_families_but_for_what_one_has_alone() {
     };
     assert_eq!(without_cuts(&v4), without_cuts(&v6));
     assert!(v4.len() > 30, "only {} fixtures", v4.len());
+    for mode in REACHABLE {
+        let (v4, v6) = (said(&fixture::of_mode::<V4>(mode)), said(&fixture::of_mode::<V6>(mode)));
+        assert_eq!(v4, v6, "{mode:?}");
+        assert!(v4.len() > 6, "only {} fixtures of {mode:?}", v4.len());
+    }
     let all: BTreeSet<_> = said(&fixture::all()).into_iter().map(|(name, _)| name).collect();
     let common: BTreeSet<_> = v4.into_iter().map(|(name, _)| name).collect();
     let alone: Vec<_> = all.difference(&common).copied().collect();
@@ -161,7 +167,8 @@ fn every_fixture_is_there_for_both_families_but_for_what_one_has_alone() {
 
 fn every_packet_of_a_fixture_is_of_the_family_that_the_fixture_is_about<F: TestFamily>() {
     let ethertype = bytemuck::bytes_of(&F::ETHERTYPE);
-    for step in fixture::common::<F>().iter().flat_map(|fixture| &fixture.steps) {
+    let of_modes = REACHABLE.map(fixture::of_mode::<F>).concat();
+    for step in [fixture::common::<F>(), of_modes].concat().iter().flat_map(|fixture| &fixture.steps) {
         if let Some(headers) = Headers::read(&step.input).filter(|_| &step.input[12..ETHERNET] == ethertype) {
             // The version of a header may be wrong on purpose.
             let is_wrong = step.says.starts_with("a version");

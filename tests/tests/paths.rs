@@ -5,6 +5,7 @@ use netbpf_tests::family::TestFamily;
 use netbpf_tests::fixture::{self, Step};
 use netbpf_tests::for_both;
 use netbpf_tests::frame::Frame;
+use netbpf_tests::gateway;
 use netbpf_tests::journey::{flows, frame_on, travel};
 use netbpf_tests::memory::Memory;
 use netbpf_tests::packet::Ethernet;
@@ -19,13 +20,15 @@ fn run(memory: &Memory, step: &Step) -> (Verdict, Vec<u8>) {
 #[test]
 fn every_fixture_comes_out_as_it_says() {
     let mut steps = 0;
-    for fixture in fixture::all() {
-        let memory = Memory::new(16);
+    let fixtures =
+        fixture::by_mode().flat_map(|(mode, fixtures)| fixtures.into_iter().map(move |fixture| (mode, fixture)));
+    for (mode, fixture) in fixtures {
+        let memory = gateway::world(mode);
         for step in &fixture.steps {
             let (verdict, bytes) = run(&memory, step);
-            assert_eq!(verdict, step.verdict, "{}: {}", fixture.name, step.says);
+            assert_eq!(verdict, step.verdict, "{mode:?}: {}: {}", fixture.name, step.says);
             if !matches!(verdict, Verdict::Drop(_)) {
-                assert_eq!(bytes, step.output, "{}: {}", fixture.name, step.says);
+                assert_eq!(bytes, step.output, "{mode:?}: {}: {}", fixture.name, step.says);
             }
             steps += 1;
         }
@@ -52,11 +55,12 @@ fn an_echo_reply_reaches_the_container_and_the_host<F: TestFamily>() {
 
 #[test]
 fn what_is_refused_leaves_no_flow() {
-    let fixtures = fixture::all();
-    let refused = fixtures.iter().flat_map(|f| &f.steps).filter(|s| matches!(s.verdict, Verdict::Drop(_)));
-    for step in refused {
-        let memory = Memory::new(16);
-        run(&memory, step);
-        assert!(flows(&memory).is_empty(), "{}", step.says);
+    for (mode, fixtures) in fixture::by_mode() {
+        let refused = fixtures.iter().flat_map(|f| &f.steps).filter(|s| matches!(s.verdict, Verdict::Drop(_)));
+        for step in refused {
+            let memory = gateway::world(mode);
+            run(&memory, step);
+            assert!(flows(&memory).is_empty(), "{mode:?}: {}", step.says);
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Tier 1: the object in the kernel. The verifier takes it, and every fixture comes out of the
 //! programs as it does out of the paths in memory.
 
+use netbpf_common::abi::GatewayMode;
 use netbpf_common::path::Verdict;
-use netbpf_tests::fixture::{self, Hook};
+use netbpf_tests::fixture::{self, Fixture, Hook};
 use netbpf_tests::headers::Headers;
 use netbpf_tests::kernel::Kernel;
 
@@ -29,9 +30,22 @@ fn the_verifier_takes_every_program() {
 fn every_fixture_comes_out_of_the_kernel_as_it_says() {
     let kernel = Kernel::new(1024, 16).expect("the object loads");
     let mut steps = 0;
-    for fixture in fixture::all() {
-        kernel.forget_flows().expect("the table is readable");
-        for step in fixture.steps.iter().filter(|step| step.input.len() >= shortest(&step.input)) {
+    for (mode, fixtures) in fixture::by_mode() {
+        kernel.change(mode).expect("the kernel takes the mode");
+        for fixture in fixtures {
+            steps += comes_out(&kernel, mode, &fixture);
+        }
+    }
+    assert!(steps > 50, "only {steps} packets were tried");
+}
+
+/// Runs a fixture through the programs; how many packets that were.
+fn comes_out(kernel: &Kernel, mode: GatewayMode, fixture: &Fixture) -> usize {
+    kernel.forget_flows().expect("the table is readable");
+    let steps = fixture.steps.iter().filter(|step| step.input.len() >= shortest(&step.input));
+    steps
+        .inspect(|step| {
+            let says = format!("{mode:?}: {}: {}", fixture.name, step.says);
             let counted = |reason| kernel.counter(reason as u32).expect("counters are readable");
             let (expected, before) = match step.verdict {
                 Verdict::Pass => (TC_ACT_UNSPEC, None),
@@ -41,38 +55,33 @@ fn every_fixture_comes_out_of_the_kernel_as_it_says() {
                 _ => (TC_ACT_REDIRECT, None),
             };
             let run = kernel.run(step.hook, &step.input, 1).expect("the kernel takes the frame");
-            assert_eq!(run.returned as i32, expected, "{}: {}", fixture.name, step.says);
-            if let Some((reason, before)) = before {
-                assert_eq!(
-                    counted(reason),
-                    before + 1,
-                    "{}: {}: counted as {}",
-                    fixture.name,
-                    step.says,
-                    reason.name()
-                );
-            } else {
-                assert_eq!(run.output, step.output, "{}: {}", fixture.name, step.says);
+            assert_eq!(run.returned as i32, expected, "{says}");
+            match before {
+                Some((reason, before)) => {
+                    assert_eq!(counted(reason), before + 1, "{says}: counted as {}", reason.name());
+                }
+                None => assert_eq!(run.output, step.output, "{says}"),
             }
-            steps += 1;
-        }
-    }
-    assert!(steps > 50, "only {steps} packets were tried");
+        })
+        .count()
 }
 
 #[test]
 fn no_length_of_a_packet_upsets_a_program() {
     let kernel = Kernel::new(1024, 16).expect("the object loads");
-    for step in fixture::all().iter().flat_map(|fixture| &fixture.steps) {
-        for len in shortest(&step.input)..step.input.len() {
-            let run = kernel.run(step.hook, &step.input[..len], 1).expect("the kernel takes the frame");
-            let returned = run.returned as i32;
-            let answers = [TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT];
-            assert!(answers.contains(&returned), "{}: {returned} at {len} bytes", step.says);
-            if returned == TC_ACT_REDIRECT {
-                // Only what is whole goes on: a frame's padding may be cut, the packet may not.
-                let end = Headers::read(&step.input).map_or(0, |headers| headers.transport.end);
-                assert!(len >= end, "{}: goes on at {len} bytes", step.says);
+    for (mode, fixtures) in fixture::by_mode() {
+        kernel.change(mode).expect("the kernel takes the mode");
+        for step in fixtures.iter().flat_map(|fixture| &fixture.steps) {
+            for len in shortest(&step.input)..step.input.len() {
+                let run = kernel.run(step.hook, &step.input[..len], 1).expect("the kernel takes the frame");
+                let returned = run.returned as i32;
+                let answers = [TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT];
+                assert!(answers.contains(&returned), "{}: {returned} at {len} bytes", step.says);
+                if returned == TC_ACT_REDIRECT {
+                    // Only what is whole goes on: a frame's padding may be cut, the packet may not.
+                    let end = Headers::read(&step.input).map_or(0, |headers| headers.transport.end);
+                    assert!(len >= end, "{}: goes on at {len} bytes", step.says);
+                }
             }
         }
     }

@@ -92,7 +92,7 @@ fn answer<F: Family, P: Packet, E: Env<F>>(
 ) -> u64 {
     let Err(refusal) = Refusal::or(code) else { return code };
     let gateway = env.network(endpoint.network).map(|n| F::subnet_of(n).gateway).unwrap_or_default();
-    let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac };
+    let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac, is_on_wire: false };
     refuse(env, packet, parsed, refusal, &teller, code::PEER | u64::from(endpoint.ifindex))
 }
 

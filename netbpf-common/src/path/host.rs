@@ -62,7 +62,7 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
 fn answer<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &Parsed<F>, code: u64) -> u64 {
     let Err(refusal) = Refusal::or(code) else { return code };
     let config = env.config();
-    let teller = Teller { gateway: parsed.ip.dst, to: config.gateway_mac, from: config.gateway_mac };
+    let teller = Teller { gateway: parsed.ip.dst, to: config.gateway_mac, from: config.gateway_mac, is_on_wire: false };
     refuse(env, packet, parsed, refusal, &teller, code::INGRESS | u64::from(config.host_ifindex))
 }
 

@@ -94,13 +94,15 @@ pub(super) struct NewFlow<F: Family> {
     pub(super) back: Leg,
     /// What the decision rests on.
     pub(super) owner: Stamp,
+    /// What the replies' way to the world takes, where that was asked for; 0 for anything.
+    pub(super) back_mtu: u16,
 }
 
 impl<F: Family> Default for NewFlow<F> {
     fn default() -> Self {
         let (src, dst) = (F::Addr::default(), F::Addr::default());
         let (sport, dport, owner) = (Be16::ZERO, Be16::ZERO, Stamp::default());
-        Self { src, sport, dst, dport, forward: Leg::HOST, back: Leg::HOST, owner }
+        Self { src, sport, dst, dport, forward: Leg::HOST, back: Leg::HOST, owner, back_mtu: 0 }
     }
 }
 
@@ -112,6 +114,7 @@ impl<F: Family> NewFlow<F> {
         (self.dst, self.dport) = (key.dst, key.dport);
         (self.forward, self.back) = (forward, back);
         self.owner = Stamp { slot: generation::ALWAYS, generation: 0 };
+        self.back_mtu = 0;
     }
 
     /// Leads to the container port of a publish, and rests on that too.
@@ -158,6 +161,7 @@ fn insert<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Ad
     // Of the way that was looked up, if one was; else of whatever flow lay here before.
     let mtu = if new.forward.leaves() { flow.mtu } else { 0 };
     begin(env, flow, alive);
+    flow.mtu = new.back_mtu;
     flow.owner = new.owner;
     flow.other = *key;
     flow.source_generation = new.forward.generation;

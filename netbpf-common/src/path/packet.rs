@@ -55,6 +55,9 @@ pub trait Packet {
     /// `l4`. The sender has said where, and could have an address written with it. False: the frame may be spoilt.
     fn is_summed_in(&mut self, l4: u32, checksum: Option<Checksum>) -> bool;
 
+    /// Whether the frame leaves the checksum of its transport, which begins at `l4`, to its device.
+    fn is_left_to_device(&mut self, l4: u32) -> bool;
+
     /// Marks the packet for the program that it is handed over to, or takes the mark away.
     fn mark_crossed(&mut self, has_crossed: bool);
 

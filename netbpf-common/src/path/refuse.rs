@@ -5,7 +5,7 @@ use super::refusal::Refusal;
 use super::{Env, Family, Packet, Parsed, Part, World};
 use crate::abi::Event;
 use crate::wire::checksum::{Sum, pseudo_header};
-use crate::wire::{Address as _, Be16, Ethernet, Icmp, Kind, Mac, Tcp, protocol, tcp_flags};
+use crate::wire::{Address as _, Be16, Be32, Ethernet, Icmp, Kind, Mac, Tcp, protocol, tcp_flags};
 
 /// No word of an error begins beyond this, in bytes: for the verifier.
 const ERROR_END: u32 = 0x7ff;
@@ -18,6 +18,8 @@ pub(super) struct Teller<A> {
     pub(super) to: Mac,
     /// MAC address that the answer comes from.
     pub(super) from: Mac,
+    /// Whether it leaves by a device, which then writes the checksum that the packet leaves to it.
+    pub(super) is_on_wire: bool,
 }
 
 /// Turns the packet into the answer its sender gets, which then takes the way `back`, or drops it. A
@@ -57,14 +59,16 @@ fn answer<F: Family, E: Env<F>, P: Packet>(
     refusal: &Refusal,
     teller: &Teller<F::Addr>,
 ) -> bool {
+    let at = parsed.l4_at();
+    let is_left = teller.is_on_wire && parsed.checksum().is_some() && packet.is_left_to_device(at);
     let made = match *refusal {
         Refusal::Icmp(error) => {
             env.count(Event::IcmpMade);
-            icmp_error(env, packet, parsed, teller.gateway, error)
+            icmp_error(env, packet, parsed, teller.gateway, error, is_left)
         }
         _ => {
             env.count(Event::ResetMade);
-            reset(packet, parsed)
+            reset(packet, parsed, is_left)
         }
     };
     let ethernet = Ethernet { dst: teller.to, src: teller.from, ethertype: F::ETHERTYPE };
@@ -80,6 +84,7 @@ fn icmp_error<F: Family, P: Packet, W: World>(
     parsed: &Parsed<F>,
     gateway: F::Addr,
     error: IcmpError,
+    is_left: bool,
 ) -> Option<()> {
     let (ip, added) = (&parsed.ip, F::HEADER_LEN + Icmp::LEN);
     let quoted = ip.total_len.min(F::LONGEST_ERROR - added) & !3;
@@ -90,16 +95,27 @@ fn icmp_error<F: Family, P: Packet, W: World>(
     let (kind, code) = F::icmp_error(error);
     let mtu = if let IcmpError::TooBig(mtu) = error { mtu.max(F::LEAST_MTU) } else { 0 };
     let icmp = Icmp { kind, code, sequence: Be16::new(mtu), ..Icmp::default() };
-    finish_error::<F, _, _>(world, packet, icmp, quoted, gateway, ip.src)
+    let at = Ethernet::LEN + added;
+    let quote = match parsed.checksum().filter(|_| is_left) {
+        None => sum_of(world, packet, at, quoted),
+        // From the transport header on it sums up to the complement of what lies in the checksum field, once the device has
+        // written that.
+        Some(checksum) => {
+            let pseudo: Be16 = packet.read(ip.payload_at(at) + checksum.at)?;
+            sum_of(world, packet, at, ip.header_len).checked_add(u32::from(!pseudo.raw()))?
+        }
+    };
+    finish_error::<F, _>(packet, icmp, quoted, quote, gateway, ip.src)
 }
 
-/// Puts the headers of an ICMP error before the `quoted` bytes that it quotes, for which there is room.
+/// Puts the headers of an ICMP error before the `quoted` bytes that it quotes, for which there is room; `quote` is what those sum
+/// up to, as [`sum_of`] says it.
 #[inline(always)]
-pub(super) fn finish_error<F: Family, P: Packet, W: World>(
-    world: &W,
+pub(super) fn finish_error<F: Family, P: Packet>(
     packet: &mut P,
     mut icmp: Icmp,
     quoted: u32,
+    quote: u32,
     src: F::Addr,
     dst: F::Addr,
 ) -> Option<()> {
@@ -108,16 +124,18 @@ pub(super) fn finish_error<F: Family, P: Packet, W: World>(
     if F::ICMP_HAS_PSEUDO_HEADER {
         sum = sum.add(pseudo_header(F::ICMP, length)).add(src.sum()).add(dst.sum());
     }
-    let quote = sum_of(world, packet, Ethernet::LEN + F::HEADER_LEN + Icmp::LEN, quoted);
-    sum = sum.add16(Be16::from_raw(u16::try_from(quote).ok()?));
+    sum = if quote == NO_SUM { return None } else { sum.add32(Be32::from_raw(quote)) };
     icmp.checksum = sum.checksum();
     packet.write(Ethernet::LEN, F::header(F::ICMP, length, src, dst))?;
     packet.write(Ethernet::LEN + F::HEADER_LEN, icmp)
 }
 
+/// What [`sum_of`] says where the bytes are not there.
+const NO_SUM: u32 = u32::MAX;
+
 /// The folded sum of so many bytes at `at`, whole words; a number that is none if they are not there.
 #[inline(never)]
-fn sum_of<P: Packet, W: World>(world: &W, packet: &P, at: u32, len: u32) -> u32 {
+pub(super) fn sum_of<P: Packet, W: World>(world: &W, packet: &P, at: u32, len: u32) -> u32 {
     let (mut sum, mut is_there) = (Sum::ZERO, true);
     world.repeat(len / 4, |word| {
         match packet.read((at + word * 4) & ERROR_END) {
@@ -126,19 +144,23 @@ fn sum_of<P: Packet, W: World>(world: &W, packet: &P, at: u32, len: u32) -> u32 
         }
         is_there
     });
-    if is_there { sum.fold().into() } else { u32::MAX }
+    if is_there { sum.fold().into() } else { NO_SUM }
 }
 
 /// Makes of the TCP segment a reset in the name of its destination. Ethernet addresses are left to the caller.
 #[inline(always)]
-fn reset<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>) -> Option<()> {
+fn reset<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>, is_left: bool) -> Option<()> {
     const LEN: u16 = Tcp::LEN as u16;
 
     let ip = &parsed.ip;
     let segment: Tcp = packet.read(parsed.l4_at())?;
     let mut reset = segment.reset(parsed.payload_len());
     let pseudo = pseudo_header(protocol::TCP, LEN).add(ip.src.sum()).add(ip.dst.sum());
-    reset.checksum = reset.sum().add(pseudo).checksum();
+    reset.checksum = if is_left { Be16::from_raw(pseudo.fold()) } else { reset.sum().add(pseudo).checksum() };
+    if is_left && ip.header_len != F::HEADER_LEN {
+        // The device would write it where the old header was.
+        return None;
+    }
 
     packet.resize(Ethernet::LEN + F::HEADER_LEN + Tcp::LEN)?;
     packet.write(Ethernet::LEN, F::header(protocol::TCP, LEN, ip.dst, ip.src))?;

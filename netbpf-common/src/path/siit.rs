@@ -8,7 +8,7 @@
 
 use super::family::IcmpError;
 use super::refusal::{Refusal, code};
-use super::refuse::{Teller, finish_error, refuse};
+use super::refuse::{Teller, finish_error, refuse, sum_of};
 use super::{Env, Family, Packet, Parsed, Part, V4, V6, World, parse};
 use crate::abi::{DropReason, Endpoint};
 use crate::wire::{Be16, Be32, Ethernet, Extension, Icmp, IcmpV4, IcmpV6, Ipv4, Ipv6, Kind, V4Addr, V6Addr};
@@ -144,7 +144,8 @@ impl<F: Family> Quoting<F> {
         packet.resize(at + quoted)?;
         packet.write(at, self.about)?;
         packet.write(at + F::HEADER_LEN, self.transport)?;
-        finish_error::<F, _, _>(world, packet, self.icmp, quoted, self.src, self.dst)?;
+        let quote = sum_of(world, packet, at, quoted);
+        finish_error::<F, _>(packet, self.icmp, quoted, quote, self.src, self.dst)?;
         packet.write(0, Ethernet { ethertype: F::ETHERTYPE, ..ethernet })
     }
 }
@@ -245,6 +246,6 @@ pub(super) fn tell<P: Packet, E: Env<V4>>(packet: &mut P, env: &E, code: u64, en
         return Refusal::Drop(DropReason::Internal).code();
     }
     let gateway = env.network(endpoint.network).map(|network| network.v4.gateway).unwrap_or_default();
-    let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac };
+    let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac, is_on_wire: false };
     refuse(env, packet, &parsed, refusal, &teller, code::PEER | u64::from(endpoint.ifindex))
 }

@@ -3,14 +3,16 @@
 use super::apply::deltas;
 use super::decide::{carry, is_for_host_too, survives_hop, verdict};
 use super::follow::{answers, epoch, follow, opens};
-use super::make::{Leg, make};
+use super::make::{Leg, NewFlow, make};
 use super::refusal::{Refusal, checked, code, split};
 use super::refuse::{Teller, refuse};
 use super::{
-    Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, Scratch, Translation, V4, V6, Verdict, apply, errors,
-    fragments, mapping, parse, publish,
+    Env, Family, HostSocket, Packet, Parsed, Part, Rewrite, RouteQuery, Scratch, Translation, V4, V6, Verdict, apply,
+    errors, fragments, mapping, parse, publish,
 };
-use crate::abi::{ConfigFlags, DropReason, Endpoint, FlowKey, GatewayMode, NetworkFlags, Scope, Transport, generation};
+use crate::abi::{
+    ConfigFlags, DropReason, Endpoint, Flow, FlowKey, GatewayMode, NetworkFlags, Scope, Transport, generation,
+};
 use crate::flow::PortRange;
 use crate::wire::{Address, Ethernet, Kind};
 
@@ -90,7 +92,7 @@ fn answer<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &Par
         // Nobody would be believed who says it.
         return Refusal::Drop(refusal.reason()).code();
     }
-    let teller = Teller { gateway, to: ethernet.src, from: ethernet.dst };
+    let teller = Teller { gateway, to: ethernet.src, from: ethernet.dst, is_on_wire: true };
     let back = code::DEVICE | u64::from(packet.ifindex());
     refuse(env, packet, parsed, refusal, &teller, back)
 }
@@ -123,9 +125,11 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
         if parsed.l4.kind == Kind::Error && errors::is_ours(env, key) {
             return Err(DropReason::IcmpError.into());
         }
-        if !may_open || !plan(env, parsed, key) {
+        let planned = if may_open { env.forget(plan(env, parsed, key)) } else { code::PASS };
+        if planned == code::PASS {
             return Ok(code::PASS);
         }
+        checked(planned)?;
         // A packet that cannot take the way of the flow it opens opens none.
         survives_hop(parsed)?;
         checked(env.forget(make(env, parsed, key)))?;
@@ -215,48 +219,77 @@ fn is_stranger<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
     address.is_unicast() && !address.stays_on_link() && !env.is_local(address) && env.slot_of(address) == 0
 }
 
-/// Decides on a flow that somebody outside opens; it is left in [`Env::scratch`]. False: the packet
+/// Decides on a flow that somebody outside opens; it is left in [`Env::scratch`]. A [`code`]: [`code::PASS`] if the packet
 /// is the host's own affair.
 #[inline(never)]
-fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> bool {
-    if !is_stranger(env, key.src) || !opens(&parsed.l4) {
-        return false;
+fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> u64 {
+    if !is_stranger(env, key.src) {
+        return code::PASS;
     }
-    if is_reachable(env, key.dst) {
-        return plan_direct(env, parsed, key);
+    let Some(mut scratch) = env.scratch() else { return Refusal::Drop(DropReason::Internal).code() };
+    let Scratch { new, mapping, query, route, .. } = &mut *scratch;
+    let planned = if is_reachable(env, key.dst) {
+        plan_direct(env, parsed, key, new)
+    } else if opens(&parsed.l4) {
+        plan_published(env, parsed, key, new, mapping)
+    } else {
+        code::PASS
+    };
+    let network = env.endpoint(new.forward.slot()).and_then(|endpoint| env.network(endpoint.network));
+    let is_clamped = network.is_some_and(|network| network.flags & NetworkFlags::CLAMP_MSS != 0);
+    if planned == code::GOOD && is_clamped && parsed.l4.mss_at != 0 {
+        // The SYN is held down to it already.
+        *query = RouteQuery { src: key.dst, dst: key.src, proto: key.proto, tos: parsed.ip.tos };
+        if env.route(query, route).is_ok() {
+            new.back_mtu = route.mtu;
+        }
     }
-    let Some(transport) = Transport::from_protocol(key.proto).filter(|_| env.is_local(key.dst)) else { return false };
+    planned
+}
+
+/// For a port that is published, or mapped. A [`code`].
+#[inline(always)]
+fn plan_published<F: Family, E: Env<F>>(
+    env: &E,
+    parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
+    new: &mut NewFlow<F>,
+    mapping: &mut Flow<F::Addr>,
+) -> u64 {
+    let Some(transport) = Transport::from_protocol(key.proto).filter(|_| env.is_local(key.dst)) else {
+        return code::PASS;
+    };
     // A UDP socket of the host that has the port was given it by the kernel, which asks no hook then: what
     // comes is its answer. Of TCP a listener would not be there, and answers are for connected sockets.
     let socket = env.host_socket(key);
     if socket == HostSocket::Connected || socket == HostSocket::Listening && parsed.l4.kind == Kind::Udp {
-        return false;
+        return code::PASS;
     }
     let Some(rule) = publish::find(env, key.dst, transport, key.dport.get()) else {
-        let Some(mut scratch) = env.scratch() else { return false };
-        let Scratch { new, mapping, .. } = &mut *scratch;
-        return mapping::find(env, key, mapping, new).is_some();
+        return if mapping::find(env, key, mapping, new).is_some() { code::GOOD } else { code::PASS };
     };
-    let Some(network) = env.network(rule.endpoint.network) else { return false };
+    let Some(network) = env.network(rule.endpoint.network) else { return code::PASS };
     if F::subnet_of(network).contains(key.src) || network.flags & NetworkFlags::INTERNAL != 0 {
-        return false;
+        return code::PASS;
     }
-    let Some(mut scratch) = env.scratch() else { return false };
-    scratch.new.set(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::UNKNOWN_WORLD);
-    scratch.new.publish(&rule, env.config());
-    true
+    new.set(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::UNKNOWN_WORLD);
+    new.publish(&rule, env.config());
+    code::GOOD
 }
 
-/// The same for a container that is reached by an address of its own.
+/// For a container that is reached by an address of its own. A [`code`].
 #[inline(always)]
-fn plan_direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> bool {
-    let is_open = !answers(&parsed.l4) && !matches!(parsed.l4.kind, Kind::Error | Kind::Fragment);
-    let Some((slot, endpoint)) = reached_directly(env, key).filter(|_| is_open) else { return false };
-    let Some(mut scratch) = env.scratch() else { return false };
-    scratch.new.set(key, Leg::endpoint(slot, endpoint), Leg::UNKNOWN_WORLD);
-    scratch.new.dst = F::address_of(endpoint);
-    scratch.new.owner = epoch(env, generation::PUBLISH_EPOCH);
-    true
+fn plan_direct<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>, new: &mut NewFlow<F>) -> u64 {
+    let is_answer = answers(&parsed.l4) || matches!(parsed.l4.kind, Kind::Error | Kind::Fragment);
+    let Some((slot, endpoint)) = reached_directly(env, key).filter(|_| !is_answer) else { return code::PASS };
+    if !opens(&parsed.l4) {
+        // Who has the address may not be who the connection began with.
+        return Refusal::Reset.code();
+    }
+    new.set(key, Leg::endpoint(slot, endpoint), Leg::UNKNOWN_WORLD);
+    new.dst = F::address_of(endpoint);
+    new.owner = epoch(env, generation::PUBLISH_EPOCH);
+    code::GOOD
 }
 
 /// The container, by slot, that somebody outside reaches by an address of its own.

@@ -125,6 +125,12 @@ impl Packet for Bare {
     }
 
     #[inline(always)]
+    fn is_left_to_device(&mut self, l4: u32) -> bool {
+        let l4 = self.place(l4);
+        self.skb.is_left_to_device(l4)
+    }
+
+    #[inline(always)]
     fn mark_crossed(&mut self, has_crossed: bool) {
         self.skb.mark_crossed(has_crossed);
     }

@@ -188,6 +188,11 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn is_left_to_device(&mut self, l4: u32) -> bool {
+        is_left_to_device(self, l4)
+    }
+
+    #[inline(always)]
     fn mark_crossed(&mut self, has_crossed: bool) {
         // SAFETY: the skb is valid, and its control block is the programs' own.
         unsafe { (*self.skb).cb[0] = has_crossed.into() };
@@ -269,19 +274,30 @@ impl Packet for Skb {
     }
 }
 
-/// The body of [`Packet::is_summed_in`], with a stack frame of its own. Two helpers tell what the context does not. One
-/// changes a sum, and leaves it alone in a packet whose checksum is left to the device; then the other refuses to cut the
-/// place off where the device will write.
+/// The body of [`Packet::is_summed_in`], with a stack frame of its own. What the context does not tell, a helper does: it refuses
+/// to cut the place off where the device will write.
 #[inline(never)]
 fn is_summed_in(packet: &mut Skb, l4: u32, at: u32) -> bool {
+    if !is_left_to_device(packet, l4) {
+        return packet.read::<Be16>(l4).is_some();
+    }
+    // SAFETY: the skb is valid. It is refused if the checksum ends behind this; else the packet is spoilt, and dropped.
+    unsafe { bpf_skb_change_tail(packet.skb, l4 + at + 1, 0) < 0 }
+}
+
+/// The body of [`Packet::is_left_to_device`], with a stack frame of its own. A helper that changes a sum leaves it alone in such a
+/// packet.
+#[inline(never)]
+fn is_left_to_device(packet: &mut Skb, l4: u32) -> bool {
     let Some(before) = packet.read::<Be16>(l4) else { return false };
     // SAFETY: the skb is valid; an offset outside makes the helper fail.
     unsafe { bpf_l4_csum_replace(packet.skb, l4, 0, 1, 0) };
     match packet.read::<Be16>(l4) {
-        Some(after) if after == before => {}
-        Some(_) => return packet.write(l4, before).is_some(),
-        None => return false,
+        Some(after) if after == before => true,
+        Some(_) => {
+            packet.write(l4, before);
+            false
+        }
+        None => false,
     }
-    // SAFETY: the skb is valid. It is refused if the checksum ends behind this; else the packet is spoilt, and dropped.
-    unsafe { bpf_skb_change_tail(packet.skb, l4 + at + 1, 0) < 0 }
 }

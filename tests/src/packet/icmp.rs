@@ -111,6 +111,12 @@ impl IcmpError {
         Self { word: mtu as u32, ..Self::new([3, 4], [2, 0]) }
     }
 
+    /// The same about a field at this place of the quoted packet (RFC 4443 section 3.4).
+    #[must_use]
+    pub const fn about_field(self, at: u32) -> Self {
+        Self { word: at, ..self }
+    }
+
     /// Type and code in the family of an address.
     pub const fn kind_and_code(self, address: IpAddr) -> [u8; 2] {
         match address {

@@ -4,14 +4,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
-use netbpf_tests::packet::Datagram;
+use netbpf_tests::headers::Headers;
+use netbpf_tests::link::{Link, parse_mac};
+use netbpf_tests::packet::{Datagram, Ethernet, IcmpError, icmp};
 use netbpf_tests::place::Place;
+use netbpf_tests::server::{Server, ask_udp};
+use netbpf_tests::told::{listen_for_errors, next_error};
 use netbpf_tests::version::Version;
 use netbpf_tests::wait::{SILENCE, uninterrupted, until};
 
 use nix::net::if_::if_nametoindex;
 
-use crate::lab::Lab;
+use crate::lab::{Attacker, Lab, dropped};
 
 const PORT: u16 = 5353;
 
@@ -116,7 +120,52 @@ fn a_storm_is_held_down_by_name<F: TestFamily>() {
     assert_eq!(uninterrupted(|| hears.recv(&mut [0; 64])).expect("heard"), 6);
 }
 
+fn an_error_to_a_group_reaches_nobody_and_is_counted<F: TestFamily>() {
+    const KINDS: [IcmpError; 7] = [
+        IcmpError::HOST_UNREACHABLE,
+        IcmpError::PORT_UNREACHABLE,
+        IcmpError::PROHIBITED,
+        IcmpError::fragmentation_needed(1280),
+        IcmpError::TIME_EXCEEDED,
+        IcmpError::PARAMETER_PROBLEM,
+        IcmpError::PROTOCOL_UNREACHABLE,
+    ];
+    let lab = Lab::new::<F>();
+    let attacker = Attacker::new(&lab);
+    let victim = lab.container("victim", &[]);
+    let _dns = Server::udp(&lab.ext, "ext", 53);
+    let client = victim.place.udp(victim.at(20_000)).expect("bound");
+    listen_for_errors(&client);
+    ask_udp(&client, lab.at_ext(53)).expect("answered");
+    let (inside, wire, host) = (Link::open(&victim.place, "eth0"), lab.ext_link(), Link::open(&lab.host, "netbpf0"));
+    // About what the victim has sent: it would be believed.
+    let about = attacker.to_gateway().udp(victim.at(20_000), lab.at_ext(53), b"a question");
+    let mut sent = 0;
+    for to in [F::GROUP_MAC, attacker.gateway, parse_mac(&victim.mac)] {
+        for (kind, group) in KINDS.into_iter().flat_map(|kind| everybody::<F>().into_iter().map(move |to| (kind, to))) {
+            let ethernet = Ethernet { from: attacker.link.mac, to };
+            attacker.link.send(&ethernet.icmp_error(attacker.container.ip, group, 255, kind, &about[14..]));
+            sent += 1;
+        }
+    }
+    dropped(&lab, "icmp-error", sent);
+    for (name, link) in [("the victim", &inside), ("outside", &wire), ("the host", &host)] {
+        let error = link.find(SILENCE, |frame| {
+            Headers::read(frame).filter(|it| it.source == attacker.container.ip && it.protocol == icmp(it.source))
+        });
+        assert!(error.is_none(), "{name}: {error:?}");
+    }
+    assert_eq!(next_error(&client, SILENCE), None);
+    ask_udp(&client, lab.at_ext(53)).expect("answered");
+    let to_all = Ethernet { from: attacker.link.mac, to: F::GROUP_MAC };
+    let group = SocketAddr::new(F::GROUP, PORT);
+    attacker.link.send(&to_all.udp(attacker.container.at(PORT), group, b"no error"));
+    let heard = inside.find(SILENCE, |frame| Datagram::parse(frame).filter(|datagram| datagram.payload == b"no error"));
+    assert!(heard.is_some(), "what is no error is heard");
+}
+
 for_both!(
+    an_error_to_a_group_reaches_nobody_and_is_counted,
     what_a_container_says_to_all_reaches_the_members_of_its_network_under_its_own_address_and_nobody_else,
     members_that_come_and_go_are_followed,
     a_storm_is_held_down_by_name,

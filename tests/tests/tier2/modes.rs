@@ -8,28 +8,28 @@ use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Datagram, Ethernet, addresses};
 use netbpf_tests::ping::Pinger;
-use netbpf_tests::server::{Server, ask_tcp, ask_udp, unanswered_udp};
+use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp, unanswered_udp};
 use netbpf_tests::version::Version;
 use netbpf_tests::wait::{SILENCE, SOON};
 
 use crate::lab::{Attacker, Lab, Offloads, dropped};
 
 /// A lab whose family has this mode, and further settings.
-fn in_mode<F: TestFamily>(mode: &str) -> Lab {
+pub(crate) fn in_mode<F: TestFamily>(mode: &str, settings: &str) -> Lab {
     let name = match Version::of(F::HOST) {
         Version::V4 => "mode",
         Version::V6 => "mode_v6",
     };
-    Lab::configured::<F>(&format!("{name} = \"{mode}\"\n"))
+    Lab::configured::<F>(&format!("{name} = \"{mode}\"\n{settings}"))
 }
 
 /// The outside machine routes for the host.
-fn route_to_containers(lab: &Lab) {
+pub(crate) fn route_to_containers(lab: &Lab) {
     lab.ip(&lab.ext, &format!("route add {} via {}", lab.subnet(), lab.host_ip));
 }
 
 fn routed_containers_are_reached_by_their_own_addresses_and_seen_under_them<F: TestFamily>() {
-    let lab = in_mode::<F>("routed");
+    let lab = in_mode::<F>("routed", "");
     route_to_containers(&lab);
     let (c1, c2) = (lab.container("c1", &["-p", "8080:80"]), lab.container("c2", &[]));
     let _web = Server::tcp(&c1.place, "c1", 80);
@@ -66,7 +66,7 @@ fn routed_containers_are_reached_by_their_own_addresses_and_seen_under_them<F: T
 }
 
 fn nobody_outside_speaks_with_containers_of_a_closed_network<F: TestFamily>() {
-    let lab = in_mode::<F>("closed");
+    let lab = in_mode::<F>("closed", "");
     route_to_containers(&lab);
     let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
     let web = Server::tcp(&c1.place, "c1", 80);
@@ -88,7 +88,22 @@ fn nobody_outside_speaks_with_containers_of_a_closed_network<F: TestFamily>() {
     assert_eq!(ask_tcp(&lab.host, c1.at(80)).expect("the host").server, "c1");
 }
 
+fn a_client_outside_of_a_routed_container_that_was_replaced_is_reset<F: TestFamily>() {
+    let lab = in_mode::<F>("routed", "");
+    route_to_containers(&lab);
+    let old = lab.container("old", &[]);
+    let _server = Server::tcp(&old.place, "old", 80);
+    let mut conversation = Conversation::on(lab.ext.connect(old.at(80)).expect("connected")).expect("greeted");
+    lab.done(&["rm", "-f", &old.name]);
+    let new = lab.container("new", &[lab.ip_flag(), &old.ip.to_string()]);
+    let _server = Server::tcp(&new.place, "new", 80);
+    let told = conversation.exchange(b"still there?").map_err(|error| error.kind());
+    assert_eq!(told, Err(io::ErrorKind::ConnectionReset));
+    assert_eq!(ask_tcp(&lab.ext, new.at(80)).expect("answered").server, "new");
+}
+
 for_both!(
+    a_client_outside_of_a_routed_container_that_was_replaced_is_reset,
     routed_containers_are_reached_by_their_own_addresses_and_seen_under_them,
     nobody_outside_speaks_with_containers_of_a_closed_network,
 );

@@ -13,6 +13,7 @@ use netbpf_tests::version::Version;
 use netbpf_tests::wait::SOON;
 
 use crate::lab::Lab;
+use crate::modes::{in_mode, route_to_containers};
 
 /// The host's device takes 1400 bytes from now on; neither end of a connection knows.
 fn narrow(lab: &Lab) {
@@ -100,7 +101,37 @@ fn connections_announce_what_the_wire_takes_where_that_is_wanted<F: TestFamily>(
     }
 }
 
+fn connections_with_routed_containers_announce_what_the_wire_takes_in_both_directions<F: TestFamily>() {
+    let headers = Version::of(F::HOST).header_len() as u16 + 20;
+    for (settings, expected) in [("", 1500 - headers), ("clamp_mss = true\n", 1400 - headers)] {
+        let lab = in_mode::<F>("routed", settings);
+        route_to_containers(&lab);
+        let (c1, c2) = (lab.container("c1", &[]), lab.container("c2", &[]));
+        let servers = [&c1, &c2].map(|container| Server::tcp(&container.place, "inside", 80));
+        let _world = Server::tcp(&lab.ext, "ext", 90);
+        // So that the neighbour is known, and with it the MTU.
+        ask_tcp(&c1.place, lab.at_ext(90)).expect("answered");
+        narrow(&lab);
+        for container in [&c1, &c2] {
+            let (wire, inside) = (lab.ext_link(), Link::open(&container.place, "eth0"));
+            ask_tcp(&container.place, lab.at_ext(90)).expect("answered");
+            assert_eq!(announced(&wire), Some(expected), "the container's SYN, {settings}");
+            assert_eq!(announced(&inside), Some(1500 - headers), "its own, seen as it leaves");
+            assert_eq!(announced(&inside), Some(expected), "the answer to it, {settings}");
+        }
+        for container in [&c1, &c2] {
+            let (wire, inside) = (lab.ext_link(), Link::open(&container.place, "eth0"));
+            ask_tcp(&lab.ext, container.at(80)).expect("answered");
+            assert_eq!(announced(&inside), Some(expected), "the SYN of a client outside, {settings}");
+            assert_eq!(announced(&wire), Some(1500 - headers), "its own, seen as it leaves");
+            assert_eq!(announced(&wire), Some(expected), "the container's answer, {settings}");
+        }
+        assert!(servers.iter().all(|server| server.answered() > 0));
+    }
+}
+
 for_both!(
+    connections_with_routed_containers_announce_what_the_wire_takes_in_both_directions,
     a_container_learns_that_the_wire_became_narrower_and_its_data_arrives,
     a_datagram_too_large_for_the_wire_is_answered_with_the_size_that_fits,
     a_packet_that_ends_at_the_gateway_is_answered_by_it_as_traceroute_expects,

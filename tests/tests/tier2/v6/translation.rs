@@ -5,11 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use netbpf_common::path::V6;
+use netbpf_tests::link::Link;
+use netbpf_tests::packet::{Ethernet, IcmpError};
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
+use netbpf_tests::told::{listen_for_errors, next_error};
 use netbpf_tests::transfer::transfer;
 use netbpf_tests::version::Version;
 use netbpf_tests::wait::{SOON, uninterrupted};
+use nix::libc;
 
 use crate::lab::{Container, Lab, Offloads};
 
@@ -136,4 +140,39 @@ fn who_asks_a_port_without_listener_by_udp_is_told() {
         let told = uninterrupted(|| socket.recv(&mut [0; 8])).expect_err("nobody answers");
         assert_eq!(told.kind(), io::ErrorKind::ConnectionRefused, "{name}");
     }
+}
+
+/// Where an IPv6 header says what follows it (RFC 8200 section 3).
+const NEXT_HEADER: u32 = 6;
+
+#[test]
+fn who_speaks_a_protocol_that_the_other_side_does_not_know_is_told_in_its_own_family() {
+    let (lab, old) = lab();
+    let neighbour = lab.container("neighbour", &[]);
+    let (inside, wire) = (Link::open(&old.place, "eth0"), lab.ext_link());
+    let gateway = Ethernet { from: inside.mac, to: lab.gateway_mac(&old) };
+    let own = SocketAddr::from((old.ip4.expect("it has IPv4"), 53));
+    let server = old.place.udp(Version::V4.everywhere(53)).expect("bound");
+    listen_for_errors(&server);
+    for (name, place, address) in askers(&lab, &neighbour) {
+        let client = place.any_udp();
+        listen_for_errors(&client);
+        client.send_to(b"question", SocketAddr::from((address, 5353))).expect("sent");
+        let (_, from) = uninterrupted(|| server.recv_from(&mut [0; 64])).expect("asked");
+        let about = gateway.udp(from, own, b"question");
+        inside.send(&gateway.icmp_error(own.ip(), CLIENT, 64, IcmpError::PROTOCOL_UNREACHABLE, &about[14..]));
+        let told = next_error(&client, SOON).unwrap_or_else(|| panic!("{name} is not told"));
+        assert_eq!(([told.kind, told.code], told.info, told.errno), ([4, 1], NEXT_HEADER, libc::EPROTO), "{name}");
+    }
+    let client = lab.ext.udp(lab.at_ext(20_000)).expect("bound");
+    client.send_to(b"question", lab.at_host(5353)).expect("sent");
+    let (_, from) = uninterrupted(|| server.recv_from(&mut [0; 64])).expect("asked");
+    server.send_to(b"answer", from).expect("sent");
+    uninterrupted(|| client.recv(&mut [0; 64])).expect("answered");
+    let arriving = Ethernet { from: wire.mac, to: lab.host_mac() };
+    let about = arriving.udp(lab.at_host(5353), lab.at_ext(20_000), b"answer");
+    let error = IcmpError::PROTOCOL_UNREACHABLE.about_field(NEXT_HEADER);
+    wire.send(&arriving.icmp_error(lab.ext_ip, lab.host_ip, 64, error, &about[14..]));
+    let told = next_error(&server, SOON).expect("the container is told");
+    assert_eq!(([told.kind, told.code], told.errno, told.offender), ([3, 2], libc::ENOPROTOOPT, Some(CLIENT)));
 }
