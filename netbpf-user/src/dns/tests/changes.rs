@@ -1,0 +1,117 @@
+//! Networks and members that come and go.
+
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
+
+use hickory_proto::rr::RecordType;
+use netbpf_common::abi::Transport;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::{Network, PORT, World};
+use crate::net::sockets::open_sockets;
+
+/// Inodes of what listens at an address.
+fn inodes(address: IpAddr) -> Vec<(Transport, u64)> {
+    let all = open_sockets().unwrap().into_iter().filter(|open| (open.address, open.port) == (address, PORT));
+    all.map(|open| (open.transport, open.inode)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_query_is_lost_while_members_change() {
+    let mut world = World::new().await;
+    let before = inodes(world.address(1));
+    let mut connection = world.client(2).await.connect().await;
+    let mut tasks = JoinSet::new();
+    for _ in 0..20 {
+        let (client, api) = (world.client(2).await, world.address(3));
+        tasks.spawn(async move {
+            for _ in 0..50 {
+                assert_eq!(client.look_up("api", RecordType::A).await, format!("NoError {api}"));
+            }
+        });
+    }
+    let mut changes = 0;
+    while !tasks.is_empty() {
+        let mut front = world.front();
+        if changes % 2 == 0 {
+            front.members.extend((10..110).map(|last| world.member(&format!("c{last}"), last, &["app"])));
+        }
+        world.send(vec![front]).await;
+        changes += 1;
+        while let Some(done) = tasks.try_join_next() {
+            done.unwrap();
+        }
+    }
+    assert!(changes > 10, "{changes} changes in 1000 queries");
+    assert_eq!(connection.look_up("web", RecordType::A).await.unwrap(), format!("NoError {}", world.address(2)));
+    assert_eq!((inodes(world.address(1)), before.len()), (before, 2), "the sockets are the same");
+    assert_eq!(world.server.counts().answered, 1001);
+}
+
+#[tokio::test]
+async fn what_is_sent_is_known_when_its_generation_has_come() {
+    let mut world = World::new().await;
+    let client = world.client(2).await;
+    for last in 10..60 {
+        let mut front = world.front();
+        front.members.push(world.member("late", last, &[]));
+        world.send(vec![front]).await;
+        assert_eq!(client.look_up("late", RecordType::A).await, format!("NoError {}", world.address(last)));
+    }
+}
+
+#[tokio::test]
+async fn sockets_come_and_go_with_their_networks() {
+    let mut world = World::new().await;
+    let (front, back) = (world.front(), Network { gateways: vec![world.address(129)], ..world.front() });
+    let back = Network { name: "back".into(), members: vec![world.member("db", 130, &[])], ..back };
+    for _ in 0..3 {
+        let status = world.send(vec![front.clone(), back.clone()]).await;
+        assert_eq!(status.served.iter().copied().collect::<Vec<_>>(), [world.address(1), world.address(129)]);
+        assert_eq!(inodes(world.address(129)).len(), 2);
+        let status = world.send(vec![front.clone()]).await;
+        assert_eq!((status.problems, inodes(world.address(129))), (vec![], vec![]), "closed by then");
+        // What was known of a network goes with it.
+        let client = world.client(2).await;
+        assert_eq!(client.look_up("db.back", RecordType::A).await, "ServFail");
+    }
+    let gateway = world.address(1);
+    world.server.stop().await;
+    assert_eq!(inodes(gateway), []);
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told_and_tried_again_and_leaves_the_others_alone() {
+    let mut world = World::with(|options| options.retry = Duration::from_millis(20)).await;
+    let taken = world.address(129);
+    let udp = UdpSocket::bind((taken, PORT)).unwrap();
+    let tcp = TcpListener::bind((taken, PORT)).await.unwrap();
+    let back = Network { name: "back".into(), gateways: vec![taken], ..Network::default() };
+    let status = world.send(vec![back, world.front()]).await;
+    assert_eq!(status.served.into_iter().collect::<Vec<_>>(), [world.address(1)]);
+    for (problem, name) in status.problems.iter().zip(["udp", "tcp"]) {
+        assert_eq!((&*problem.network, problem.gateway), ("back", taken));
+        let (text, process) = (&problem.text, format!("process {} (", std::process::id()));
+        for part in ["network back", &format!("{taken}:{PORT}/{name}"), &process, "stop it"] {
+            assert!(text.contains(part), "{part} in: {text}");
+        }
+    }
+    assert_eq!(status.problems.len(), 2);
+    let client = world.client(2).await;
+    assert_eq!(client.look_up("web", RecordType::A).await, format!("NoError {}", world.address(2)));
+    drop(tcp);
+    world.wait(|status| status.problems.len() == 1).await;
+    drop(udp);
+    let status = world.wait(|status| status.problems.is_empty()).await;
+    assert_eq!(status.served.len(), 2);
+}
+
+#[tokio::test]
+async fn an_address_may_come_later_than_its_network() {
+    let mut world = World::new().await;
+    let later = ["198.51.100.1", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap());
+    let network = Network { name: "later".into(), gateways: later.to_vec(), ..Network::default() };
+    let status = world.send(vec![network]).await;
+    assert_eq!((status.problems, status.served.into_iter().collect::<Vec<_>>()), (vec![], later.to_vec()));
+}
