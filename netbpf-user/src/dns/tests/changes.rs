@@ -8,12 +8,14 @@ use netbpf_common::abi::Transport;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::{Network, PORT, World};
+use super::client::Client;
+use super::upstream::Upstream;
+use super::{NEVER, Network, World, port, query};
 use crate::net::sockets::open_sockets;
 
 /// Inodes of what listens at an address.
 fn inodes(address: IpAddr) -> Vec<(Transport, u64)> {
-    let all = open_sockets().unwrap().into_iter().filter(|open| (open.address, open.port) == (address, PORT));
+    let all = open_sockets().unwrap().into_iter().filter(|open| (open.address, open.port) == (address, port()));
     all.map(|open| (open.transport, open.inode)).collect()
 }
 
@@ -63,19 +65,30 @@ async fn what_is_sent_is_known_when_its_generation_has_come() {
 
 #[tokio::test]
 async fn sockets_come_and_go_with_their_networks() {
-    let mut world = World::new().await;
+    // A query is sent once to a server that is silent.
+    let mut world = World::with(|options| (options.patience, options.deadline) = (NEVER, NEVER * 4)).await;
     let (front, back) = (world.front(), Network { gateways: vec![world.address(129)], ..world.front() });
     let back = Network { name: "back".into(), members: vec![world.member("db", 130, &[])], ..back };
-    for _ in 0..3 {
+    let mut upstream = Upstream::silent(world.address(200)).await;
+    world.resolvers(&[world.address(200)]);
+    for round in 1..4 {
         let status = world.send(vec![front.clone(), back.clone()]).await;
         assert_eq!(status.served.iter().copied().collect::<Vec<_>>(), [world.address(1), world.address(129)]);
         assert_eq!(inodes(world.address(129)).len(), 2);
+        // Whatever is still in flight.
+        let client = Client::new(world.address(130), (world.address(129), port()).into()).await;
+        let mut connection = client.connect().await;
+        let asked = query("example.org", RecordType::A).to_vec().unwrap();
+        client.send(&asked).await;
+        connection.send(&asked).await;
+        upstream.wait(round * 2).await;
         let status = world.send(vec![front.clone()]).await;
         assert_eq!((status.problems, inodes(world.address(129))), (vec![], vec![]), "closed by then");
-        // What was known of a network goes with it.
-        let client = world.client(2).await;
-        assert_eq!(client.look_up("db.back", RecordType::A).await, "ServFail");
+        assert_eq!(connection.receive().await, None);
     }
+    // What was known of a network goes with it.
+    world.resolvers(&[world.address(201)]);
+    assert_eq!(world.client(2).await.look_up("db.back", RecordType::A).await, "ServFail");
     let gateway = world.address(1);
     world.server.stop().await;
     assert_eq!(inodes(gateway), []);
@@ -85,15 +98,15 @@ async fn sockets_come_and_go_with_their_networks() {
 async fn a_port_that_is_taken_is_told_and_tried_again_and_leaves_the_others_alone() {
     let mut world = World::with(|options| options.retry = Duration::from_millis(20)).await;
     let taken = world.address(129);
-    let udp = UdpSocket::bind((taken, PORT)).unwrap();
-    let tcp = TcpListener::bind((taken, PORT)).await.unwrap();
+    let udp = UdpSocket::bind((taken, port())).unwrap();
+    let tcp = TcpListener::bind((taken, port())).await.unwrap();
     let back = Network { name: "back".into(), gateways: vec![taken], ..Network::default() };
     let status = world.send(vec![back, world.front()]).await;
     assert_eq!(status.served.into_iter().collect::<Vec<_>>(), [world.address(1)]);
     for (problem, name) in status.problems.iter().zip(["udp", "tcp"]) {
         assert_eq!((&*problem.network, problem.gateway), ("back", taken));
         let (text, process) = (&problem.text, format!("process {} (", std::process::id()));
-        for part in ["network back", &format!("{taken}:{PORT}/{name}"), &process, "stop it"] {
+        for part in ["network back", &format!("{taken}:{}/{name}", port()), &process, "stop it"] {
             assert!(text.contains(part), "{part} in: {text}");
         }
     }

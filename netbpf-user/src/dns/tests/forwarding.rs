@@ -68,7 +68,7 @@ async fn every_query_has_an_identifier_and_a_port_of_its_own() {
 #[tokio::test]
 async fn only_the_answer_to_the_very_query_from_the_very_server_is_believed() {
     let world = World::new().await;
-    let elsewhere = std::net::UdpSocket::bind((world.address(201), super::UPSTREAM_PORT)).unwrap();
+    let elsewhere = std::net::UdpSocket::bind((world.address(201), super::upstream_port())).unwrap();
     let _upstream = Upstream::new(world.address(200), move |seen| {
         let forged = answer(seen, ResponseCode::NoError, &["forged"]);
         elsewhere.send_to(&forged, seen.source).unwrap();
@@ -98,16 +98,21 @@ async fn a_server_that_is_silent_is_followed_by_the_next() {
 
 #[tokio::test]
 async fn a_slow_server_is_still_listened_to_when_the_next_is_asked() {
-    let world = World::with(|options| options.patience = Duration::from_millis(50)).await;
-    let slow = Upstream::silent(world.address(200)).await;
-    let mut next = Upstream::silent(world.address(201)).await;
-    world.resolvers(&[world.address(200), world.address(201)]);
-    let client = world.client(2).await;
-    client.send(&query("example.org", TXT).to_vec().unwrap()).await;
-    next.wait(1).await;
-    let late = slow.seen().pop().unwrap();
-    slow.send(&answer(&late, ResponseCode::NoError, &["late"]), late.source).await;
-    assert_eq!(shown(&client.receive().await), "NoError late");
+    for next_fails in [false, true] {
+        let world = World::with(|options| options.patience = Duration::from_millis(50)).await;
+        let slow = Upstream::silent(world.address(200)).await;
+        let mut next = Upstream::new(world.address(201), move |seen| {
+            next_fails.then(|| answer(seen, ResponseCode::ServFail, &[])).into_iter().collect()
+        })
+        .await;
+        world.resolvers(&[world.address(200), world.address(201)]);
+        let client = world.client(2).await;
+        client.send(&query("example.org", TXT).to_vec().unwrap()).await;
+        next.wait(1).await;
+        let late = slow.seen().pop().unwrap();
+        slow.send(&answer(&late, ResponseCode::NoError, &["late"]), late.source).await;
+        assert_eq!(shown(&client.receive().await), "NoError late");
+    }
 }
 
 #[tokio::test]
@@ -163,7 +168,8 @@ async fn when_all_fail_the_asker_is_told_so() {
     let _bad = Upstream::new(world.address(201), |seen| vec![answer(seen, ResponseCode::Refused, &["why"])]).await;
     world.resolvers(&[world.address(201), world.address(200)]);
     assert_eq!(client.look_up("example.org", TXT).await, "Refused why");
-    // The server itself is nobody to ask.
+    // The server itself is nobody to ask, whoever answers there.
+    let _itself = Upstream::named(world.address(1), "itself").await;
     world.resolvers(&[world.address(1)]);
     assert_eq!(client.look_up("example.org", TXT).await, "ServFail");
     assert_eq!(world.server.counts(), Counts { forwarded: 1, failed: 4, ..Counts::default() });

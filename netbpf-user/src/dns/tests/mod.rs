@@ -21,9 +21,14 @@ use tokio::time::timeout;
 use super::{Member, Network, Options, Server, Snapshot, Status};
 use client::Client;
 
-/// Below the ports that the kernel gives out.
-const PORT: u16 = 20_053;
-const UPSTREAM_PORT: u16 = 20_054;
+/// Below the ports that the kernel gives out, and not those of another process that runs these tests.
+fn port() -> u16 {
+    12_000 + (std::process::id() % 8_000) as u16
+}
+
+fn upstream_port() -> u16 {
+    port() + 8_000
+}
 
 /// Nothing here takes as long, unless it never comes.
 const NEVER: Duration = Duration::from_secs(30);
@@ -45,12 +50,11 @@ impl World {
     /// With other options than the default ones.
     async fn with(change: impl FnOnce(&mut Options)) -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
-        // Tests of another process stay apart too.
-        let net = [std::process::id() as u8 | 0x80, NEXT.fetch_add(1, Ordering::Relaxed)];
+        let net = [128, NEXT.fetch_add(1, Ordering::Relaxed)];
         let files = tempfile::tempdir().unwrap();
         let mut options = Options {
-            port: PORT,
-            upstream_port: UPSTREAM_PORT,
+            port: port(),
+            upstream_port: upstream_port(),
             resolv_conf: files.path().join("resolv.conf"),
             resolved_conf: files.path().join("behind"),
             ..Options::default()
@@ -110,7 +114,7 @@ impl World {
 
     /// A process of the container with this address.
     async fn client(&self, last: u8) -> Client {
-        Client::new(self.address(last), (self.address(1), PORT).into()).await
+        Client::new(self.address(last), (self.address(1), port()).into()).await
     }
 }
 

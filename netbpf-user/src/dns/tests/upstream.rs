@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{NEVER, UPSTREAM_PORT};
+use super::{NEVER, upstream_port};
 use crate::dns::frames::{self, Frames};
 use crate::dns::message::Transport;
 
@@ -38,7 +38,7 @@ impl Upstream {
         address: IpAddr,
         behaviour: impl Fn(&Seen) -> Vec<Vec<u8>> + Send + Sync + 'static,
     ) -> Self {
-        let address = SocketAddr::new(address, UPSTREAM_PORT);
+        let address = SocketAddr::new(address, upstream_port());
         let socket = Arc::new(UdpSocket::bind(address).await.unwrap());
         let listener = TcpListener::bind(address).await.unwrap();
         let behaviour: Arc<Behaviour> = Arc::new(behaviour);
