@@ -9,10 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::net::if_::if_nametoindex;
 
-use super::options::Options;
-
-/// Servers of a list that are asked (resolv.conf(5): MAXNS).
-pub(super) const MOST: usize = 3;
+use super::options::{Options, SERVERS};
 
 /// Reads the lists again when they have changed. As glibc does, at each query that needs them: a stat costs a microsecond, misses
 /// no change, and follows links to wherever they lead by then.
@@ -114,7 +111,7 @@ impl Stamp {
 }
 
 fn nameservers(text: &str, port: u16) -> Vec<SocketAddr> {
-    text.lines().filter_map(|line| nameserver(line, port)).take(MOST).collect()
+    text.lines().filter_map(|line| nameserver(line, port)).take(SERVERS).collect()
 }
 
 fn nameserver(line: &str, port: u16) -> Option<SocketAddr> {

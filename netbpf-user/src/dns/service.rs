@@ -11,7 +11,7 @@ use super::forward::forward;
 use super::index::Index;
 use super::limits::{Limits, Permit};
 use super::message::{Reason, Transport};
-use super::options::Options;
+use super::options::{Options, SERVERS};
 use super::resolvers::Resolvers;
 
 /// What all sockets share.
@@ -45,6 +45,7 @@ pub(super) struct Errand {
 
 impl Service {
     pub(super) fn new(options: Options, index: watch::Receiver<Arc<Index>>) -> Self {
+        let options = options.affordable();
         Self {
             counters: Counters::default(),
             connections: Limits::new(options.connections, options.connections_per_container),
@@ -80,6 +81,7 @@ impl Service {
                 let mut servers = self.servers(&upstreams);
                 // Our own answer to the host would be none.
                 servers.retain(|server| !index.is_gateway(server.ip()));
+                servers.truncate(SERVERS);
                 Work::Errand(Errand { query: query.to_vec(), servers, transport, _permit: permit })
             }
         }

@@ -2,6 +2,8 @@
 
 mod changes;
 mod client;
+mod decisions;
+mod failures;
 mod forwarding;
 mod limits;
 mod names;
