@@ -7,6 +7,7 @@ use hickory_proto::rr::RecordType;
 use netbpf_common::abi::Transport;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::client::Client;
 use super::upstream::Upstream;
@@ -127,4 +128,26 @@ async fn an_address_may_come_later_than_its_network() {
     let network = Network { name: "later".into(), gateways: later.to_vec(), ..Network::default() };
     let status = world.send(vec![network]).await;
     assert_eq!((status.problems, status.served.into_iter().collect::<Vec<_>>()), (vec![], later.to_vec()));
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_or_told_nothing_any_more_closes_its_sockets() {
+    let closed = async |gateway| {
+        while !inodes(gateway).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let World { net, server, snapshots, files } = World::new().await;
+    let gateway = IpAddr::from([127, net[0], net[1], 1]);
+    assert_eq!(inodes(gateway).len(), 2);
+    drop(server);
+    timeout(NEVER, closed(gateway)).await.unwrap();
+    drop((snapshots, files));
+
+    let World { net, server, snapshots, .. } = World::new().await;
+    let gateway = IpAddr::from([127, net[0], net[1], 1]);
+    assert_eq!(inodes(gateway).len(), 2);
+    drop(snapshots);
+    timeout(NEVER, closed(gateway)).await.unwrap();
+    server.stop().await;
 }
