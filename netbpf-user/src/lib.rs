@@ -4,6 +4,7 @@ pub mod agent;
 pub mod api;
 pub mod config;
 pub mod datapath;
+pub mod dns;
 pub mod error;
 mod ipam;
 mod net;

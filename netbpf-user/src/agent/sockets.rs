@@ -1,10 +1,8 @@
 //! Sockets of the host: who holds a port already.
 
-use procfs::process::{FDTarget, all_processes};
-
 use super::publishes::meet;
 use crate::error::Error;
-use crate::net::sockets::OpenSocket;
+use crate::net::sockets::{OpenSocket, holder};
 use crate::spec::{Host, transport_name};
 use crate::store::RuleRecord;
 
@@ -28,15 +26,6 @@ pub(super) fn refuse(held: &OpenSocket) -> Error {
         held.port,
         transport_name(held.transport)
     ))
-}
-
-/// The process that has a socket open.
-fn holder(inode: u64) -> Option<(i32, String)> {
-    all_processes().ok()?.filter_map(std::result::Result::ok).find_map(|process| {
-        let holds =
-            process.fd().ok()?.flatten().any(|fd| matches!(fd.target, FDTarget::Socket(found) if found == inode));
-        holds.then(|| (process.pid(), process.stat().map(|stat| stat.comm).unwrap_or_default()))
-    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netbpf_common::abi::Transport;
+use procfs::process::{FDTarget, all_processes};
 use rtnetlink::sys::protocols::NETLINK_SOCK_DIAG;
 use rtnetlink::sys::{Socket as Netlink, SocketAddr};
 
@@ -61,6 +62,15 @@ pub(crate) fn open_sockets() -> Result<Vec<OpenSocket>> {
                 .into(),
         ),
         _ => Error::Internal(format!("cannot list the host's sockets: {error}")),
+    })
+}
+
+/// The process that has a socket open.
+pub(crate) fn holder(inode: u64) -> Option<(i32, String)> {
+    all_processes().ok()?.filter_map(std::result::Result::ok).find_map(|process| {
+        let holds =
+            process.fd().ok()?.flatten().any(|fd| matches!(fd.target, FDTarget::Socket(found) if found == inode));
+        holds.then(|| (process.pid(), process.stat().map(|stat| stat.comm).unwrap_or_default()))
     })
 }
 
