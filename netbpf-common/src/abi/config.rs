@@ -86,6 +86,11 @@ pub struct Config {
     pub share_mask: u32,
     /// Confirmed flows that one endpoint may have.
     pub flow_limit: u32,
+    /// Where the resolver at the gateways' port 53 listens, in host order: another port, so that a resolver of the host can have
+    /// that on all addresses, and a container publish it. 0 for none.
+    pub dns_port: u16,
+    /// Zero.
+    pub padding: [u8; 6],
     /// By [`Timeout`], in jiffies.
     pub timeouts: [u64; TIMEOUTS],
 }

@@ -24,7 +24,7 @@ pub use publish::{
 };
 
 /// Raised by every change of a layout below. An agent finds it in [`Config`] of a pinned instance.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Names of the maps, as pinned under the instance's bpffs directory.
 pub mod map {
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_layouts_are_those_of_abi_version_3() {
-        assert_eq!(size_of::<Config>(), 184);
+        assert_eq!(size_of::<Config>(), 192);
         assert_eq!(size_of::<Endpoint>(), 40);
         assert_eq!(size_of::<Network>(), 96);
         assert_eq!(size_of::<Uplink>(), 24);

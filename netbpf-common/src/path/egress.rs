@@ -267,10 +267,16 @@ fn choose<F: Family, E: Env<F>>(
     if key.src.stays_on_link() || key.dst.stays_on_link() {
         return Err(DropReason::Martian.into());
     }
+    if key.dst == subnet.gateway {
+        let asks = matches!(key.proto, protocol::UDP | protocol::TCP) && key.dport == DNS;
+        if asks && env.config().dns_port != 0 {
+            new.set(key, Leg::HOST, back);
+            new.dport = Be16::new(env.config().dns_port);
+            return Ok(());
+        }
+    }
     if network.flags & NetworkFlags::INTERNAL != 0 {
-        let asks = parsed.l4.kind == Kind::EchoRequest
-            || matches!(key.proto, protocol::UDP | protocol::TCP) && key.dport == DNS;
-        if key.dst != subnet.gateway || !asks {
+        if key.dst != subnet.gateway || parsed.l4.kind != Kind::EchoRequest {
             return Err(Refusal::Icmp(IcmpError::Prohibited(DropReason::Isolated)));
         }
         new.set(key, Leg::HOST, back);

@@ -79,6 +79,8 @@ static NO_CONFIG: Config = Config {
     ring_mask: 0,
     share_mask: 0,
     flow_limit: 0,
+    dns_port: 0,
+    padding: [0; 6],
     timeouts: [0; netbpf_common::abi::TIMEOUTS],
 };
 

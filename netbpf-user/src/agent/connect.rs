@@ -93,6 +93,7 @@ impl Engine {
         }
         let container = after.describe(&state.networks);
         state.containers.insert(after.name.clone(), after);
+        self.tell_names(&state).await;
         Ok(container)
     }
 
@@ -111,6 +112,7 @@ impl Engine {
         after.endpoints.retain(|endpoint| endpoint.network != name);
         self.store.save(&Changes::from(&after))?;
         state.containers.insert(after.name.clone(), after.clone());
+        self.tell_names(&state).await;
         let planned = plan(&[after.wanted(&state.networks)], &observed(&before, &state.networks));
         let mut errors = self.apply_all(&planned).await;
         state.networks.release(&endpoint);

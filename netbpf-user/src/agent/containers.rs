@@ -83,6 +83,7 @@ impl Engine {
             Ok(()) => {
                 let container = record.describe(&state.networks);
                 state.containers.insert(record.name.clone(), record);
+                self.tell_names(&state).await;
                 Ok(container)
             }
             Err(error) => {
@@ -165,11 +166,13 @@ impl Engine {
         if let Some(changes) = state.inherited(record) {
             self.store.save(&changes)?;
             state.hand_over(record, changes);
+            self.tell_names(state).await;
             return self.remove_files(record);
         }
         // Forgotten first: after a crash in what follows, a later start removes what nobody knows.
         self.store.save(&Changes { removed_containers: vec![record.name.clone()], ..Changes::default() })?;
         state.containers.remove(&record.name);
+        self.tell_names(state).await;
         release(state, &record.rules);
         let mut errors: Vec<Error> = withdraw(&self.datapath, state, &record.rules).err().into_iter().collect();
         let mut observed = observed(record, &state.networks);

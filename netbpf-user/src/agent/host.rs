@@ -217,6 +217,8 @@ pub(super) fn write_config(
         ring_mask: settings.half_open_per_cpu(cpus) / RING_SHARES - 1,
         share_mask: RING_SHARES - 1,
         flow_limit: settings.flow_limit(),
+        dns_port: settings.dns_port(),
+        padding: [0; 6],
         timeouts: settings.timeout_seconds().map(|seconds| u64::from(seconds) * u64::from(hz)),
     };
     let before = datapath.maps.config.get(0)?.unwrap_or_default();

@@ -16,6 +16,7 @@ mod flows;
 mod host;
 mod ipv6;
 mod members;
+mod names;
 mod network;
 mod networks;
 mod plan;
@@ -76,6 +77,8 @@ pub struct Engine {
     /// Held by who deletes them.
     burial: Mutex<()>,
     since: u64,
+    /// The resolver of containers.
+    names: names::Names,
     /// Tells that changes of the host were followed.
     followed: Notify,
     /// Asks the collector not to wait for its time.

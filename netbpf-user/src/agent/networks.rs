@@ -68,6 +68,7 @@ impl Engine {
             return Err(error);
         }
         let network = state.networks.get(&name)?.describe(&state);
+        self.tell_names(&state).await;
         drop(state);
         self.until_known(&gateways).await;
         Ok(network)
@@ -131,6 +132,7 @@ impl Engine {
         }
         errors.extend(host::set_right(&self.netlink, &state.networks, &self.virtuals, self.devices).await.err());
         errors.extend(self.write_networks(state).err());
+        self.tell_names(state).await;
         errors
     }
 

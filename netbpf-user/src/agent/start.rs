@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::names::Names;
 use super::network::{DEFAULT_NETWORK, Network, Networks};
 use super::publishes::Publishes;
 use super::state::{HostState, State};
@@ -92,6 +93,7 @@ impl Engine {
                 global_id,
                 virtuals,
                 followed: Notify::new(),
+                names: Names::start(settings.dns_port()),
             });
             engine.begin().await?;
             Ok(engine)
@@ -127,6 +129,7 @@ impl Engine {
             let mut recalled = self.recall_host()?;
             self.follow_host(&state.networks, &mut recalled, &self.look_at_host().await?)?;
             state.host = recalled;
+            self.tell_names(&state).await;
         }
         self.datapath.attach_sockets(&self.cgroup)
     }

@@ -98,6 +98,7 @@ impl Engine {
         devices: &BTreeMap<u32, String>,
     ) -> Result<Vec<String>> {
         let mut problems = state.host.problems.clone();
+        problems.extend(self.problems_with_names());
         let attached: BTreeSet<(&str, u64)> = attachments
             .iter()
             .filter(|attachment| attachment.is_current)

@@ -165,6 +165,12 @@ impl Settings {
         self.run_dir.join("netbpf.sock")
     }
 
+    /// Where the resolver of containers listens on the gateways' addresses.
+    pub fn dns_port(&self) -> u16 {
+        // Nobody publishes it, and no process of the host is given it.
+        self.nat_ports.last
+    }
+
     /// IPv4 gateway of the default network.
     pub fn gateway(&self) -> Ipv4Addr {
         self.gateway.unwrap_or_else(|| Ipv4Addr::from_bits(self.subnet.network().to_bits() + 1))

@@ -25,6 +25,7 @@ mod mapping;
 mod masquerade;
 mod modes;
 mod mtu;
+mod names;
 mod networks;
 mod peer;
 mod process;

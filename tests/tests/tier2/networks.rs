@@ -191,7 +191,7 @@ fn a_network_is_removed_when_nobody_is_in_it_and_leaves_nothing<F: TestFamily>()
 
 fn packets_leave_under_the_address_that_a_network_names_or_their_own<F: TestFamily>() {
     let lab = Lab::new::<F>();
-    let snat: IpAddr = if F::HOST.is_ipv6() { "fd00:18::77" } else { "198.18.0.77" }.parse().expect("an address");
+    let snat: IpAddr = if F::HOST.is_ipv6() { "2001:db8:198::77" } else { "198.18.0.77" }.parse().expect("an address");
     lab.add_address(&lab.host, &lab.on_wire(snat), &lab.uplink());
     until("the address is known", || {
         let option = if F::HOST.is_ipv6() { "snat_v6" } else { "snat" };

@@ -1,0 +1,62 @@
+//! What the resolver of containers is told.
+
+use std::sync::Arc;
+
+use super::Engine;
+use super::state::State;
+use crate::dns::{Member, Network, Options, Server, Snapshot};
+
+/// The resolver, and its news.
+#[derive(Debug)]
+pub(super) struct Names {
+    server: Server,
+    snapshots: tokio::sync::watch::Sender<Arc<Snapshot>>,
+}
+
+impl Names {
+    /// Begins to answer.
+    pub(super) fn start(port: u16) -> Self {
+        let (snapshots, news) = tokio::sync::watch::channel(Arc::default());
+        Self { server: Server::start(Options { port, ..Options::default() }, news), snapshots }
+    }
+}
+
+impl Engine {
+    /// Tells the resolver who is where; when this returns it answers so.
+    pub(super) async fn tell_names(&self, state: &State) {
+        let generation = self.names.snapshots.borrow().generation + 1;
+        self.names.snapshots.send_replace(Arc::new(Snapshot { generation, networks: networks(state) }));
+        let mut status = self.names.server.status();
+        // It ends with the engine alone.
+        _ = status.wait_for(|status| status.generation >= Some(generation)).await;
+    }
+
+    /// What the resolver could not do, one line each.
+    pub(super) fn problems_with_names(&self) -> Vec<String> {
+        self.names.server.status().borrow().problems.iter().map(|problem| problem.text.clone()).collect()
+    }
+}
+
+fn networks(state: &State) -> Vec<Network> {
+    let networks = state.networks.ours().map(|network| {
+        let record = &network.record;
+        let members = state.endpoints().filter(|(_, endpoint)| endpoint.network == record.name);
+        Network {
+            name: record.name.clone(),
+            gateways: record.addressing.parts().map(|part| part.gateway).collect(),
+            subnets: record.addressing.parts().map(|part| part.subnet).collect(),
+            is_internal: record.internal,
+            members: members
+                .map(|(container, endpoint)| Member {
+                    container: container.name.clone(),
+                    short_id: Some(container.id[..12].to_owned()),
+                    hostname: Some(container.hostname.clone()),
+                    aliases: endpoint.aliases.clone(),
+                    addresses: endpoint.addresses().collect(),
+                    upstreams: container.dns.clone(),
+                })
+                .collect(),
+        }
+    });
+    networks.collect()
+}
