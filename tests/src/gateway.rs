@@ -35,7 +35,10 @@ pub fn config_in(mode: GatewayMode, config: Config) -> Config {
 /// Gives a network this mode in a family.
 pub fn change_subnet<F: TestFamily>(number: u32, network: &mut Network, mode: GatewayMode) {
     let subnet = F::subnet_of_mut(network);
-    let external = F::addr(F::EXTERNALS[number as usize - 1]);
+    let external = match mode {
+        GatewayMode::Prefix => F::addr(F::EXTERNALS[number as usize - 1]),
+        _ => F::Addr::default(),
+    };
     *subnet = Subnet { mode: mode as u32, external, ..*subnet };
 }
 
