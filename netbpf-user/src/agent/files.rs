@@ -21,7 +21,7 @@ const MOST_SERVERS: usize = 3;
 pub(super) const HOST_GATEWAY: &str = "host-gateway";
 
 /// Where `ip netns exec` looks for files to mount over those of /etc (ip-netns(8)).
-const OF_NAMESPACES: &str = "/etc/netns";
+pub(super) const OF_NAMESPACES: &str = "/etc/netns";
 
 impl Engine {
     /// Writes the files of a container.
@@ -47,10 +47,16 @@ impl Engine {
     /// Removes them.
     pub(super) fn remove_files(&self, record: &ContainerRecord) -> Result<()> {
         let files = Files::of(&self.settings.run_dir, &record.name);
-        if let Some(link) = link(record).filter(|link| fs::read_link(link).is_ok_and(|to| to == files.etc())) {
-            fs::remove_file(&link).context(|| format!("remove {}", link.display()))?;
-        }
+        remove_link(&files, record)?;
         files.remove().context(|| format!("remove the files of container {}", record.name))
+    }
+}
+
+/// Removes what `ip netns exec` finds, if it leads to these files.
+pub(super) fn remove_link(files: &Files, record: &ContainerRecord) -> Result<()> {
+    match link(record).filter(|link| fs::read_link(link).is_ok_and(|to| to == files.etc())) {
+        Some(link) => fs::remove_file(&link).context(|| format!("remove {}", link.display())),
+        None => Ok(()),
     }
 }
 

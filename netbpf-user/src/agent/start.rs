@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::files::OF_NAMESPACES;
 use super::names::Names;
 use super::network::{DEFAULT_NETWORK, Network, Networks};
 use super::publishes::Publishes;
@@ -264,9 +265,8 @@ pub(super) fn remove_files(settings: &Settings) -> Vec<Error> {
     for file in [settings.socket(), settings.state_dir.join("netbpf.redb"), settings.state_dir.join("lock")] {
         note(&file, fs::remove_file(&file));
     }
-    for directory in
-        [&Files::all(&settings.run_dir), &settings.run_dir.join(super::MARKS), &settings.run_dir, &settings.state_dir]
-    {
+    let (files, marks) = (Files::all(&settings.run_dir), settings.run_dir.join(super::MARKS));
+    for directory in [&files, &marks, &settings.run_dir, &settings.state_dir, Path::new(OF_NAMESPACES)] {
         note(directory, fs::remove_dir(directory));
     }
     errors

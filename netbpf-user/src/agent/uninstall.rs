@@ -5,7 +5,7 @@ use std::fs;
 use netbpf_common::wire::Mac;
 
 use super::containers::marked;
-use super::{host, process, start};
+use super::{files, host, process, start};
 use crate::config::Settings;
 use crate::datapath::{Datapath, Hook, remove_filter};
 use crate::error::{Error, Result};
@@ -71,6 +71,9 @@ fn forget_containers(settings: &Settings, errors: &mut Vec<Error>) -> Option<Mac
         Ok(Some(Stored { instance, containers, .. })) => {
             for running in containers.values().filter_map(|record| record.process).filter(process::is_running) {
                 errors.extend(process::kill(&running).err());
+            }
+            for record in containers.values() {
+                errors.extend(files::remove_link(&Files::of(&settings.run_dir, &record.name), record).err());
             }
             Some(Mac::new(instance.gateway_mac))
         }

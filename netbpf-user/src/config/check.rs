@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::addressing::{Addressing, VIRTUAL_PREFIX_V6};
 use super::subnet::{self, LONGEST_TRANSLATED, invalid};
-use super::{GatewayMode, MIN_HALF_OPEN, Settings, Xdp};
+use super::{AddressPool, GatewayMode, MIN_HALF_OPEN, Settings, Xdp};
 use crate::error::{Error, Result};
 
 /// Largest flow count: two entries each, and `map_max_entries` of a hash is bounded by 2^31.
@@ -44,6 +44,7 @@ impl Settings {
         // What is drawn is looked at when it has been. Here only what the settings name may be in each other's way, so not a
         // subnet that happens to be one of an ID: no subnet is of two.
         Addressing::new(self, [0; 5]).or_else(|_| Addressing::new(self, [0xff; 5]))?;
+        self.validate_pools()?;
         self.validate_sizes()
     }
 
@@ -106,6 +107,19 @@ impl Settings {
         subnet::check_external("external_prefix_v6", external.into(), length)
     }
 
+    fn validate_pools(&self) -> Result<()> {
+        for AddressPool { base, size } in &self.address_pools {
+            subnet::check_net("address pool", (*base).into())?;
+            if *size < base.prefix_len() || !(8..=29).contains(size) {
+                return invalid(format!(
+                    "address pool {base} cannot be cut into subnets of /{size}: choose a size from /{} to /29",
+                    base.prefix_len().max(8)
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn validate_sizes(&self) -> Result<()> {
         if self.nat_ports.first < 1024 || self.nat_ports.last - self.nat_ports.first < 255 {
             return invalid(format!(
@@ -161,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    fn refused(change: fn(&mut Settings)) -> String {
+    fn refused(change: impl FnOnce(&mut Settings)) -> String {
         let mut settings = Settings::default();
         change(&mut settings);
         let line = settings.validate().unwrap_err().to_string();
@@ -180,6 +194,10 @@ mod tests {
         assert!(refused(|s| s.flows_per_container = Some(s.flows + 1)).contains("flows_per_container"));
         assert!(refused(|s| s.flows_v6 = 10).contains("flows_v6"));
         assert!(refused(|s| s.fragments = 10).contains("1024"));
+        let pool = |base: &str, size| vec![AddressPool { base: base.parse().unwrap(), size }];
+        assert!(refused(|s| s.address_pools = pool("10.0.0.0/16", 8)).contains("/16 to /29"));
+        assert!(refused(|s| s.address_pools = pool("10.0.0.0/16", 30)).contains("/29"));
+        assert!(refused(|s| s.address_pools = pool("10.0.0.1/16", 24)).contains("10.0.0.0/16"));
         assert!(refused(|s| s.broadcast_rate = 0).contains("broadcast_rate"));
         assert!(refused(|s| s.virtual_subnet = "172.30.7.0/24".parse().unwrap()).contains("overlaps"));
         assert!(refused(|s| s.mode = GatewayMode::Prefix).contains("IPv6 alone"));
