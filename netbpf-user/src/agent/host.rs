@@ -1,6 +1,7 @@
 //! The host's side: netbpf0 and netbpf1, and the datapath's settings.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv6Net};
 use netbpf_common::abi::{self, ABI_VERSION, Config, LOOPBACK_INDEX, RING_SHARES, Transport};
@@ -81,29 +82,42 @@ fn set_switches(networks: &Networks) -> Result<()> {
     route_device_forwards(networks)
 }
 
-/// The gateways' addresses on netbpf0, and what leads to it. The subnet of IPv4 comes with the address; that of IPv6 is a
-/// route, since the address is alone.
+/// The gateways' addresses on netbpf0, and what leads to it. An address of IPv6 is alone in its subnet, and brings no route.
 async fn give_addresses(netlink: &Netlink, networks: &Networks, virtuals: &Virtuals, ifindex: u32) -> Result<()> {
     let client = serves_alone(networks).then(|| virtuals.client_v6());
     let own: Vec<IpNet> = networks.parts().map(gateway_net).chain(client.map(|it| Ipv6Net::from(it).into())).collect();
     netlink.keep_addresses(ifindex, &own).await?;
     if let Some(client) = client {
         netlink.add_address(ifindex, Ipv6Net::from(client).into()).await?;
-        netlink.add_link_route(ifindex, virtuals.v6.into(), client.into()).await?;
     }
     for part in networks.parts() {
         netlink.add_address(ifindex, gateway_net(part)).await?;
-        if part.gateway.is_ipv6() {
-            netlink.add_link_route(ifindex, part.subnet, part.gateway).await?;
-        }
     }
-    // By the address of the first network that has the family.
-    for is_ipv4 in [true, false] {
-        if let Some(part) = networks.parts().find(|part| part.gateway.is_ipv4() == is_ipv4) {
-            netlink.add_link_route(ifindex, virtuals.of_family(part.gateway), part.gateway).await?;
+    let led = led_here(networks, virtuals, client.map(IpAddr::from));
+    // The subnet of an IPv4 address comes with it.
+    for (subnet, source) in led.iter().filter(|(subnet, source)| source.is_ipv6() || !subnet.contains(source)) {
+        netlink.add_link_route(ifindex, *subnet, *source).await?;
+    }
+    // Of networks that are no more, or have changed.
+    for (subnet, device) in netlink.link_subnets().await? {
+        if device == ifindex && !led.iter().any(|(led, _)| *led == subnet) {
+            netlink.delete_link_route(ifindex, subnet).await?;
         }
     }
     Ok(())
+}
+
+/// What of the host's goes to netbpf0, and with which source address: the subnets, what they are known by outside, and the virtual
+/// addresses, by the address of the first network that has the family.
+fn led_here(networks: &Networks, virtuals: &Virtuals, client: Option<IpAddr>) -> Vec<(IpNet, IpAddr)> {
+    let claims = |part: &Part| [Some(part.subnet), part.external].into_iter().flatten().map(|net| (net, part.gateway));
+    let mut led: Vec<(IpNet, IpAddr)> = networks.parts().flat_map(|part| claims(part).collect::<Vec<_>>()).collect();
+    for is_ipv4 in [true, false] {
+        let first = networks.parts().map(|part| part.gateway).find(|gateway| gateway.is_ipv4() == is_ipv4);
+        let source = first.or(client.filter(|client| client.is_ipv4() == is_ipv4));
+        led.extend(source.map(|source| (virtuals.of_family(source), source)));
+    }
+    led
 }
 
 impl Engine {

@@ -124,12 +124,11 @@ impl Engine {
 
     /// Forgets a network and takes it out of the kernel, to the end whatever fails. Returns what failed.
     async fn take_away(&self, state: &mut State, name: &str) -> Vec<Error> {
-        let Some(network) = state.networks.remove(name) else { return Vec::new() };
+        if state.networks.remove(name).is_none() {
+            return Vec::new();
+        }
         let forgotten = self.store.save(&Changes { removed_networks: vec![name.into()], ..Changes::default() });
         let mut errors: Vec<Error> = forgotten.err().into_iter().collect();
-        for part in network.record.addressing.parts() {
-            errors.extend(self.netlink.delete_link_route(self.devices.0, part.subnet).await.err());
-        }
         errors.extend(host::set_right(&self.netlink, &state.networks, &self.virtuals, self.devices).await.err());
         errors.extend(self.write_networks(state).err());
         self.tell_names(state).await;
