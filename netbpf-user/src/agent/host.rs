@@ -110,8 +110,8 @@ async fn give_addresses(netlink: &Netlink, networks: &Networks, virtuals: &Virtu
 /// What of the host's goes to netbpf0, and with which source address: the subnets, what they are known by outside, and the virtual
 /// addresses, by the address of the first network that has the family.
 fn led_here(networks: &Networks, virtuals: &Virtuals, client: Option<IpAddr>) -> Vec<(IpNet, IpAddr)> {
-    let claims = |part: &Part| [Some(part.subnet), part.external].into_iter().flatten().map(|net| (net, part.gateway));
-    let mut led: Vec<(IpNet, IpAddr)> = networks.parts().flat_map(|part| claims(part).collect::<Vec<_>>()).collect();
+    let nets = |part: &Part| [Some(part.subnet), part.external].map(|net| Some((net?, part.gateway)));
+    let mut led: Vec<(IpNet, IpAddr)> = networks.parts().flat_map(nets).flatten().collect();
     for is_ipv4 in [true, false] {
         let first = networks.parts().map(|part| part.gateway).find(|gateway| gateway.is_ipv4() == is_ipv4);
         let source = first.or(client.filter(|client| client.is_ipv4() == is_ipv4));
