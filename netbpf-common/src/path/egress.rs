@@ -247,10 +247,11 @@ fn choose<F: Family, E: Env<F>>(
     let target = env.slot_of(key.dst);
     if target != 0 {
         let neighbour = env.endpoint(target).ok_or(DropReason::NoEndpoint)?;
-        if neighbour.network != endpoint.network
-            && !(is_open(network) && env.network(neighbour.network).is_some_and(is_open))
-        {
-            return Err(DropReason::Isolated.into());
+        if neighbour.network != endpoint.network {
+            let is_between_links = key.src.stays_on_link() || key.dst.stays_on_link();
+            if is_between_links || !is_open(network) || !env.network(neighbour.network).is_some_and(is_open) {
+                return Err(DropReason::Isolated.into());
+            }
         }
         if neighbour.generation > endpoint.generation && !opens(&parsed.l4) {
             // Who has come after the sender may not be who the connection began with.
@@ -259,7 +260,9 @@ fn choose<F: Family, E: Env<F>>(
         new.set(key, Leg::endpoint(target, neighbour), back);
         if !F::is_own(neighbour, key.dst) {
             // By the address that it has outside: both are to see each other under those (RFC 6296 section 4.1).
-            new.src.move_into(&subnet.mask, &subnet.external);
+            if subnet.mode == GatewayMode::Prefix as u32 {
+                new.src.move_into(&subnet.mask, &subnet.external);
+            }
             new.dst = F::address_of(neighbour);
         }
         return Ok(());

@@ -78,10 +78,12 @@ impl Engine {
                 .store
                 .save(&changes)
                 .and_then(|()| self.serve_from(&state, &before, &after))
-                .and_then(|()| self.write_files(&state.networks, &after));
+                .and_then(|()| self.write_files(&state, &after));
             if saved.is_err() {
                 self.undo(&planned).await;
-                if let Err(error) = self.store.save(&Changes::from(&before)) {
+                let as_before = self.store.save(&Changes::from(&before));
+                let as_before = as_before.and(self.serve_from(&state, &after, &before));
+                if let Err(error) = as_before.and(self.write_files(&state, &before)) {
                     tracing::warn!("while undoing: {error}");
                 }
             }
@@ -110,6 +112,8 @@ impl Engine {
         };
         let mut after = before.clone();
         after.endpoints.retain(|endpoint| endpoint.network != name);
+        // First: an agent that is killed in between leaves a container that has its way out.
+        self.lead_elsewhere(&state, &before, &after).await?;
         self.store.save(&Changes::from(&after))?;
         state.containers.insert(after.name.clone(), after.clone());
         self.tell_names(&state).await;
@@ -117,8 +121,7 @@ impl Engine {
         let mut errors = self.apply_all(&planned).await;
         state.networks.release(&endpoint);
         errors.extend(self.serve_from(&state, &before, &after).err());
-        errors.extend(self.write_files(&state.networks, &after).err());
-        errors.extend(self.lead_elsewhere(&state, &before, &after).await.err());
+        errors.extend(self.write_files(&state, &after).err());
         self.uncollected.notify_one();
         match errors.into_iter().next() {
             Some(error) => Err(error),

@@ -57,6 +57,9 @@ impl Engine {
                 (own.clone().unwrap_or_else(|| namespace::path(&name)), own.is_none())
             }
         };
+        if owns_netns {
+            check_free(&state, &netns, &name)?;
+        }
         let mut record = ContainerRecord {
             hostname,
             owns_netns,
@@ -120,7 +123,7 @@ impl Engine {
             }
             applied?;
             saved.context(|| "write the database".into())??;
-            self.write_files(&state.networks, record)?;
+            self.write_files(state, record)?;
             self.put_in_force(state, record, &record.rules)
         }
         .await;
@@ -165,9 +168,11 @@ impl Engine {
     pub(super) async fn take_down(self: &Arc<Self>, state: &mut State, record: &ContainerRecord) -> Result<()> {
         if let Some(changes) = state.inherited(record) {
             self.store.save(&changes)?;
+            let heir = changes.containers.first().map(|heir| heir.name.clone());
             state.hand_over(record, changes);
             self.tell_names(state).await;
-            return self.remove_files(record);
+            let written = heir.and_then(|heir| state.containers.get(&heir)).map(|heir| self.write_files(state, heir));
+            return written.unwrap_or(Ok(())).and(self.remove_files(record));
         }
         // Forgotten first: after a crash in what follows, a later start removes what nobody knows.
         self.store.save(&Changes { removed_containers: vec![record.name.clone()], ..Changes::default() })?;
@@ -260,7 +265,7 @@ impl State {
     }
 
     /// What is kept when a container goes whose namespace others share: the first of them has what it had.
-    fn inherited(&self, record: &ContainerRecord) -> Option<Changes> {
+    pub(super) fn inherited(&self, record: &ContainerRecord) -> Option<Changes> {
         let sharers = self.containers.values().filter(|other| other.shared_with.as_ref() == Some(&record.name));
         let mut sharers: Vec<ContainerRecord> = sharers.cloned().collect();
         sharers.sort_by_key(|sharer| sharer.created);
@@ -275,7 +280,7 @@ impl State {
         Some(Changes { containers: sharers, removed_containers: vec![record.name.clone()], ..Changes::default() })
     }
 
-    fn hand_over(&mut self, record: &ContainerRecord, changes: Changes) {
+    pub(super) fn hand_over(&mut self, record: &ContainerRecord, changes: Changes) {
         self.containers.remove(&record.name);
         if let Some(heir) = changes.containers.first() {
             for rule in &record.rules {
@@ -299,6 +304,19 @@ pub(super) fn observed(record: &ContainerRecord, networks: &Networks) -> Observe
         addresses: ends()
             .flat_map(|endpoint| reached(endpoint).into_iter().map(|address| (address, endpoint.slot)))
             .collect(),
+    }
+}
+
+/// Refuses the name of a namespace that is there already.
+fn check_free(state: &State, netns: &Path, name: &str) -> Result<()> {
+    match state.containers.values().find(|record| record.netns == netns) {
+        Some(holder) => Err(Error::Conflict(format!(
+            "the network namespace {} is that of container {} now: choose another name, or remove that container first",
+            netns.display(),
+            holder.name
+        ))),
+        None if namespace::exists(netns) => Err(namespace::in_use(name)),
+        None => Ok(()),
     }
 }
 

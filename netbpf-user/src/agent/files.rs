@@ -5,10 +5,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Engine;
 use super::network::Networks;
+use super::state::State;
 use crate::error::{Context as _, Error, Result};
 use crate::net::namespace;
 use crate::process::{Contents, Files};
@@ -24,24 +25,27 @@ pub(super) const HOST_GATEWAY: &str = "host-gateway";
 pub(super) const OF_NAMESPACES: &str = "/etc/netns";
 
 impl Engine {
-    /// Writes the files of a container.
-    pub(super) fn write_files(&self, networks: &Networks, record: &ContainerRecord) -> Result<()> {
+    /// Writes the files of a container, and of those who share its namespace.
+    pub(super) fn write_files(&self, state: &State, record: &ContainerRecord) -> Result<()> {
+        let owner = record.shared_with.as_ref().and_then(|name| state.containers.get(name)).unwrap_or(record);
+        self.write_own_files(&state.networks, record, owner)?;
+        let sharers = state.containers.values().filter(|other| other.shared_with.as_ref() == Some(&record.name));
+        sharers.into_iter().try_for_each(|sharer| self.write_own_files(&state.networks, sharer, record))
+    }
+
+    /// Writes the files of a container in the networks of another, or of itself.
+    fn write_own_files(&self, networks: &Networks, record: &ContainerRecord, owner: &ContainerRecord) -> Result<()> {
         let files = Files::of(&self.settings.run_dir, &record.name);
-        let write = || {
-            files.write(&contents(networks, record)?)?;
-            match link(record) {
-                Some(link) => {
-                    fs::create_dir_all(OF_NAMESPACES)?;
-                    match symlink(files.etc(), &link) {
-                        // Of this container before, or what an administrator has put there.
-                        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-                        linked => linked,
-                    }
-                }
-                None => Ok(()),
-            }
-        };
-        write().context(|| format!("write the files of container {}", record.name))
+        let write = || files.write(&contents(networks, record, owner)?);
+        write().context(|| format!("write the files of container {}", record.name))?;
+        if let Some(link) = link(record)
+            && let Err(error) = fs::create_dir_all(OF_NAMESPACES).and_then(|()| symlink(files.etc(), &link))
+            // Of this container before, or what an administrator has put there.
+            && error.kind() != ErrorKind::AlreadyExists
+        {
+            tracing::warn!("`ip netns exec {}` will see the host's files: {}: {error}", record.name, link.display());
+        }
+        Ok(())
     }
 
     /// Removes them.
@@ -53,7 +57,7 @@ impl Engine {
 }
 
 /// Removes what `ip netns exec` finds, if it leads to these files.
-pub(super) fn remove_link(files: &Files, record: &ContainerRecord) -> Result<()> {
+fn remove_link(files: &Files, record: &ContainerRecord) -> Result<()> {
     match link(record).filter(|link| fs::read_link(link).is_ok_and(|to| to == files.etc())) {
         Some(link) => fs::remove_file(&link).context(|| format!("remove {}", link.display())),
         None => Ok(()),
@@ -66,10 +70,29 @@ fn link(record: &ContainerRecord) -> Option<PathBuf> {
     is_named.then(|| PathBuf::from(OF_NAMESPACES).join(&record.name))
 }
 
-fn contents(networks: &Networks, record: &ContainerRecord) -> std::io::Result<Contents> {
+/// Removes what containers have left that nobody knows: links into the instance's files, and the files.
+pub(super) fn sweep(run_dir: &Path, is_known: impl Fn(&str) -> bool) {
+    let files = Files::all(run_dir);
+    let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_stray = |name: &std::ffi::OsStr| !name.to_str().is_some_and(&is_known);
+    for link in entries(Path::new(OF_NAMESPACES)).filter(|entry| is_stray(&entry.file_name())) {
+        if fs::read_link(link.path()).is_ok_and(|to| to.starts_with(&files))
+            && let Err(error) = fs::remove_file(link.path())
+        {
+            tracing::warn!("cannot remove {}: {error}", link.path().display());
+        }
+    }
+    for directory in entries(&files).filter(|entry| is_stray(&entry.file_name())) {
+        if let Err(error) = fs::remove_dir_all(directory.path()) {
+            tracing::warn!("cannot remove {}: {error}", directory.path().display());
+        }
+    }
+}
+
+fn contents(networks: &Networks, record: &ContainerRecord, owner: &ContainerRecord) -> std::io::Result<Contents> {
     let hostname = format!("{}\n", record.hostname);
     let own = record.extra_hosts.iter().map(|host| (host.name.clone(), host.address));
-    let gateway = record.way_out(networks, true).or(record.way_out(networks, false));
+    let gateway = owner.way_out(networks, true).or(owner.way_out(networks, false));
     let gateway = gateway.and_then(|endpoint| networks.of(endpoint).record.addressing.parts().next());
     let extra: Vec<(String, IpAddr)> =
         own.filter_map(|(name, address)| Some((name, address.or(gateway.map(|part| part.gateway))?))).collect();
@@ -78,9 +101,9 @@ fn contents(networks: &Networks, record: &ContainerRecord) -> std::io::Result<Co
         hosts.extend(extra.iter().map(|(name, address)| format!("{address}\t{name}\n")));
         return Ok(Contents { hosts, hostname, resolv_conf: resolv_conf(record, Vec::new(), |_| true)? });
     }
-    let addresses = record.endpoints.iter().flat_map(|endpoint| endpoint.addresses());
+    let addresses = owner.endpoints.iter().flat_map(|endpoint| endpoint.addresses());
     let hosts = hosts(&record.hostname, addresses, &extra);
-    let gateways = record.ours(networks).flat_map(|endpoint| {
+    let gateways = owner.ours(networks).flat_map(|endpoint| {
         let addressing = &networks.of(endpoint).record.addressing;
         endpoint.addresses().filter_map(|address| Some(addressing.of_family(address)?.gateway))
     });
@@ -106,6 +129,7 @@ fn resolv_conf(
     gateways: Vec<IpAddr>,
     is_reachable: impl Fn(IpAddr) -> bool,
 ) -> std::io::Result<String> {
+    let is_ours = !gateways.is_empty();
     let host = host_resolv_conf(is_reachable)?;
     let of_host = |keyword: &str| -> Vec<String> {
         let lines = host.lines().filter_map(|line| {
@@ -126,6 +150,10 @@ fn resolv_conf(
     };
     let search = if record.dns_search.is_empty() { of_host("search") } else { record.dns_search.clone() };
     let options = if record.dns_options.is_empty() { of_host("options") } else { record.dns_options.clone() };
+    // Names of containers have one label, and are to be asked for as they are first.
+    let has_ndots = options.iter().any(|option| option.starts_with("ndots:"));
+    let ndots = (is_ours && !has_ndots).then(|| "ndots:0".to_owned());
+    let options: Vec<String> = options.into_iter().chain(ndots).collect();
     let mut text = String::new();
     text.extend(servers.iter().take(MOST_SERVERS).map(|server| format!("nameserver {server}\n")));
     // `--dns-search .` is how to say none.
@@ -222,5 +250,8 @@ mod tests {
             "nameserver 172.30.0.1\nnameserver fd00::1\nsearch example.org\noptions ndots:2\n"
         );
         assert!(text(&[]).starts_with("nameserver 10.0.0.1\n"));
+        let unset = ContainerRecord { dns_options: vec!["timeout:1".into()], ..record.clone() };
+        let text = resolv_conf(&unset, vec!["172.30.0.1".parse().unwrap()], |_| true).unwrap();
+        assert!(text.ends_with("options timeout:1 ndots:0\n"), "{text}");
     }
 }

@@ -108,13 +108,16 @@ async fn give_addresses(netlink: &Netlink, networks: &Networks, virtuals: &Virtu
 }
 
 /// What of the host's goes to netbpf0, and with which source address: the subnets, what they are known by outside, and the virtual
-/// addresses, by the address of the first network that has the family.
+/// addresses.
 fn led_here(networks: &Networks, virtuals: &Virtuals, client: Option<IpAddr>) -> Vec<(IpNet, IpAddr)> {
     let nets = |part: &Part| [Some(part.subnet), part.external].map(|net| Some((net?, part.gateway)));
     let mut led: Vec<(IpNet, IpAddr)> = networks.parts().flat_map(nets).flatten().collect();
     for is_ipv4 in [true, false] {
-        let first = networks.parts().map(|part| part.gateway).find(|gateway| gateway.is_ipv4() == is_ipv4);
-        let source = first.or(client.filter(|client| client.is_ipv4() == is_ipv4));
+        // One that stays while other networks come and go: connections of the host have it.
+        let default = networks.default_part(is_ipv4).map(|part| part.gateway);
+        let client = client.filter(|client| client.is_ipv4() == is_ipv4);
+        let any = networks.parts().map(|part| part.gateway).find(|gateway| gateway.is_ipv4() == is_ipv4);
+        let source = default.or(client).or(any);
         led.extend(source.map(|source| (virtuals.of_family(source), source)));
     }
     led
@@ -180,9 +183,9 @@ pub(super) fn serves_v6(networks: &Networks) -> bool {
     networks.have(false) || serves_alone(networks)
 }
 
-/// Whether they are served for containers that have no IPv6.
+/// Whether they are served where the default network has no IPv6.
 fn serves_alone(networks: &Networks) -> bool {
-    !networks.have(false) && sysctl::read(ALL_OFF).as_deref() == Some("0")
+    networks.default_part(false).is_none() && sysctl::read(ALL_OFF).as_deref() == Some("0")
 }
 
 /// Where the kernel says whether the device of route lookups forwards.

@@ -120,8 +120,8 @@ impl Engine {
         let mut state = self.change().await?;
         self.stop.send_replace(true);
         let mut errors = Vec::new();
-        let records: Vec<_> = state.containers.values().cloned().collect();
-        for record in records {
+        // One after the other, as it is then: what one leaves to those who share its namespace is theirs.
+        while let Some(record) = state.containers.values().next().cloned() {
             if let Some(running) = record.process.filter(process::is_running) {
                 errors.extend(process::kill(&running).err());
             }
@@ -134,6 +134,7 @@ impl Engine {
             );
         }
         errors.extend(start::remove_instance(&self.netlink, &self.settings, self.devices.0).await);
+        files::sweep(&self.settings.run_dir, |_| false);
         errors.extend(start::remove_files(&self.settings));
         errors.into_iter().next().map_or(Ok(()), Err)
     }

@@ -77,7 +77,7 @@ impl Network {
             flags: flag(record.full_cone, NetworkFlags::FULL_CONE)
                 | flag(record.clamp_mss, NetworkFlags::CLAMP_MSS)
                 | flag(record.internal, NetworkFlags::INTERNAL)
-                | flag(!record.isolated, NetworkFlags::OPEN),
+                | flag(!record.isolated && !record.internal, NetworkFlags::OPEN),
             mtu: record.mtu,
         })
     }
@@ -118,6 +118,12 @@ impl Networks {
     /// Their parts in one family or the other.
     pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
         self.ours().flat_map(|network| network.record.addressing.parts())
+    }
+
+    /// The default network's part of a family.
+    pub(super) fn default_part(&self, is_ipv4: bool) -> Option<&Part> {
+        let addressing = &self.0.get(DEFAULT_NETWORK)?.record.addressing;
+        addressing.parts().find(|part| part.gateway.is_ipv4() == is_ipv4)
     }
 
     /// Whether containers have addresses of a family.

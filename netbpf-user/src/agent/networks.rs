@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use netbpf_common::abi::NETWORKS;
 
 use super::network::{DEFAULT_NETWORK, Network};
 use super::requested::{Requested, free_subnet};
@@ -31,16 +32,13 @@ impl Engine {
         }
         let number = state.networks.free_number()?;
         let taken = self.taken(&state).await?;
-        for subnet in requested.subnets() {
-            if let Some((whose, other)) = taken.iter().find(|(_, other)| overlap(subnet, *other)) {
-                return Err(Error::Conflict(format!(
-                    "subnet {subnet} overlaps {other}, which is {whose}: choose another"
-                )));
-            }
-        }
-        if let Some(address) = requested.snat().find(|address| !state.host.locals.contains_key(address)) {
+        let own = || state.networks.parts().map(|part| part.gateway);
+        let is_usable = |address: &IpAddr| {
+            state.host.locals.contains_key(address) && !address.is_loopback() && !own().any(|own| own == *address)
+        };
+        if let Some(address) = requested.snat().find(|address| !is_usable(address)) {
             return Err(Error::Invalid(format!(
-                "{address} is none of this host's addresses: packets that answer would not come back"
+                "{address} is no address by which the world knows this host: packets that answer would not come back"
             )));
         }
         let mut chosen: Vec<IpNet> = Vec::new();
@@ -48,10 +46,24 @@ impl Engine {
             chosen.push(self.choose_subnet(&taken).await?);
         }
         if requested.lacks_subnet(false) {
-            chosen.push(unique_local(self.global_id, number, 64).into());
+            let numbers = std::iter::once(number).chain((NETWORKS as u16)..u16::MAX);
+            let subnets = numbers.map(|number| IpNet::from(unique_local(self.global_id, number, 64)));
+            let is_free = |subnet: &IpNet| !taken.iter().any(|(_, other)| overlap(*subnet, *other));
+            chosen.extend(subnets.into_iter().find(is_free));
         }
         let record = requested.record(number, &chosen, &state.networks.get(DEFAULT_NETWORK)?.record);
+        record.check()?;
         record.addressing.check_apart(&self.virtuals)?;
+        for (what, net) in record.addressing.claims() {
+            let addresses =
+                state.host.locals.keys().map(|address| ("an address of the host".to_owned(), IpNet::from(*address)));
+            let mut others = taken.iter().cloned().chain(addresses);
+            if let Some((whose, other)) = others.find(|(_, other)| overlap(net, *other)) {
+                return Err(Error::Conflict(format!(
+                    "{what} {net} overlaps {other}, which is {whose}: choose another"
+                )));
+            }
+        }
         let (name, gateways) = (record.name.clone(), record.addressing.parts().map(|part| part.gateway));
         let gateways: Vec<IpAddr> = gateways.collect();
 

@@ -10,10 +10,10 @@ use super::plan::Observed;
 use super::reserve::release;
 use super::rules::withdraw;
 use super::state::State;
-use super::{Engine, host, process};
+use super::{Engine, files, host, process};
 use crate::error::Result;
 use crate::net::namespace;
-use crate::store::{Changes, ProcessRecord};
+use crate::store::{Changes, ContainerRecord, ProcessRecord};
 
 impl Engine {
     /// Brings the kernel to what the store says, and the store to what is still there.
@@ -34,7 +34,11 @@ impl Engine {
         // Also when nothing was planned: an agent may have been killed between two of its writes.
         self.follow_members()?;
         self.reconcile_publishes(state)?;
+        files::sweep(&self.settings.run_dir, |name| state.containers.contains_key(name));
         for record in state.containers.values() {
+            if let Err(error) = self.write_files(state, record) {
+                tracing::error!("{error}");
+            }
             if let Some(process) = record.process.filter(|process| !process.exited) {
                 self.watch(record.name.clone(), process);
             }
@@ -43,26 +47,33 @@ impl Engine {
     }
 
     /// Containers whose namespace is gone (a reboot, `ip netns del`) are gone, and so are those to be forgotten with
-    /// their process.
+    /// their process; what these had goes to those who share their namespace.
     fn forget_the_gone(&self, state: &mut State) -> Result<()> {
-        let is_gone = |record: &crate::store::ContainerRecord| {
-            !record.is_host && !namespace::exists(record.netns())
-                || record.remove_on_exit && record.process.is_some_and(|process| !process::is_running(&process))
+        let has_namespace = |record: &ContainerRecord| record.is_host || namespace::exists(record.netns());
+        let is_over = |record: &ContainerRecord| {
+            record.remove_on_exit && record.process.is_some_and(|process| !process::is_running(&process))
         };
-        let gone: Vec<String> =
-            state.containers.values().filter(|record| is_gone(record)).map(|record| record.name.clone()).collect();
+        let gone = state.containers.values().filter(|record| !has_namespace(record) || is_over(record));
+        let gone: Vec<String> = gone.map(|record| record.name.clone()).collect();
         for name in gone {
             tracing::info!(container = name, "gone while no agent ran");
-            self.store.save(&Changes { removed_containers: vec![name.clone()], ..Changes::default() })?;
-            if let Some(record) = state.containers.remove(&name) {
-                release(state, &record.rules);
-                self.remove_files(&record)?;
-                for endpoint in &record.endpoints {
-                    state.networks.release(endpoint);
-                }
-                // Rules of a datapath that has outlived the container.
-                withdraw(&self.datapath, state, &record.rules)?;
+            // As it is now: another may have left it what it had.
+            let Some(record) = state.containers.get(&name).cloned() else { continue };
+            if has_namespace(&record)
+                && let Some(changes) = state.inherited(&record)
+            {
+                self.store.save(&changes)?;
+                state.hand_over(&record, changes);
+                continue;
             }
+            self.store.save(&Changes { removed_containers: vec![name.clone()], ..Changes::default() })?;
+            state.containers.remove(&name);
+            release(state, &record.rules);
+            for endpoint in &record.endpoints {
+                state.networks.release(endpoint);
+            }
+            // Rules of a datapath that has outlived the container.
+            withdraw(&self.datapath, state, &record.rules)?;
         }
         for record in state.containers.values_mut() {
             if let Some(process) = record.process.filter(|process| !process.exited && !process::is_running(process)) {

@@ -66,6 +66,13 @@ fn invalid(line: String) -> Error {
     Error::Invalid(line)
 }
 
+impl NetworkRecord {
+    /// Refuses what does not go together, whoever has said which part of it.
+    pub(super) fn check(&self) -> Result<()> {
+        subnet::check_mtu(self.mtu, self.addressing.v6.is_some())
+    }
+}
+
 impl Requested {
     /// Refuses what makes no sense by itself.
     pub(super) fn read(request: &NetworkRequest) -> Result<Self> {
@@ -92,9 +99,25 @@ impl Requested {
         let v6 = parts.iter().position(|part| part.subnet.addr().is_ipv6()).map(|place| parts.remove(place));
         let v4 = parts.pop();
         let has_v6 = request.ipv6 || v6.is_some();
+        if has_v6 && !crate::net::has_ipv6() {
+            return Err(Error::Unsupported("the kernel has no IPv6: make the network without".into()));
+        }
         let options = Options::read(&request.options)?;
-        if let Some(mtu) = options.mtu {
-            subnet::check_mtu(mtu, has_v6)?;
+        let given = |name: &str| {
+            OPTIONS.iter().find(|(own, _)| *own == name).is_some_and(|(own, theirs)| {
+                request.options.contains_key(*own) || theirs.iter().any(|theirs| request.options.contains_key(*theirs))
+            })
+        };
+        if let Some(name) = ["mode_v6", "snat_v6", "external_prefix_v6"].into_iter().find(|name| !has_v6 && given(name))
+        {
+            return Err(invalid(format!("the option {name} is of no use without IPv6: add --ipv6, or leave it out")));
+        }
+        let outward =
+            ["masquerade", "mode", "mode_v6", "snat", "snat_v6", "external_prefix_v6", "isolation", "full_cone"];
+        if let Some(name) = outward.into_iter().find(|name| request.internal && given(name)) {
+            return Err(invalid(format!(
+                "the option {name} is of no use in an internal network: leave one of them out"
+            )));
         }
         match (options.mode_v6, options.external, &v6) {
             (GatewayMode::Prefix, None, _) => {
@@ -119,11 +142,6 @@ impl Requested {
     /// Whether the instance is to choose a subnet of a family.
     pub(super) fn lacks_subnet(&self, is_ipv4: bool) -> bool {
         if is_ipv4 { self.v4.is_none() } else { self.has_v6 && self.v6.is_none() }
-    }
-
-    /// The subnets that somebody named.
-    pub(super) fn subnets(&self) -> impl Iterator<Item = IpNet> {
-        self.v4.iter().chain(&self.v6).map(|part| part.subnet)
     }
 
     /// Addresses of the host that it is to masquerade under.
@@ -320,7 +338,9 @@ pub(super) fn free_subnet(pool: Ipv4Net, size: u8, is_free: impl Fn(IpNet) -> bo
 
 #[cfg(test)]
 mod tests {
+    use super::super::network::Network;
     use super::*;
+    use crate::config::Settings;
 
     fn request(change: impl FnOnce(&mut NetworkRequest)) -> Result<Requested> {
         let mut request = NetworkRequest { name: "n".into(), ..NetworkRequest::default() };
@@ -374,9 +394,7 @@ mod tests {
                 "gateway's",
             ),
             (|r| r.options = options(&[("mtuu", "9")]), "mtu"),
-            (|r| r.options = options(&[("mtu", "9")]), "576"),
             (|r| r.options = options(&[("mtu", "many")]), "many"),
-            (|r| (r.ipv6, r.options) = (true, options(&[("mtu", "1000")])), "1280"),
             (|r| r.options = options(&[("isolation", "maybe")]), "on or off"),
             (|r| r.options = options(&[("mode", "prefix")]), "IPv6 alone"),
             (|r| r.options = options(&[("mode", "bridged")]), "masquerade, routed"),
@@ -392,6 +410,19 @@ mod tests {
             let line = request(change).unwrap_err().to_string();
             assert!(line.contains(word) && !line.contains('\n'), "`{word}` is not named: {line}");
         }
+    }
+
+    #[test]
+    fn an_mtu_must_fit_the_families() {
+        let like = Network::of_settings(&Settings::default(), Addressing::default(), None).record;
+        let check = |ipv6, mtu: &str| {
+            let requested = request(|r| (r.ipv6, r.options) = (ipv6, options(&[("mtu", mtu)]))).unwrap();
+            let chosen = ["10.0.0.0/24", "fd00::/64"].map(|net| net.parse().unwrap());
+            requested.record(2, &chosen[..if ipv6 { 2 } else { 1 }], &like).check().map_err(|error| error.to_string())
+        };
+        assert!(check(false, "9").unwrap_err().contains("576"));
+        assert!(check(true, "1000").unwrap_err().contains("1280"));
+        check(false, "1000").unwrap();
     }
 
     #[test]

@@ -23,6 +23,12 @@ impl Engine {
         container: &ContainerRecord,
         specs: &[PublishSpec],
     ) -> Result<Vec<RuleRecord>> {
+        if let Some(owner) = container.shared_with.as_ref().filter(|_| !specs.is_empty()) {
+            return Err(Error::Invalid(format!(
+                "container {} has the network of container {owner}: publish on that one",
+                container.name
+            )));
+        }
         let bound = if specs.is_empty() { Vec::new() } else { open_sockets()? };
         let mut rules = Vec::with_capacity(specs.len());
         for spec in specs {

@@ -25,7 +25,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::net::watch::Watch;
 use crate::net::{self, Netlink};
 use crate::process::Files;
-use crate::store::{ContainerRecord, InstanceRecord, NetworkRecord, Store, Stored};
+use crate::store::{Changes, ContainerRecord, InstanceRecord, NetworkRecord, Store, Stored};
 
 /// How often flows are collected and the host's settings looked at: half of the shortest timeout.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(5);
@@ -48,24 +48,15 @@ impl Engine {
         let is_first = stored.is_none();
         let (mut instance, records, containers) = match stored {
             Some(Stored { instance, networks, containers }) => (instance, networks, containers),
-            None => {
-                let instance = InstanceRecord::new(random_mac(), rand::random());
-                store.save_instance(&instance)?;
-                (instance, BTreeMap::new(), BTreeMap::new())
-            }
+            None => (InstanceRecord::new(random_mac(), rand::random()), BTreeMap::new(), BTreeMap::new()),
         };
-        let global_id = match instance.global_id {
-            Some(id) => id,
-            // Of a version without IPv6: drawn now, and the same from now on.
-            None => {
-                let id = rand::random();
-                instance.global_id = Some(id);
-                store.save_instance(&instance)?;
-                id
-            }
-        };
+        // Of a version without IPv6 there is none: it is drawn now, and the same from now on.
+        let global_id = *instance.global_id.get_or_insert_with(rand::random);
+        store.save_instance(&instance)?;
         let virtuals = Virtuals::new(&settings, global_id);
         let networks = known_networks(&settings, global_id, records)?;
+        let default = networks.get(DEFAULT_NETWORK)?.record.clone();
+        store.save(&Changes { networks: vec![default], ..Changes::default() })?;
         let state = known_state(networks, containers)?;
 
         let is_new = !Datapath::is_pinned(&settings);

@@ -57,6 +57,7 @@ pub async fn uninstall(settings: &Settings) -> Result<()> {
             errors.push(Error::Internal(format!("cannot remove {}: {error}", directory.display())));
         }
     }
+    files::sweep(&settings.run_dir, |_| false);
     errors.extend(start::remove_files(settings));
     errors.into_iter().next().map_or(Ok(()), Err)
 }
@@ -71,9 +72,6 @@ fn forget_containers(settings: &Settings, errors: &mut Vec<Error>) -> Option<Mac
         Ok(Some(Stored { instance, containers, .. })) => {
             for running in containers.values().filter_map(|record| record.process).filter(process::is_running) {
                 errors.extend(process::kill(&running).err());
-            }
-            for record in containers.values() {
-                errors.extend(files::remove_link(&Files::of(&settings.run_dir, &record.name), record).err());
             }
             Some(Mac::new(instance.gateway_mac))
         }

@@ -90,6 +90,16 @@ impl Engine {
         (devices, addresses): &(Vec<Device>, Vec<HostAddress>),
     ) -> Result<()> {
         host.problems.clear();
+        let is_local = |address: &IpAddr| addresses.iter().any(|local| local.address == *address);
+        for network in networks.ours() {
+            let lost = network.record.addressing.parts().filter_map(|part| part.snat).find(|snat| !is_local(snat));
+            if let Some(snat) = lost {
+                let name = &network.record.name;
+                host.problems.push(format!(
+                    "network {name}: {snat}, which it masquerades under, is no address of the host any more"
+                ));
+            }
+        }
         let mut changed = self.follow_addresses(networks, host, addresses)?;
         let chosen = uplinks(devices, &self.settings.uplinks, self.gateway_mac);
         for name in &self.settings.uplinks {

@@ -118,7 +118,7 @@ impl Store {
         let instance = InstanceRecord { version: VERSION, ..instance };
         let networks = self.table(&transaction, NETWORKS)?;
         let containers = self.table(&transaction, CONTAINERS)?;
-        let containers = containers.into_iter().map(|(name, record)| (name, older::container(record, version)));
+        let containers = containers.into_iter().map(|(name, record)| (name, older::container(record)));
         Ok(Some(Stored {
             instance,
             networks: decode_all(networks.into_iter()).map_err(|error| bad(&error))?,
@@ -262,6 +262,11 @@ mod tests {
             assert_eq!((&*endpoint.network, &*endpoint.name, endpoint.slot), ("default", "eth0", 1));
             assert_eq!(endpoint.addresses().map(|it| it.to_string()).collect::<Vec<_>>(), expected);
             assert!(stored.containers["a"].rules[0].is_wildcard());
+            // Records of both layouts, side by side.
+            store.save(&Changes::from(&ContainerRecord::example("b"))).unwrap();
+            let again = store.load().unwrap().unwrap();
+            assert_eq!(again.containers["a"], stored.containers["a"]);
+            assert_eq!(again.containers["b"], ContainerRecord::example("b"));
             std::fs::remove_dir_all(directory).unwrap();
         }
     }
