@@ -401,9 +401,18 @@ mod tests {
             (|r| r.options = options(&[("mode", "routed"), ("masquerade", "on")]), "different things"),
             (|r| r.options = options(&[("mode", "routed"), ("snat", "10.0.0.1")]), "masquerading"),
             (|r| r.options = options(&[("snat", "fd00::1")]), "other family"),
-            (|r| r.options = options(&[("mode_v6", "prefix")]), "external_prefix_v6"),
-            (|r| r.options = options(&[("external_prefix_v6", "2001:db8::/64")]), "mode_v6=prefix"),
-            (|r| r.options = options(&[("mode_v6", "prefix"), ("external_prefix_v6", "2001:db8::/56")]), "as long as"),
+            (|r| (r.ipv6, r.options) = (true, options(&[("mode_v6", "prefix")])), "external_prefix_v6"),
+            (|r| r.options = options(&[("mode_v6", "routed")]), "without IPv6"),
+            (|r| (r.internal, r.options) = (true, options(&[("isolation", "off")])), "internal"),
+            (|r| (r.internal, r.options) = (true, options(&[("masquerade", "on")])), "internal"),
+            (|r| (r.ipv6, r.options) = (true, options(&[("external_prefix_v6", "2001:db8::/64")])), "mode_v6=prefix"),
+            (
+                |r| {
+                    r.ipv6 = true;
+                    r.options = options(&[("mode_v6", "prefix"), ("external_prefix_v6", "2001:db8::/56")]);
+                },
+                "as long as",
+            ),
             (|r| r.options = options(&[("mtu", "1400"), ("com.docker.network.driver.mtu", "1400")]), "twice"),
         ];
         for (change, word) in cases {

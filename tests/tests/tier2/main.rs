@@ -32,6 +32,7 @@ mod process;
 mod publish;
 mod refusals;
 mod restart;
+mod shared;
 mod sockets;
 mod tcp;
 mod udp;

@@ -263,6 +263,11 @@ fn a_network_that_cannot_be_is_refused_and_changes_nothing() {
         (create(&["-o", "speed=high"]), "speed"),
         (create(&["-o", "mtu=1400", "-o", "mtu=1500"]), "twice"),
         (create(&["-d", "overlay"]), "overlay"),
+        (create(&["--internal", "-o", "isolation=off"]), "isolation"),
+        (create(&["--subnet", "198.18.0.1/32"]), "198.18.0.1"),
+        (create(&["-o", "snat=127.0.0.1"]), "127.0.0.1"),
+        (create(&["-o", "snat=172.30.0.1"]), "172.30.0.1"),
+        (create(&["--ipv6", "-o", "mode_v6=prefix", "-o", "external_prefix_v6=fd00:172:30::/64"]), "default"),
         (lab.refused(&["network", "rm", &name]), &taken.name),
         (lab.refused(&["network", "rm", "nobody"]), "nobody"),
         (lab.refused(&["network", "inspect", "nobody"]), "nobody"),
@@ -296,29 +301,6 @@ fn a_container_without_a_network_has_loopback_alone() {
     let now = lab.find(&name);
     let _web = Server::tcp(&now.place, "alone", 80);
     assert_eq!(ask_tcp(&lab.host, now.at(80)).expect("it has a network now").server, "alone");
-}
-
-#[test]
-fn containers_that_share_a_namespace_share_its_network_until_the_last_has_left() {
-    let lab = Lab::new::<V4>();
-    let before = lab.snapshot();
-    let owner = lab.container("owner", &["-p", "8080:80"]);
-    let [first, second] = ["first", "second"].map(|name| {
-        let name = lab.name(name);
-        lab.done(&["create", "--name", &name, "--network", &format!("container:{}", owner.name)]);
-        name
-    });
-    assert_eq!(lab.json(&["inspect", &first])["netns"], lab.json(&["inspect", &owner.name])["netns"]);
-    let web = Server::tcp(&owner.place, "shared", 80);
-    let served = || ask_tcp(&lab.ext, lab.at_host(8080)).map(|seen| seen.server);
-    lab.done(&["rm", &owner.name]);
-    assert_eq!(served().expect("the others are still there"), "shared");
-    assert_eq!(lab.json(&["inspect", &first])["ports"][0]["host_port"], 8080, "the eldest has it now");
-    lab.done(&["rm", &first]);
-    assert_eq!(served().expect("one is still there"), "shared");
-    drop(web);
-    lab.done(&["rm", &second]);
-    lab.unchanged(&before, "the last that has left");
 }
 
 #[test]
