@@ -12,6 +12,7 @@ use crate::datapath::Hook;
 use crate::error::{Context as _, Error, Result};
 use crate::net::device::VethEnd;
 use crate::net::namespace::{self, Namespace};
+use crate::net::route::MAIN_TABLE;
 use crate::net::sysctl::Ipv6;
 use crate::net::{Netlink, sysctl};
 
@@ -205,17 +206,25 @@ impl Engine {
             inside.add_address(device.ifindex, *address).await?;
         }
         inside.set_up(device.ifindex).await?;
-        self.lead_out(&inside, device.ifindex, &pair.inside.gateways, pair.mtu).await
+        self.lead_out(&inside, device.ifindex, &pair.inside.gateways, pair.mtu, MAIN_TABLE).await
     }
 
-    /// Sends what a container has for the world to these gateways, one of each family.
-    pub(super) async fn lead_out(&self, inside: &Netlink, ifindex: u32, gateways: &[IpAddr], mtu: u32) -> Result<()> {
+    /// Sends what a container has for the world to these gateways, one of each family; in the main table, or in one that a rule leads
+    /// to.
+    pub(super) async fn lead_out(
+        &self,
+        inside: &Netlink,
+        ifindex: u32,
+        gateways: &[IpAddr],
+        mtu: u32,
+        table: u32,
+    ) -> Result<()> {
         for gateway in gateways {
             let mtu = match self.netlink.default_device(*gateway).await? {
                 Some(uplink) => self.netlink.device(uplink).await?.map(|uplink| uplink.mtu.min(mtu)),
                 None => None,
             };
-            inside.add_default_route(ifindex, *gateway, mtu).await?;
+            inside.add_default_route(ifindex, *gateway, mtu, table).await?;
         }
         Ok(())
     }

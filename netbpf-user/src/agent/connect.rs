@@ -15,6 +15,7 @@ use crate::api::types::{ConnectRequest, Container, CreateRequest};
 use crate::error::{Error, Result};
 use crate::net::Netlink;
 use crate::net::namespace::Namespace;
+use crate::net::route::MAIN_TABLE;
 use crate::store::{Changes, ContainerRecord, EndpointRecord};
 
 /// First multiple of [`ENDPOINT_SLOTS`] that devices get their numbers from: far above what the kernel counts up to.
@@ -79,6 +80,10 @@ impl Engine {
                 .save(&changes)
                 .and_then(|()| self.serve_from(&state, &before, &after))
                 .and_then(|()| self.write_files(&state, &after));
+            let saved = match saved {
+                Ok(()) => self.answer_by_own_ends(&state, &after).await,
+                refused => refused,
+            };
             if saved.is_err() {
                 self.undo(&planned).await;
                 let as_before = self.store.save(&Changes::from(&before));
@@ -122,6 +127,7 @@ impl Engine {
         state.networks.release(&endpoint);
         errors.extend(self.serve_from(&state, &before, &after).err());
         errors.extend(self.write_files(&state, &after).err());
+        errors.extend(forget_end(&after, &endpoint).await.err());
         self.uncollected.notify_one();
         match errors.into_iter().next() {
             Some(error) => Err(error),
@@ -150,7 +156,30 @@ impl Engine {
             let Some(device) = inside.device_named(&endpoint.name).await? else { continue };
             let gateways = after.inside(&state.networks, &endpoint).gateways;
             let of_family: Vec<IpAddr> = gateways.into_iter().filter(|it| it.is_ipv4() == is_ipv4).collect();
-            self.lead_out(&inside, device.ifindex, &of_family, endpoint.mtu).await?;
+            self.lead_out(&inside, device.ifindex, &of_family, endpoint.mtu, MAIN_TABLE).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets a container of several networks answer by the end whose address was asked, also whom it finds on the link of another: by
+    /// a table for each end.
+    pub(super) async fn answer_by_own_ends(&self, state: &State, record: &ContainerRecord) -> Result<()> {
+        let ends: Vec<&EndpointRecord> = record.ours(&state.networks).collect();
+        if ends.len() < 2 {
+            return Ok(());
+        }
+        let inside = Namespace::open(&record.netns)?.run(Netlink::open).await?;
+        for endpoint in ends {
+            let Some(device) = inside.device_named(&endpoint.name).await? else { continue };
+            let (network, table) = (&state.networks.of(endpoint).record, table_of(endpoint));
+            for address in endpoint.addresses() {
+                let Some(part) = network.addressing.of_family(address) else { continue };
+                inside.add_link_route(device.ifindex, part.subnet, address, table).await?;
+                if !network.internal {
+                    self.lead_out(&inside, device.ifindex, &[part.gateway], endpoint.mtu, table).await?;
+                }
+                inside.add_rule(address, table).await?;
+            }
         }
         Ok(())
     }
@@ -233,6 +262,21 @@ impl Engine {
         }
         Err(Error::Exhausted("no free device number for another endpoint: remove devices".into()))
     }
+}
+
+/// The table of a container's routes for what leaves with the addresses of an end.
+fn table_of(endpoint: &EndpointRecord) -> u32 {
+    const FIRST: u32 = 1000;
+    FIRST + endpoint.name.trim_start_matches("eth").parse().unwrap_or(0)
+}
+
+/// Takes away what led to the table of an end that is gone; its routes have gone with its device.
+async fn forget_end(record: &ContainerRecord, endpoint: &EndpointRecord) -> Result<()> {
+    let inside = Namespace::open(&record.netns)?.run(Netlink::open).await?;
+    for address in endpoint.addresses() {
+        inside.delete_rule(address, table_of(endpoint)).await?;
+    }
+    Ok(())
 }
 
 /// Refuses containers that have no networks of their own.

@@ -15,7 +15,9 @@ impl Engine {
     /// Looks at all of it.
     pub async fn doctor(&self) -> Result<Vec<Finding>> {
         let nat_ports = self.settings.nat_ports;
-        let look = move || Ok::<_, Error>(vec![ranges(nat_ports, sysctl::ephemeral_ports()?), sockets(nat_ports)?]);
+        let own = self.settings.dns_port();
+        let look =
+            move || Ok::<_, Error>(vec![ranges(nat_ports, sysctl::ephemeral_ports()?), sockets(nat_ports, own)?]);
         let mut findings = tokio::task::spawn_blocking(look).await.context(|| "look at the host".into())??;
         findings.extend(self.ipv6_findings().await);
         Ok(findings)
@@ -37,12 +39,13 @@ fn ranges(nat_ports: PortRange, (first, last): (u16, u16)) -> Finding {
     }
 }
 
-/// Whether services of the host have ports that masquerading gives out. It leaves those alone, one by one.
-fn sockets(nat_ports: PortRange) -> Result<Finding> {
+/// Whether services of the host have ports that masquerading gives out. It leaves those alone, one by one. The port of the
+/// resolver is one by itself.
+fn sockets(nat_ports: PortRange, own: u16) -> Result<Finding> {
     let sockets = open_sockets()?;
     let mut held: Vec<String> = sockets
         .iter()
-        .filter(|socket| nat_ports.overlaps(socket.port, socket.port))
+        .filter(|socket| nat_ports.overlaps(socket.port, socket.port) && socket.port != own)
         .map(|socket| format!("{}/{}", socket.port, transport_name(socket.transport)))
         .collect();
     held.sort();

@@ -14,6 +14,7 @@ use crate::config::{Part, Settings, Virtuals};
 use crate::datapath::{Datapath, InFamily, clock, netns_cookie};
 use crate::error::{Error, Result};
 use crate::net::device::{Device, VethEnd};
+use crate::net::route::MAIN_TABLE;
 use crate::net::sysctl::{ALL_OFF, Ipv6};
 use crate::net::{Netlink, sysctl};
 
@@ -96,7 +97,7 @@ async fn give_addresses(netlink: &Netlink, networks: &Networks, virtuals: &Virtu
     let led = led_here(networks, virtuals, client.map(IpAddr::from));
     // The subnet of an IPv4 address comes with it.
     for (subnet, source) in led.iter().filter(|(subnet, source)| source.is_ipv6() || !subnet.contains(source)) {
-        netlink.add_link_route(ifindex, *subnet, *source).await?;
+        netlink.add_link_route(ifindex, *subnet, *source, MAIN_TABLE).await?;
     }
     // Of networks that are no more, or have changed.
     for (subnet, device) in netlink.link_subnets().await? {

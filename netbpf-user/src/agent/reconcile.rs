@@ -36,7 +36,8 @@ impl Engine {
         self.reconcile_publishes(state)?;
         files::sweep(&self.settings.run_dir, |name| state.containers.contains_key(name));
         for record in state.containers.values() {
-            if let Err(error) = self.write_files(state, record) {
+            let ends = self.answer_by_own_ends(state, record).await;
+            for error in [self.write_files(state, record), ends].into_iter().filter_map(Result::err) {
                 tracing::error!("{error}");
             }
             if let Some(process) = record.process.filter(|process| !process.exited) {

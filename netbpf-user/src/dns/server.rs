@@ -173,13 +173,15 @@ impl Supervisor {
             }
             // One gateway may be taken; the others are served all the same.
             Err(error) => {
+                // To say who has it takes a look at all processes: once.
+                if self.problems.contains_key(&key) {
+                    return;
+                }
                 let (name, port) = (network.to_owned(), self.service.options.port);
                 let text = tokio::task::spawn_blocking(move || describe(&name, gateway, transport, port, &error)).await;
                 let problem = Problem { network: network.into(), gateway, text: text.unwrap_or_default() };
-                if self.problems.get(&key) != Some(&problem) {
-                    tracing::warn!("{}", problem.text);
-                    self.problems.insert(key, problem);
-                }
+                tracing::warn!("{}", problem.text);
+                self.problems.insert(key, problem);
             }
         }
     }

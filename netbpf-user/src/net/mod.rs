@@ -6,6 +6,7 @@ pub(crate) mod address;
 pub(crate) mod device;
 pub(crate) mod namespace;
 pub(crate) mod route;
+pub(crate) mod rule;
 pub(crate) mod sockets;
 pub(crate) mod sysctl;
 pub(crate) mod watch;

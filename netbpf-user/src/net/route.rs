@@ -13,6 +13,9 @@ use super::address::is_link_local;
 use super::{Netlink, accept, describe};
 use crate::error::{Error, Result};
 
+/// The table that is looked in when no rule says another.
+pub(crate) const MAIN_TABLE: u32 = 254;
+
 /// The kernel's table of its own addresses.
 const RT_TABLE_LOCAL: u8 = 255;
 
@@ -24,11 +27,26 @@ fn of_family(address: IpAddr) -> RouteMessage {
     }
 }
 
+/// The same in this table.
+fn of_table(mut route: RouteMessage, table: u32) -> RouteMessage {
+    match u8::try_from(table) {
+        Ok(table) => route.header.table = table,
+        Err(_) => route.attributes.push(RouteAttribute::Table(table)),
+    }
+    route
+}
+
 impl Netlink {
     /// Sends everything of its family to a gateway. `mtu` is what the way beyond it takes: the sender itself fragments to it,
     /// which BPF cannot do for it.
-    pub(crate) async fn add_default_route(&self, ifindex: u32, gateway: IpAddr, mtu: Option<u32>) -> Result<()> {
-        let mut route = of_family(gateway);
+    pub(crate) async fn add_default_route(
+        &self,
+        ifindex: u32,
+        gateway: IpAddr,
+        mtu: Option<u32>,
+        table: u32,
+    ) -> Result<()> {
+        let mut route = of_table(of_family(gateway), table);
         route.attributes.extend([RouteAttribute::Oif(ifindex), RouteAttribute::Gateway(gateway.into())]);
         if let Some(mtu) = mtu {
             route.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
@@ -37,8 +55,8 @@ impl Netlink {
     }
 
     /// Sends a subnet to a device, from an address.
-    pub(crate) async fn add_link_route(&self, ifindex: u32, subnet: IpNet, source: IpAddr) -> Result<()> {
-        let mut route = of_family(source);
+    pub(crate) async fn add_link_route(&self, ifindex: u32, subnet: IpNet, source: IpAddr, table: u32) -> Result<()> {
+        let mut route = of_table(of_family(source), table);
         // Routes of IPv6 have no scope.
         if source.is_ipv4() {
             route.header.scope = RouteScope::Link;

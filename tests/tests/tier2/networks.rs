@@ -115,6 +115,9 @@ fn a_container_comes_into_a_network_and_goes_while_its_connections_live<F: TestF
     assert_eq!(ask_tcp(&database.place, SocketAddr::new(own, 80)).expect("and the other way").server, "web");
     let second = end(&lab, &web, &back).expect("shown");
     assert_eq!((second["name"].as_str(), &second["aliases"][0]), (Some("eth1"), &Value::from("www")));
+    // By the end that was asked, also to whom it has on another link.
+    assert_eq!(ask_tcp(&database.place, lab.at_host(8080)).expect("by the host's address").server, "web");
+    assert_eq!(ask_tcp(&lab.host, SocketAddr::new(own, 80)).expect("from the host").server, "web");
     let again = lab.refused(&["network", "connect", &back, &web.name]);
     assert!(again.contains("already"), "{again}");
 
@@ -124,6 +127,21 @@ fn a_container_comes_into_a_network_and_goes_while_its_connections_live<F: TestF
     until("its device is gone", || !web.place.command("ip", &["-o", "link"]).contains("eth1"));
     assert!(lab.refused(&["network", "disconnect", &back, &web.name]).contains("not in network"));
     assert_eq!(lab.problems(), Vec::<String>::new());
+}
+
+fn the_host_is_answered_by_a_container_of_its_first_network_and_another<F: TestFamily>() {
+    let lab = Lab::new::<F>();
+    let front = network::<F>(&lab, "front", &[]);
+    let web = lab.container("web", &["--network", &front, "-p", "8080:80"]);
+    let _web = Server::tcp(&web.place, "web", 80);
+    lab.done(&["network", "connect", "default", &web.name]);
+    // From the gateway of the default network, which the container has on a link of its own now.
+    assert_eq!(ask_tcp(&lab.host, lab.loopback(8080)).expect("published").server, "web");
+    assert_eq!(ask_tcp(&lab.host, lab.at_host(8080)).expect("published").server, "web");
+    lab.done(&["network", "disconnect", &front, &web.name]);
+    assert_eq!(ask_tcp(&lab.host, lab.loopback(8080)).expect("published").server, "web");
+    let rules = web.place.command("ip", &["rule"]);
+    assert!(!rules.contains("172.31."), "{rules}");
 }
 
 fn who_loses_the_network_of_his_default_route_goes_out_by_another<F: TestFamily>() {
@@ -219,6 +237,7 @@ for_both!(
     open_networks_reach_each_other,
     an_internal_network_has_no_way_out_and_none_in,
     a_container_comes_into_a_network_and_goes_while_its_connections_live,
+    the_host_is_answered_by_a_container_of_its_first_network_and_another,
     who_loses_the_network_of_his_default_route_goes_out_by_another,
     networks_are_there_after_a_restart,
     a_network_is_removed_when_nobody_is_in_it_and_leaves_nothing,
