@@ -132,13 +132,13 @@ fn resolv_conf(
     let is_ours = !gateways.is_empty();
     let host = host_resolv_conf(is_reachable)?;
     let of_host = |keyword: &str| -> Vec<String> {
-        let lines = host.lines().filter_map(|line| {
+        let mut lines = host.lines().filter_map(|line| {
             line.split_whitespace().collect::<Vec<_>>().split_first().map(|(first, rest)| {
                 (first.to_string(), rest.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
             })
         });
         // The last one counts (resolv.conf(5)).
-        lines.filter(|(first, _)| first == keyword).last().map(|(_, rest)| rest).unwrap_or_default()
+        lines.rfind(|(first, _)| first == keyword).map(|(_, rest)| rest).unwrap_or_default()
     };
     let servers: Vec<IpAddr> = if !gateways.is_empty() {
         let mut seen = BTreeSet::new();
