@@ -142,9 +142,9 @@ fn unpublished_ports_of_loopback_are_the_hosts_own<F: TestFamily>() {
 fn a_container_reaches_a_service_of_the_host_by_udp_and_so_does_the_host_the_container<F: TestFamily>() {
     let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &[]);
-    let _host = Server::udp(&lab.host, "host", 53);
+    let _host = Server::udp(&lab.host, "host", 123);
     let _inside = Server::udp(&c1.place, "c1", 53);
-    let (seen, _) = ask_udp(&c1.place.any_udp(), lab.at_gateway(53)).expect("answered");
+    let (seen, _) = ask_udp(&c1.place.any_udp(), lab.at_gateway(123)).expect("answered");
     assert_eq!((seen.server.as_str(), seen.client.ip()), ("host", c1.ip));
     let (seen, _) = ask_udp(&lab.host.any_udp(), c1.at(53)).expect("answered");
     assert_eq!((seen.server.as_str(), seen.client.ip()), ("c1", lab.gateway()));
