@@ -162,6 +162,17 @@ pub fn finish_checksum(frame: &mut [u8]) {
     frame[headers.device_checksum()].copy_from_slice(&complement(sum, headers.protocol).to_ne_bytes());
 }
 
+/// Finishes the checksum that `sent` left to the device in what has become of it: by so many bytes behind its old place.
+///
+/// # Panics
+/// When it was no frame with TCP or UDP.
+pub fn finish_moved_checksum(sent: &[u8], frame: &mut [u8], moved: usize) {
+    let headers = Headers::read(sent).expect("a header");
+    let sum = Sum16BitWords::new().add_slice(&frame[headers.transport.start + moved..]);
+    let Range { start, end } = headers.device_checksum();
+    frame[start + moved..end + moved].copy_from_slice(&complement(sum, headers.protocol).to_ne_bytes());
+}
+
 /// Makes the checksums of a frame right again, as far as it holds IP.
 pub fn repair(frame: &mut [u8]) {
     let Some(headers) = Headers::read(frame) else { return };
