@@ -13,20 +13,14 @@ mod socket;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::macros::{classifier, map};
-use aya_ebpf::maps::ProgramArray;
+use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
-use netbpf_common::abi::{COLLECT_KEYS, DropReason, Event, FlowKey, program};
+use netbpf_common::abi::{COLLECT_KEYS, DropReason, Event, FlowKey};
 use netbpf_common::path::{self, Packet as _, V4, V6, Verdict, World as _};
 
 use crate::ctx::{Bare, Skb, redirect, redirect_neighbour, redirect_peer};
-use crate::maps::{Maps, Tables};
-
-/// The parts of the paths that are for IPv6: what [`Verdict::HandOver`] leads to, in the order of
-/// [`program::PARTS`].
-#[map]
-static PARTS: ProgramArray = ProgramArray::with_max_entries(program::PARTS.len() as u32, 0);
+use crate::maps::{Maps, Tables, tail_call};
 
 /// TC ingress of each endpoint's host-side device: all that a container sends.
 #[classifier]
@@ -104,8 +98,7 @@ pub(crate) fn host_v6(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn hand_over(ctx: &TcContext, verdict: Verdict, part: u32) {
     if let Verdict::HandOver = verdict {
-        // SAFETY: the context is the hook's, and the map an array of programs.
-        unsafe { PARTS.tail_call(ctx, part) };
+        tail_call(ctx, part);
     }
 }
 

@@ -191,12 +191,22 @@ impl Running {
         let said = fs::read(&self.log).with_context(|| format!("cannot read {}", self.log.display()))?;
         let said = String::from_utf8_lossy(&said);
         if let Some((why, input)) = finding(&said) {
+            show(input)?;
             bail!("{why}; the input is {}, all that was said in {}", input.display(), self.log.display());
         }
         ensure!(status.success(), "broke off ({status}), see {}", self.log.display());
         let inputs = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
         Ok(format!("{} inputs", inputs.context("it does not say how much it tried")?.trim()))
     }
+}
+
+/// Prints an input as `xxd -r -p` reads it: where a machine keeps no files, what it printed is all there is.
+fn show(input: &Path) -> Result<()> {
+    let bytes = fs::read(input).with_context(|| format!("cannot read {}", input.display()))?;
+    for line in bytes.chunks(64) {
+        println!("{}", line.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    }
+    Ok(())
 }
 
 /// What a target found, when it did: the words of its panic, or of libFuzzer, and the file with the input.

@@ -5,7 +5,7 @@ use super::refusal::Refusal;
 use super::{Env, Family, Packet, Parsed, Part, World};
 use crate::abi::Event;
 use crate::wire::checksum::{Sum, pseudo_header};
-use crate::wire::{Address as _, Be16, Be32, Ethernet, Icmp, Kind, Mac, Tcp, protocol, tcp_flags};
+use crate::wire::{Address as _, Be16, Ethernet, Icmp, Kind, Mac, Tcp, protocol, tcp_flags};
 
 /// No word of an error begins beyond this, in bytes: for the verifier.
 const ERROR_END: u32 = 0x7ff;
@@ -97,45 +97,48 @@ fn icmp_error<F: Family, P: Packet, W: World>(
     let icmp = Icmp { kind, code, sequence: Be16::new(mtu), ..Icmp::default() };
     let at = Ethernet::LEN + added;
     let quote = match parsed.checksum().filter(|_| is_left) {
-        None => sum_of(world, packet, at, quoted),
+        None => sum_of(world, packet, at, quoted)?,
         // From the transport header on it sums up to the complement of what lies in the checksum field, once the device has
         // written that.
         Some(checksum) => {
             let pseudo: Be16 = packet.read(ip.payload_at(at) + checksum.at)?;
-            sum_of(world, packet, at, ip.header_len).checked_add(u32::from(!pseudo.raw()))?
+            sum_of(world, packet, at, ip.header_len)?.add16(Be16::from_raw(!pseudo.raw()))
         }
     };
     finish_error::<F, _>(packet, icmp, quoted, quote, gateway, ip.src)
 }
 
 /// Puts the headers of an ICMP error before the `quoted` bytes that it quotes, for which there is room; `quote` is what those sum
-/// up to, as [`sum_of`] says it.
+/// up to.
 #[inline(always)]
 pub(super) fn finish_error<F: Family, P: Packet>(
     packet: &mut P,
     mut icmp: Icmp,
     quoted: u32,
-    quote: u32,
+    quote: Sum,
     src: F::Addr,
     dst: F::Addr,
 ) -> Option<()> {
     let length = (Icmp::LEN + quoted) as u16;
-    let mut sum = icmp.sum();
+    let mut sum = icmp.sum().add(quote);
     if F::ICMP_HAS_PSEUDO_HEADER {
         sum = sum.add(pseudo_header(F::ICMP, length)).add(src.sum()).add(dst.sum());
     }
-    sum = if quote == NO_SUM { return None } else { sum.add32(Be32::from_raw(quote)) };
     icmp.checksum = sum.checksum();
     packet.write(Ethernet::LEN, F::header(F::ICMP, length, src, dst))?;
     packet.write(Ethernet::LEN + F::HEADER_LEN, icmp)
 }
 
-/// What [`sum_of`] says where the bytes are not there.
-const NO_SUM: u32 = u32::MAX;
+/// The sum of so many bytes at `at`, whole words; nothing if they are not there.
+#[inline(always)]
+pub(super) fn sum_of<P: Packet, W: World>(world: &W, packet: &P, at: u32, len: u32) -> Option<Sum> {
+    let folded = folded_sum(world, packet, at, len);
+    Some(Sum::ZERO.add16(Be16::from_raw(u16::try_from(folded).ok()?)))
+}
 
-/// The folded sum of so many bytes at `at`, whole words; a number that is none if they are not there.
+/// The body of [`sum_of`], with a stack frame of its own: a number of more than 16 bits says that they are not there.
 #[inline(never)]
-pub(super) fn sum_of<P: Packet, W: World>(world: &W, packet: &P, at: u32, len: u32) -> u32 {
+fn folded_sum<P: Packet, W: World>(world: &W, packet: &P, at: u32, len: u32) -> u32 {
     let (mut sum, mut is_there) = (Sum::ZERO, true);
     world.repeat(len / 4, |word| {
         match packet.read((at + word * 4) & ERROR_END) {
@@ -144,7 +147,7 @@ pub(super) fn sum_of<P: Packet, W: World>(world: &W, packet: &P, at: u32, len: u
         }
         is_there
     });
-    if is_there { sum.fold().into() } else { NO_SUM }
+    if is_there { sum.fold().into() } else { u32::MAX }
 }
 
 /// Makes of the TCP segment a reset in the name of its destination. Ethernet addresses are left to the caller.

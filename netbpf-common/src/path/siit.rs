@@ -144,7 +144,7 @@ impl<F: Family> Quoting<F> {
         packet.resize(at + quoted)?;
         packet.write(at, self.about)?;
         packet.write(at + F::HEADER_LEN, self.transport)?;
-        let quote = sum_of(world, packet, at, quoted);
+        let quote = sum_of(world, packet, at, quoted)?;
         finish_error::<F, _>(packet, self.icmp, quoted, quote, self.src, self.dst)?;
         packet.write(0, Ethernet { ethertype: F::ETHERTYPE, ..ethernet })
     }

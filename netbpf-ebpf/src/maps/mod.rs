@@ -10,11 +10,12 @@ use core::ptr::NonNull;
 use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibLookup};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
+use aya_ebpf::programs::TcContext;
 use netbpf_common::abi::{
     COUNTERS as COUNTER_SLOTS, Config, DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, Fragment, FragmentKey,
     GENERATIONS as GENERATION_SLOTS, HeldFrame, HeldKey, KEPT_WORDS, NETWORKS as NETWORK_SLOTS, Network, PublishKey,
-    PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot, Rule, Uplink,
+    PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot, Rule, Uplink, program,
 };
 use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch};
 use netbpf_common::wire::{Address as _, Be32, V4Addr, V6Addr};
@@ -61,6 +62,17 @@ static MEMBERS: Array<u32> = Array::with_max_entries(ENDPOINT_SLOTS, 0);
 static BROADCASTS: Array<u64> = Array::with_max_entries(ENDPOINT_SLOTS, 0);
 #[map]
 static COUNTERS: PerCpuArray<[u64; COUNTER_SLOTS as usize]> = PerCpuArray::with_max_entries(1, 0);
+
+/// The parts of the paths that are for IPv6: what `Verdict::HandOver` leads to, in the order of [`program::PARTS`].
+#[map]
+static PARTS: ProgramArray = ProgramArray::with_max_entries(program::PARTS.len() as u32, 0);
+
+/// Goes on as another part. Returns only if that is not there.
+#[inline(always)]
+pub(crate) fn tail_call(ctx: &TcContext, part: u32) {
+    // SAFETY: the context is the hook's, and the map an array of programs.
+    unsafe { PARTS.tail_call(ctx, part) };
+}
 
 /// What the paths ask before the agent has filled `CONFIG`: nothing is ours.
 static NO_CONFIG: Config = Config {

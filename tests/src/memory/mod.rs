@@ -114,7 +114,7 @@ impl Memory {
     /// When it is not there.
     pub fn take_ipv6(&mut self, container: Container) {
         self.endpoints.get_mut(&container.slot).expect("a container").v6 = V6::addr(V6::UNSPECIFIED);
-        self.v6.addresses.remove(&V6::addr(container.ip::<V6>()));
+        self.v6.addresses.retain(|_, slot| *slot != container.slot);
     }
 
     /// Forgets all flows, as a table does that is lost.
