@@ -155,6 +155,7 @@ impl Publish {
             generation: GENERATION,
             host_port: self.host_port,
             container_port: self.container_port,
+            flags: 0,
         }
     }
 }

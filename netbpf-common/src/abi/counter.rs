@@ -99,6 +99,8 @@ named! {
         ForeignMac = 30 "foreign-mac",
         /// More or longer IPv6 extension headers than are looked through, or one behind a fragment header.
         ExtensionHeaders = 31 "extension-headers",
+        /// The published port is not for this sender: its source or its way in is not on the list.
+        NotAllowed = 32 "not-allowed",
     }
 }
 
@@ -106,37 +108,37 @@ named! {
     /// What else is counted.
     Event {
         /// Packets of known flows.
-        Hit = 32 "hit",
+        Hit = 40 "hit",
         /// Flows made.
-        FlowMade = 33 "flow-made",
+        FlowMade = 41 "flow-made",
         /// Half-open flows that made room for newer ones.
-        FlowEvicted = 34 "flow-evicted",
+        FlowEvicted = 42 "flow-evicted",
         /// Flows deleted by the collector.
-        FlowCollected = 35 "flow-collected",
+        FlowCollected = 43 "flow-collected",
         /// Flows that were decided again because what they rest on had changed.
-        FlowRedecided = 36 "flow-redecided",
+        FlowRedecided = 44 "flow-redecided",
         /// ARP requests and neighbour solicitations answered.
-        NeighbourAnswered = 37 "neighbour-answered",
+        NeighbourAnswered = 45 "neighbour-answered",
         /// ICMP errors made.
-        IcmpMade = 38 "icmp-made",
+        IcmpMade = 46 "icmp-made",
         /// TCP resets made.
-        ResetMade = 39 "reset-made",
+        ResetMade = 47 "reset-made",
         /// Packets of an uplink or of the host that were none of ours.
-        Passed = 40 "passed",
+        Passed = 48 "passed",
         /// Swaps of a flow's word that another CPU won.
-        SwapLost = 41 "swap-lost",
+        SwapLost = 49 "swap-lost",
         /// TCP segments with a FIN or RST, or that would complete a handshake, with numbers that cannot be right:
         /// passed on, without effect on their flow.
-        OutOfWindow = 42 "out-of-window",
+        OutOfWindow = 50 "out-of-window",
         /// ICMP errors translated.
-        ErrorTranslated = 43 "error-translated",
+        ErrorTranslated = 51 "error-translated",
         /// Copies of broadcasts and multicasts delivered.
-        Replicated = 44 "replicated",
+        Replicated = 52 "replicated",
         /// Endpoint-independent mappings made.
-        MappingMade = 45 "mapping-made",
+        MappingMade = 53 "mapping-made",
         /// Fragments held until the first of their packet comes.
-        FragmentHeld = 46 "fragment-held",
+        FragmentHeld = 54 "fragment-held",
         /// Held fragments sent on behind the first one.
-        FragmentReleased = 47 "fragment-released",
+        FragmentReleased = 55 "fragment-released",
     }
 }

@@ -27,8 +27,17 @@ pub struct Endpoint {
     pub mac: Mac,
     /// Index into `NETWORKS`.
     pub network: u16,
-    /// None defined yet.
+    /// [`EndpointFlags`].
     pub flags: u32,
+}
+
+/// Bits of [`Endpoint::flags`].
+pub struct EndpointFlags;
+
+impl EndpointFlags {
+    /// The device has no peer in another namespace: what is for the endpoint goes out of the device itself, as for a tap of a
+    /// virtual machine.
+    pub const NO_PEER: u32 = 1 << 0;
 }
 
 /// One family's part of a network. A zero mask: the network does not have the family.

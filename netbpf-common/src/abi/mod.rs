@@ -14,13 +14,13 @@ mod publish;
 pub use config::{Config, ConfigFlags, RING_SHARES, TIMEOUTS, Timeout};
 pub use counter::{COUNTERS, DropReason, Event, NO_COUNTER};
 pub use endpoint::{
-    ENDPOINT_SLOTS, Endpoint, GatewayMode, NETWORKS, Network, NetworkFlags, Subnet, Uplink, UplinkFlags,
+    ENDPOINT_SLOTS, Endpoint, EndpointFlags, GatewayMode, NETWORKS, Network, NetworkFlags, Subnet, Uplink, UplinkFlags,
 };
 pub use flow::{COLLECT_KEYS, Flow, FlowKey, Life, NextHop, RingSlot, Scope, Sent, Stamp, TargetKind, Word};
 pub use fragment::{FRAGMENT_SECONDS, Fragment, FragmentKey, HELD_FRAGMENTS, HELD_LEN, HeldFrame, HeldKey};
 pub use publish::{
-    GENERATIONS, KEPT_WORDS, LOOPBACK_INDEX, PORT_TABLE, PORTS, PublishKey, PublishedPort, RULES, Rule,
-    TRANSLATOR_INDEX, Transport, VIRTUALS, generation,
+    GENERATIONS, KEPT_WORDS, LOOPBACK_INDEX, PORT_TABLE, PORTS, PublishKey, PublishedPort, RULES, Rule, RuleFlags,
+    TRANSLATOR_INDEX, Transport, VIRTUALS, Visitor, Visitors, generation,
 };
 
 /// Raised by every change of a layout below. An agent finds it in [`Config`] of a pinned instance.
@@ -70,6 +70,8 @@ pub mod map {
         pub ports: &'static str,
         /// Hash: [`PublishKey`](super::PublishKey) to rule number (u32).
         pub published: &'static str,
+        /// LPM trie: [`Visitors`](super::Visitors) that restricted publishes let in (u32, always 1).
+        pub allowed: &'static str,
         /// Hash: [`FlowKey`](super::FlowKey) to [`Flow`](super::Flow), two entries per flow.
         pub flows: &'static str,
         /// Per-CPU array of [`RingSlot`](super::RingSlot): half-open flows, oldest first within each share.
@@ -87,6 +89,7 @@ pub mod map {
         virtuals: "VIRTUALS_V4",
         ports: "PORTS_V4",
         published: "PUBLISHED_V4",
+        allowed: "ALLOWED_V4",
         flows: "FLOWS_V4",
         ring: "RING_V4",
         fragments: "FRAGMENTS_V4",
@@ -100,6 +103,7 @@ pub mod map {
         virtuals: "VIRTUALS_V6",
         ports: "PORTS_V6",
         published: "PUBLISHED_V6",
+        allowed: "ALLOWED_V6",
         flows: "FLOWS_V6",
         ring: "RING_V6",
         fragments: "FRAGMENTS_V6",
@@ -108,13 +112,14 @@ pub mod map {
 
     impl OfFamily {
         /// All of them.
-        pub const fn all(&self) -> [&'static str; 9] {
+        pub const fn all(&self) -> [&'static str; 10] {
             [
                 self.addresses,
                 self.locals,
                 self.virtuals,
                 self.ports,
                 self.published,
+                self.allowed,
                 self.flows,
                 self.ring,
                 self.fragments,
@@ -196,15 +201,17 @@ mod tests {
     use crate::wire::{V4Addr, V6Addr};
 
     #[test]
-    fn the_layouts_are_those_of_abi_version_3() {
+    fn the_layouts_are_those_of_abi_version_4() {
         assert_eq!(size_of::<Config>(), 192);
         assert_eq!(size_of::<Endpoint>(), 40);
         assert_eq!(size_of::<Network>(), 96);
         assert_eq!(size_of::<Uplink>(), 24);
-        assert_eq!(size_of::<Rule>(), 12);
+        assert_eq!(size_of::<Rule>(), 16);
         assert_eq!(size_of::<PublishedPort>(), 8);
         assert_eq!(size_of::<PublishKey<V4Addr>>(), 8);
         assert_eq!(size_of::<PublishKey<V6Addr>>(), 20);
+        assert_eq!(size_of::<Visitors<V4Addr>>(), 16);
+        assert_eq!(size_of::<Visitors<V6Addr>>(), 28);
         assert_eq!(size_of::<FlowKey<V4Addr>>(), 16);
         assert_eq!(size_of::<FlowKey<V6Addr>>(), 40);
         assert_eq!(size_of::<Flow<V4Addr>>(), 144);

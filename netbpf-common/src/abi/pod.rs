@@ -5,7 +5,9 @@ use core::mem::size_of;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Flow, FlowKey, FragmentKey, HeldKey, NextHop, PublishKey, RingSlot, Sent, Stamp, Subnet};
+use super::{
+    Flow, FlowKey, FragmentKey, HeldKey, NextHop, PublishKey, RingSlot, Sent, Stamp, Subnet, Visitor, Visitors,
+};
 use crate::wire::{Address, V4Addr, V6Addr, checksum::Delta};
 
 macro_rules! pod {
@@ -24,6 +26,8 @@ pod!(FragmentKey, 2, 8);
 pod!(HeldKey, 2, 8 + 4);
 pod!(Subnet, 4, 4);
 pod!(PublishKey, 1, 4);
+pod!(Visitor, 1, 8);
+pod!(Visitors, 1, 12);
 pod!(RingSlot, 2, 8 + 8);
 pod!(
     Flow,

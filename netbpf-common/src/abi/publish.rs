@@ -126,6 +126,54 @@ pub struct Rule {
     pub host_port: u16,
     /// The container port it is led to, in host order; the following ports follow.
     pub container_port: u16,
+    /// [`RuleFlags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Rule::flags`].
+pub struct RuleFlags;
+
+impl RuleFlags {
+    /// Only who is in `ALLOWED` is led to the container.
+    pub const RESTRICTED: u32 = 1 << 0;
+    /// And only who comes in by the device that he is there with; without this bit that is 0.
+    pub const BY_DEVICE: u32 = 1 << 1;
+}
+
+/// Who comes to a publish.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[repr(C)]
+pub struct Visitor<A> {
+    /// Number of the rule.
+    pub rule: u32,
+    /// The device he comes in by; 0 for any, or for none.
+    pub ifindex: u32,
+    /// His address.
+    pub address: A,
+}
+
+/// Visitors that begin alike: a key of the `ALLOWED` trie.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[repr(C)]
+pub struct Visitors<A> {
+    /// How many bits of `first` all have.
+    pub bits: u32,
+    /// The first of them.
+    pub first: Visitor<A>,
+}
+
+impl<A> Visitors<A> {
+    /// Those of a rule who come in by a device (0: by any) with an address of a prefix.
+    pub const fn new(rule: u32, ifindex: u32, prefix: A, length: u32) -> Self {
+        const BEFORE: u32 = 2 * u32::BITS;
+        Self { bits: BEFORE + length, first: Visitor { rule, ifindex, address: prefix } }
+    }
+
+    /// A single one, to look for.
+    #[inline(always)]
+    pub const fn one(visitor: Visitor<A>) -> Self {
+        Self { bits: size_of::<Visitor<A>>() as u32 * u8::BITS, first: visitor }
+    }
 }
 
 impl Rule {

@@ -4,7 +4,7 @@ use super::family::IcmpError;
 use super::refusal::{Refusal, checked, code, split};
 use super::uplink::is_reachable;
 use super::{Decision, Env, Family, FlowEntry, Packet, Parsed, Rewrite, Translation, Verdict, apply, errors};
-use crate::abi::{DropReason, Endpoint, Flow, FlowKey, NetworkFlags, Scope, TargetKind};
+use crate::abi::{DropReason, Endpoint, EndpointFlags, Flow, FlowKey, NetworkFlags, Scope, TargetKind};
 use crate::wire::{Address, Kind, Mac, Tcp};
 
 /// Decides on a packet by the flow in [`Env::scratch`], and changes it accordingly. A [`code`].
@@ -236,13 +236,18 @@ pub(super) fn is_for_host_too<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>)
 fn into_endpoint<F: Family>(parsed: &Parsed<F>, scope: u16, endpoint: &Endpoint) -> Decision<F> {
     let addressed = scope == Scope::Container as u16 && parsed.ethernet.dst == endpoint.mac;
     let ethernet = if addressed { None } else { Some(endpoint.mac) };
-    let verdict = if scope == Scope::Host as u16 {
-        // redirect_peer works at ingress only; at netbpf0's egress the packet takes the device.
-        Verdict::Device { ifindex: endpoint.ifindex }
-    } else {
-        Verdict::Peer { ifindex: endpoint.ifindex }
-    };
+    // redirect_peer works at ingress only; at netbpf0's egress the packet takes the device.
+    let has_way_in = scope != Scope::Host as u16 && endpoint.flags & EndpointFlags::NO_PEER == 0;
+    let ifindex = endpoint.ifindex;
+    let verdict = if has_way_in { Verdict::Peer { ifindex } } else { Verdict::Device { ifindex } };
     Decision { rewrite: Rewrite { ethernet, hop: scope == Scope::Uplink as u16, ..Rewrite::NONE }, verdict }
+}
+
+/// Into the endpoint that a packet has come from, at the ingress of its device. A [`code`].
+#[inline(always)]
+pub(super) fn code_into(endpoint: &Endpoint) -> u64 {
+    let way = if endpoint.flags & EndpointFlags::NO_PEER == 0 { code::PEER } else { code::DEVICE };
+    way | u64::from(endpoint.ifindex)
 }
 
 /// Into the host's stack.

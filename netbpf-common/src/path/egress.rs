@@ -1,7 +1,7 @@
 //! Everything a container sends.
 
 use super::broadcast::{broadcast, is_for_many};
-use super::decide::{carry, carry_direct, check_destination, fits, is_addressed, survives_hop, verdict};
+use super::decide::{carry, carry_direct, check_destination, code_into, fits, is_addressed, survives_hop, verdict};
 use super::family::IcmpError;
 use super::follow::{self, Way, follow, leave, opens, way_out};
 use super::make::{Leg, make};
@@ -93,7 +93,7 @@ fn answer<F: Family, P: Packet, E: Env<F>>(
     let Err(refusal) = Refusal::or(code) else { return code };
     let gateway = env.network(endpoint.network).map(|n| F::subnet_of(n).gateway).unwrap_or_default();
     let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac, is_on_wire: false };
-    refuse(env, packet, parsed, refusal, &teller, code::PEER | u64::from(endpoint.ifindex))
+    refuse(env, packet, parsed, refusal, &teller, code_into(endpoint))
 }
 
 #[inline(always)]
@@ -299,6 +299,9 @@ fn choose<F: Family, E: Env<F>>(
         };
         if !opens(&parsed.l4) {
             return Err(Refusal::Reset);
+        }
+        if !rule.is_for(env, key.src, 0) {
+            return Err(Refusal::Icmp(IcmpError::Prohibited(DropReason::NotAllowed)));
         }
         new.set(key, Leg::endpoint(rule.slot, rule.endpoint), back);
         new.publish(&rule, env.config());

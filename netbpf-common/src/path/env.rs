@@ -7,7 +7,7 @@ use super::make::NewFlow;
 use super::{Family, Parsed, Rewrite};
 use crate::abi::{
     Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, NextHop,
-    PublishKey, PublishedPort, RingSlot, Rule, Sent, Stamp, Uplink, Word,
+    PublishKey, PublishedPort, RingSlot, Rule, Sent, Stamp, Uplink, Visitor, Word,
 };
 
 /// A flow entry that was found. Others may change or delete it at any time: what is read is a
@@ -222,6 +222,8 @@ pub trait Env<F: Family>: World {
     fn published(&self, port_index: u32) -> PublishedPort;
     /// Rule of a publish on one address; 0 for none.
     fn published_on(&self, key: &PublishKey<F::Addr>) -> u32;
+    /// Whether a restricted publish lets somebody in.
+    fn is_allowed(&self, visitor: Visitor<F::Addr>) -> bool;
 
     /// Finds a flow entry.
     fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Self::Entry>;

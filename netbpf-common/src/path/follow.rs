@@ -4,8 +4,8 @@ use super::refusal::{Refusal, checked, code};
 use super::uplink::{is_reachable, reached_directly};
 use super::{Env, Family, FlowEntry, Parsed, Route, RouteQuery, Scratch, publish, table};
 use crate::abi::{
-    DropReason, Event, Flow, FlowKey, GatewayMode, Life, Stamp, Subnet, TargetKind, Transport, Uplink, UplinkFlags,
-    Word, generation,
+    DropReason, Event, Flow, FlowKey, GatewayMode, Life, Scope, Stamp, Subnet, TargetKind, Transport, Uplink,
+    UplinkFlags, Word, generation,
 };
 use crate::flow::{Direction, advance, reopens, tcp};
 use crate::wire::{Address as _, Be16, Kind, L4, tcp_flags};
@@ -216,7 +216,9 @@ fn owner_again<F: Family, E: Env<F>>(env: &E, key: &FlowKey<F::Addr>, flow: &Flo
     match rule {
         Some(rule) => {
             let same = F::is_service(rule.endpoint, reply.src) && Be16::new(rule.port) == reply.sport;
-            same.then_some(rule.stamp)
+            // By which device it came in is not known any more.
+            let is_allowed = original.scope == Scope::Host as u16 || rule.is_for(env, original.src, 0);
+            (same && is_allowed).then_some(rule.stamp)
         }
         None => {
             let untranslated = original.dst == reply.src && original.dport == reply.sport;

@@ -1,6 +1,7 @@
 //! Who has an address: ARP and neighbour discovery, answered in the datapath.
 
-use super::refusal::{Refusal, code};
+use super::decide::code_into;
+use super::refusal::Refusal;
 use super::{Env, Family, Packet, Parsed, V4, V6, World};
 use crate::abi::{DropReason, Endpoint, Event};
 use crate::wire::checksum::pseudo_header;
@@ -110,7 +111,7 @@ fn answered<E: World>(env: &E, asker: &Endpoint, answer: Result<(), DropReason>)
     match answer {
         Ok(()) => {
             env.count(Event::NeighbourAnswered);
-            code::PEER | u64::from(asker.ifindex)
+            code_into(asker)
         }
         Err(reason) => Refusal::Drop(reason).code(),
     }

@@ -1,7 +1,7 @@
 //! Which publish rule a packet falls under.
 
 use super::{Env, Family};
-use crate::abi::{Endpoint, PublishKey, Stamp, Transport, generation};
+use crate::abi::{Endpoint, PublishKey, RuleFlags, Stamp, Transport, Visitor, generation};
 
 /// A publish that is in force.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,20 @@ pub(super) struct Published<'a> {
     pub(super) endpoint: &'a Endpoint,
     /// Container port, in host order.
     pub(super) port: u16,
+    /// [`RuleFlags`].
+    flags: u32,
+}
+
+impl Published<'_> {
+    /// Whether it is for who comes in with this source by this device, 0 for none. The host's own processes are not asked.
+    #[inline(always)]
+    pub(super) fn is_for<F: Family, E: Env<F>>(&self, env: &E, source: F::Addr, ifindex: u32) -> bool {
+        if self.flags & RuleFlags::RESTRICTED == 0 {
+            return true;
+        }
+        let ifindex = if self.flags & RuleFlags::BY_DEVICE == 0 { 0 } else { ifindex };
+        env.is_allowed(Visitor { rule: self.stamp.slot - generation::FIRST_RULE, ifindex, address: source })
+    }
 }
 
 /// The publish of a port (host order) on an address of the host.
@@ -39,7 +53,7 @@ pub(super) fn find<F: Family, E: Env<F>>(
     if !F::has_service(endpoint) {
         return None;
     }
-    Some(Published { stamp, slot: rule.endpoint, endpoint, port: rule.container_port_for(port) })
+    Some(Published { stamp, slot: rule.endpoint, endpoint, port: rule.container_port_for(port), flags: rule.flags })
 }
 
 /// Whether a port is published on an address of the host, or on any if the address is unspecified:

@@ -6,6 +6,7 @@
 //! gets the header of the other family as the last thing on its way into the container, and as the first on its way out.
 //! The prefix is such that no checksum of a transport changes by that.
 
+use super::decide::code_into;
 use super::family::IcmpError;
 use super::refusal::{Refusal, code};
 use super::refuse::{Teller, finish_error, refuse, sum_of};
@@ -247,5 +248,5 @@ pub(super) fn tell<P: Packet, E: Env<V4>>(packet: &mut P, env: &E, code: u64, en
     }
     let gateway = env.network(endpoint.network).map(|network| network.v4.gateway).unwrap_or_default();
     let teller = Teller { gateway, to: endpoint.mac, from: env.config().gateway_mac, is_on_wire: false };
-    refuse(env, packet, &parsed, refusal, &teller, code::PEER | u64::from(endpoint.ifindex))
+    refuse(env, packet, &parsed, refusal, &teller, code_into(endpoint))
 }

@@ -2,6 +2,7 @@
 
 use super::apply::deltas;
 use super::decide::{carry, is_for_host_too, survives_hop, verdict};
+use super::family::IcmpError;
 use super::follow::{answers, epoch, follow, opens};
 use super::make::{Leg, NewFlow, make};
 use super::refusal::{Refusal, checked, code, split};
@@ -125,7 +126,7 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
         if parsed.l4.kind == Kind::Error && errors::is_ours(env, key) {
             return Err(DropReason::IcmpError.into());
         }
-        let planned = if may_open { env.forget(plan(env, parsed, key)) } else { code::PASS };
+        let planned = if may_open { env.forget(plan(env, parsed, key, packet.ifindex())) } else { code::PASS };
         if planned == code::PASS {
             return Ok(code::PASS);
         }
@@ -137,7 +138,7 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
     fragments::follow_first(env, packet, parsed, Scope::Uplink, held)?;
     let carried = carry(env, packet, parsed, key)?;
     match split(carried) {
-        (code::PEER, ifindex) if P::HAS_ETHERNET && is_for_host_too(env, parsed) => {
+        (code::PEER | code::DEVICE, ifindex) if P::HAS_ETHERNET && is_for_host_too(env, parsed) => {
             if share(env, packet, parsed, key, ifindex) { Ok(code::PASS) } else { Err(DropReason::Internal.into()) }
         }
         _ => Ok(carried),
@@ -222,7 +223,7 @@ fn is_stranger<F: Family, E: Env<F>>(env: &E, address: F::Addr) -> bool {
 /// Decides on a flow that somebody outside opens; it is left in [`Env::scratch`]. A [`code`]: [`code::PASS`] if the packet
 /// is the host's own affair.
 #[inline(never)]
-fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>) -> u64 {
+fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr>, ifindex: u32) -> u64 {
     if !is_stranger(env, key.src) {
         return code::PASS;
     }
@@ -231,7 +232,7 @@ fn plan<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, key: &FlowKey<F::Addr
     let planned = if is_reachable(env, key.dst) {
         plan_direct(env, parsed, key, new)
     } else if opens(&parsed.l4) {
-        plan_published(env, parsed, key, new, mapping)
+        plan_published(env, parsed, key, new, mapping, ifindex)
     } else {
         code::PASS
     };
@@ -255,6 +256,7 @@ fn plan_published<F: Family, E: Env<F>>(
     key: &FlowKey<F::Addr>,
     new: &mut NewFlow<F>,
     mapping: &mut Flow<F::Addr>,
+    ifindex: u32,
 ) -> u64 {
     let Some(transport) = Transport::from_protocol(key.proto).filter(|_| env.is_local(key.dst)) else {
         return code::PASS;
@@ -271,6 +273,9 @@ fn plan_published<F: Family, E: Env<F>>(
     let Some(network) = env.network(rule.endpoint.network) else { return code::PASS };
     if F::subnet_of(network).contains(key.src) || network.flags & NetworkFlags::INTERNAL != 0 {
         return code::PASS;
+    }
+    if !rule.is_for(env, key.src, ifindex) {
+        return Refusal::Icmp(IcmpError::Prohibited(DropReason::NotAllowed)).code();
     }
     new.set(key, Leg::endpoint(rule.slot, rule.endpoint), Leg::UNKNOWN_WORLD);
     new.publish(&rule, env.config());

@@ -10,12 +10,13 @@ use core::ptr::NonNull;
 use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibLookup};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::TcContext;
 use netbpf_common::abi::{
     COUNTERS as COUNTER_SLOTS, Config, DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, Fragment, FragmentKey,
     GENERATIONS as GENERATION_SLOTS, HeldFrame, HeldKey, KEPT_WORDS, NETWORKS as NETWORK_SLOTS, Network, PublishKey,
-    PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot, Rule, Uplink, program,
+    PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot, Rule, Uplink, Visitor, Visitors, program,
 };
 use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch};
 use netbpf_common::wire::{Address as _, Be32, V4Addr, V6Addr};
@@ -162,6 +163,12 @@ impl<F: Tables> Env<F> for Maps {
     fn published_on(&self, key: &PublishKey<F::Addr>) -> u32 {
         // SAFETY: a u32 is read whole.
         unsafe { F::published().get(key) }.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn is_allowed(&self, visitor: Visitor<F::Addr>) -> bool {
+        let Visitors { bits, first } = Visitors::one(visitor);
+        F::allowed().get(Key::new(bits, first)).is_some()
     }
 
     #[inline(always)]

@@ -2,10 +2,10 @@
 
 use aya_ebpf::bindings::{bpf_fib_lookup as FibLookup, bpf_sock_tuple};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use netbpf_common::abi::{
     Config, ENDPOINT_SLOTS, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, PORT_TABLE, PublishKey,
-    PublishedPort, RING_SHARES, RULES, RingSlot, VIRTUALS,
+    PublishedPort, RING_SHARES, RULES, RingSlot, VIRTUALS, Visitor,
 };
 use netbpf_common::path::{Family, Parsed, Scratch, V4, V6};
 use netbpf_common::wire::{Be32, V4Addr, V6Addr};
@@ -36,6 +36,8 @@ pub(crate) trait Tables: Family {
     fn ports() -> &'static Array<PublishedPort>;
     /// `PUBLISHED`.
     fn published() -> &'static HashMap<PublishKey<Self::Addr>, u32>;
+    /// `ALLOWED`, whose keys are `Visitors`.
+    fn allowed() -> &'static LpmTrie<Visitor<Self::Addr>, u32>;
     /// `FLOWS`.
     fn flows() -> &'static HashMap<FlowKey<Self::Addr>, Flow<Self::Addr>>;
     /// `RING`.
@@ -60,7 +62,7 @@ pub(crate) trait Tables: Family {
 
 macro_rules! tables {
     ($family:ident, $address:ident, $af:literal, $first_share:expr, $base:ident, $tuple:ident,
-     $addresses:ident, $locals:ident, $virtuals:ident, $ports:ident, $published:ident, $flows:ident, $ring:ident,
+     $addresses:ident, $locals:ident, $virtuals:ident, $ports:ident, $published:ident, $allowed:ident, $flows:ident, $ring:ident,
      $scratch:ident, $parsed:ident, $fragments:ident, $held:ident, $words:expr, $class:expr) => {
         #[map]
         static $addresses: HashMap<$address, u32> = HashMap::with_max_entries(ADDRESSES, 0);
@@ -72,6 +74,8 @@ macro_rules! tables {
         static $ports: Array<PublishedPort> = Array::with_max_entries(PORT_TABLE, 0);
         #[map]
         static $published: HashMap<PublishKey<$address>, u32> = HashMap::with_max_entries(RULES, 1);
+        #[map]
+        static $allowed: LpmTrie<Visitor<$address>, u32> = LpmTrie::with_max_entries(RULES, 0);
         #[map]
         static $flows: HashMap<FlowKey<$address>, Flow<$address>> = HashMap::with_max_entries(DEFAULT_ENTRIES, 0);
         #[map]
@@ -109,6 +113,10 @@ macro_rules! tables {
             #[inline(always)]
             fn published() -> &'static HashMap<PublishKey<$address>, u32> {
                 &$published
+            }
+            #[inline(always)]
+            fn allowed() -> &'static LpmTrie<Visitor<$address>, u32> {
+                &$allowed
             }
             #[inline(always)]
             fn flows() -> &'static HashMap<FlowKey<$address>, Flow<$address>> {
@@ -171,6 +179,7 @@ tables!(
     VIRTUALS_V4,
     PORTS_V4,
     PUBLISHED_V4,
+    ALLOWED_V4,
     FLOWS_V4,
     RING_V4,
     SCRATCH_V4,
@@ -193,6 +202,7 @@ tables!(
     VIRTUALS_V6,
     PORTS_V6,
     PUBLISHED_V6,
+    ALLOWED_V6,
     FLOWS_V6,
     RING_V6,
     SCRATCH_V6,

@@ -144,7 +144,7 @@ impl Engine {
             let is_ipv4 = rule.host_ip.is_ipv4();
             serving(before, is_ipv4) != serving(after, is_ipv4)
         });
-        self.put_in_force(state, after, &moved.copied().collect::<Vec<_>>())
+        self.put_in_force(state, after, &moved.cloned().collect::<Vec<_>>())
     }
 
     /// Gives a container that has lost its way to the world another, if it has one.

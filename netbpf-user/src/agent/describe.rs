@@ -130,6 +130,7 @@ impl RuleRecord {
             container_port: self.container_port,
             count: u32::from(self.more) + 1,
             protocol: transport_name(self.transport).into(),
+            allowed: self.allowed.clone(),
         }
     }
 }

@@ -90,11 +90,16 @@ impl EndpointRecord {
     /// that the world knows it by (RFC 6296).
     pub(super) fn reached_by(&self, network: &Network) -> Vec<IpAddr> {
         let mut addresses: Vec<IpAddr> = self.addresses().collect();
-        if let Some(own) = self.address_v6 {
+        if self.address_v6.is_some() {
             addresses.push(V6Addr::link_local(self.mac()).into());
-            addresses.extend(network.record.addressing.v6.and_then(|part| outside(&part, own)));
         }
+        addresses.extend(self.outside(network));
         addresses
+    }
+
+    /// The address that the world knows it by, where that is another than its own.
+    pub(super) fn outside(&self, network: &Network) -> Option<IpAddr> {
+        outside(&network.record.addressing.v6?, self.address_v6?)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every request takes the one lock of `State`, is checked before anything is touched, and leaves either all
 //! of its effects or none. What the kernel has is found again after a crash: see `reconcile`.
 
+mod allowed;
 mod apply;
 mod check;
 mod collector;
@@ -11,6 +12,7 @@ mod containers;
 mod describe;
 mod doctor;
 mod ends;
+mod exposure;
 mod files;
 mod flows;
 mod host;

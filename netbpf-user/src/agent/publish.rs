@@ -20,7 +20,7 @@ impl Engine {
         let mut state = self.change().await?;
         let mut record = state.container(name)?.clone();
         let rules = self.reserve(&mut state, &record, &specs).await?;
-        record.rules.extend(&rules);
+        record.rules.extend(rules.clone());
         let published =
             self.put_in_force(&state, &record, &rules).and_then(|()| self.store.save(&Changes::from(&record)));
         if let Err(error) = published {
@@ -33,14 +33,14 @@ impl Engine {
         Ok(ports)
     }
 
-    /// Takes publishes back: all of the SPECs or none. Returns what remains.
+    /// Takes publishes back, whomever they are for: all of the SPECs or none. Returns what remains.
     pub async fn unpublish(&self, name: &str, specs: &[String]) -> Result<Vec<PortMapping>> {
         let parsed = super::check::specs(specs, &[])?;
         let mut state = self.change().await?;
         let mut record = state.container(name)?.clone();
         let named = Named::new(&parsed);
         let (withdrawn, remaining): (Vec<RuleRecord>, Vec<RuleRecord>) =
-            record.rules.iter().partition(|rule| named.has(rule));
+            record.rules.iter().cloned().partition(|rule| named.has(rule));
         if let Some(missing) = named.unmatched(&withdrawn) {
             return Err(Error::NotFound(format!(
                 "container {name} has no publish '{}': `netbpf port {name}` lists them",
@@ -81,7 +81,7 @@ impl<'a> Named<'a> {
 
     /// None for a SPEC without a host port.
     fn exact(spec: &PublishSpec) -> impl Iterator<Item = Identity> + use<> {
-        let PublishSpec { host_ip, host_port, container_port, transport } = *spec;
+        let &PublishSpec { host_ip, host_port, container_port, transport, .. } = spec;
         let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let addresses = host_ip.map_or(all.map(Some), |address| [Some(address), None]);
         let named = addresses.into_iter().flatten();
@@ -112,6 +112,7 @@ impl<'a> Named<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Allowed;
 
     #[test]
     fn a_spec_without_host_port_names_every_publish_of_its_container_port() {
@@ -122,6 +123,7 @@ mod tests {
             container_port: 80,
             more: 0,
             transport: Transport::Tcp,
+            allowed: Allowed::default(),
         };
         for (spec, named) in [
             ("80", true),
@@ -134,7 +136,7 @@ mod tests {
             let specs = [spec.parse().unwrap()];
             let found = Named::new(&specs);
             assert_eq!(found.has(&rule), named, "{spec}");
-            assert_eq!(found.unmatched(&[rule]).is_none(), named, "{spec}");
+            assert_eq!(found.unmatched(std::slice::from_ref(&rule)).is_none(), named, "{spec}");
         }
     }
 
@@ -147,6 +149,7 @@ mod tests {
             container_port: 80,
             more: 0,
             transport: Transport::Tcp,
+            allowed: Allowed::default(),
         };
         let both = [rule(Ipv4Addr::UNSPECIFIED.into()), rule(Ipv6Addr::UNSPECIFIED.into())];
         for (spec, named) in [

@@ -133,6 +133,7 @@ mod tests {
     use netbpf_common::wire::{V4Addr, V6Addr};
 
     use super::*;
+    use crate::spec::Allowed;
 
     const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
@@ -141,7 +142,15 @@ mod tests {
     const ONE_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
     fn rule(rule: u32, host_ip: IpAddr, host_port: u16, count: u16) -> RuleRecord {
-        RuleRecord { rule, host_ip, host_port, container_port: 80, more: count - 1, transport: Transport::Tcp }
+        RuleRecord {
+            rule,
+            host_ip,
+            host_port,
+            container_port: 80,
+            more: count - 1,
+            transport: Transport::Tcp,
+            allowed: Allowed::default(),
+        }
     }
 
     #[test]

@@ -4,15 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netbpf_common::abi::Transport;
 
-use super::Engine;
 use super::network::Networks;
 use super::sockets::{in_the_way, refuse};
 use super::state::State;
+use super::{Engine, allowed};
 use crate::error::{Error, Result};
 use crate::net::address::is_link_local;
 use crate::net::sockets::{OpenSocket, open_sockets};
 use crate::net::{self, sysctl};
-use crate::spec::{Host, PublishSpec, transport_name};
+use crate::spec::{Allowed, Host, PublishSpec, transport_name};
 use crate::store::{ContainerRecord, RuleRecord};
 
 impl Engine {
@@ -51,7 +51,8 @@ impl Engine {
         spec: &PublishSpec,
         bound: &[OpenSocket],
     ) -> Result<Vec<RuleRecord>> {
-        let addresses = host_addresses(spec.host_ip, container, &state.networks, net::has_ipv6())?;
+        allowed::check(spec, &state.host)?;
+        let addresses = host_addresses(spec, container, &state.networks, net::has_ipv6())?;
         for address in &addresses {
             self.check_address(state, *address).await?;
         }
@@ -62,13 +63,17 @@ impl Engine {
                 "SCTP ports cannot be translated (its checksum covers them): publish {container_port}:{container_port}/sctp"
             )));
         }
-        let wanted = |host_ip, host_port| RuleRecord {
+        let wanted = |host_ip: IpAddr, host_port| RuleRecord {
             rule: 0,
             host_ip,
             host_port,
             container_port,
             more: last - container_port,
             transport,
+            allowed: Allowed {
+                allow: spec.allowed.prefixes(host_ip.is_ipv4()).collect(),
+                interfaces: spec.allowed.interfaces.clone(),
+            },
         };
         let first = match spec.host_port {
             Some((first, last)) => {
@@ -151,7 +156,7 @@ impl Engine {
                 let Some(end) = port.checked_add(rule.more).filter(|end| *end <= last) else { return false };
                 !self.settings.nat_ports.overlaps(port, end)
                     && state.publishes.holder(rule.transport, rule.host_ip, port, end).is_none()
-                    && in_the_way(bound, &RuleRecord { host_port: port, ..*rule }).is_none()
+                    && in_the_way(bound, &RuleRecord { host_port: port, ..rule.clone() }).is_none()
             })
         };
         (0..size).map(|step| first + ((start + step) % size) as u16).find(|port| free(*port)).ok_or_else(|| {
@@ -194,7 +199,7 @@ fn is_own_loopback(address: IpAddr) -> bool {
 /// The addresses of the host that a SPEC means, one for each family. What comes by IPv6 reaches a container without it by
 /// translation; the other way round there is none.
 fn host_addresses(
-    asked: Option<IpAddr>,
+    spec: &PublishSpec,
     container: &ContainerRecord,
     networks: &Networks,
     has_ipv6: bool,
@@ -208,10 +213,18 @@ fn host_addresses(
         )));
     }
     let has_v4 = served(true).is_some_and(|endpoint| endpoint.has(true));
-    match asked {
+    match spec.host_ip {
         None => {
             let v4 = has_v4.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-            Ok(v4.into_iter().chain(has_ipv6.then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED))).collect())
+            let all = v4.into_iter().chain(has_ipv6.then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)));
+            let addresses: Vec<IpAddr> = all.filter(|all| spec.allowed.has_family(all.is_ipv4())).collect();
+            if addresses.is_empty() {
+                return Err(Error::Invalid(format!(
+                    "publish {spec}: nobody that it allows can come to container {}: allow a prefix of the other family",
+                    container.name
+                )));
+            }
+            Ok(addresses)
         }
         Some(address) if address.is_ipv4() && !has_v4 => Err(Error::Invalid(format!(
             "{} cannot be published on for container {}, which has no IPv4 address: publish on an IPv6 address, or on [::] \
@@ -243,7 +256,7 @@ mod tests {
         let mut networks = Networks::default();
         let addressing = Addressing::new(&settings, [1; 5]).unwrap();
         networks.insert(Network::of_settings(&settings, addressing, None));
-        let meant = host_addresses(spec.host_ip, &container, &networks, has_ipv6);
+        let meant = host_addresses(&spec, &container, &networks, has_ipv6);
         let meant = meant.map_err(|error| error.to_string())?;
         Ok(meant.iter().map(IpAddr::to_string).collect())
     }

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use netbpf_common::abi::{PublishKey, PublishedPort, Rule, generation};
 use netbpf_common::wire::{V4Addr, V6Addr};
 
-use super::Engine;
 use super::network::Networks;
 use super::sockets::{in_the_way, refuse};
 use super::state::State;
+use super::{Engine, allowed};
 use crate::datapath::{Datapath, InFamily};
 use crate::error::Result;
 use crate::net::sockets::open_sockets;
@@ -21,6 +21,8 @@ impl Engine {
         if rules.is_empty() {
             return Ok(());
         }
+        allowed::let_in::<V4Addr>(&self.datapath, &state.host, rules)?;
+        allowed::let_in::<V6Addr>(&self.datapath, &state.host, rules)?;
         write_rules(&self.datapath, state, record, rules)?;
         write_ports::<V4Addr>(&self.datapath, state, rules)?;
         write_ports::<V6Addr>(&self.datapath, state, rules)?;
@@ -89,6 +91,8 @@ pub(super) fn withdraw(datapath: &Datapath, state: &State, rules: &[RuleRecord])
     withdraw_ports::<V4Addr>(datapath, state, rules)?;
     withdraw_ports::<V6Addr>(datapath, state, rules)?;
     end_rules(datapath, &rules.iter().map(|rule| rule.rule).collect::<Vec<_>>())?;
+    allowed::forget::<V4Addr>(datapath, rules)?;
+    allowed::forget::<V6Addr>(datapath, rules)?;
     datapath.bump(generation::PUBLISH_EPOCH).map(drop)
 }
 
@@ -114,7 +118,8 @@ fn of_family<'a, A: InFamily>(
 pub(super) fn rule(networks: &Networks, record: &ContainerRecord, rule: &RuleRecord) -> Rule {
     let endpoint = record.serving(networks, rule.host_ip.is_ipv4());
     let (endpoint, generation) = endpoint.map_or((0, 0), |endpoint| (endpoint.slot, endpoint.generation));
-    Rule { endpoint, generation, host_port: rule.host_port, container_port: rule.container_port }
+    let flags = allowed::flags(&rule.allowed);
+    Rule { endpoint, generation, host_port: rule.host_port, container_port: rule.container_port, flags }
 }
 
 fn write_rules(datapath: &Datapath, state: &State, record: &ContainerRecord, rules: &[RuleRecord]) -> Result<()> {

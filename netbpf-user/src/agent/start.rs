@@ -121,6 +121,7 @@ impl Engine {
             let mut recalled = self.recall_host()?;
             self.follow_host(&state.networks, &mut recalled, &self.look_at_host().await?)?;
             state.host = recalled;
+            self.follow_visitors(&state)?;
             self.tell_names(&state).await;
         }
         self.datapath.attach_sockets(&self.cgroup)

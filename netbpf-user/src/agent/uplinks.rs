@@ -198,6 +198,7 @@ impl Engine {
             let seen = self.look_at_host().await?;
             let state = &mut *self.state.lock().await;
             self.follow_host(&state.networks, &mut state.host, &seen)?;
+            self.follow_visitors(state)?;
             self.followed.notify_waiters();
         }
         if changes.routes || changes.lost {

@@ -15,8 +15,8 @@ use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
 use super::types::{
-    ConnectRequest, Container, CreateRequest, DisconnectRequest, ErrorBody, Finding, Flow, Network, NetworkRequest,
-    PortMapping, ProcessRequest, PublishRequest, Status,
+    ConnectRequest, Container, CreateRequest, DisconnectRequest, ErrorBody, Exposure, Finding, Flow, Network,
+    NetworkRequest, PortMapping, ProcessRequest, PublishRequest, Status,
 };
 
 /// Why there is no answer, or what the agent said instead.
@@ -210,8 +210,15 @@ impl Client {
     /// # Errors
     /// When there is no such container.
     pub fn flows(&self, container: Option<&str>) -> Result<Vec<Flow>> {
-        let query = container.map(|name| format!("?container={}", percent_encoded(name))).unwrap_or_default();
-        self.ask(Method::GET, &format!("/v1/flows{query}"), &())
+        self.ask(Method::GET, &format!("/v1/flows{}", of_container(container)), &())
+    }
+
+    /// The ways to the ports of all containers, or of one.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub fn exposure(&self, container: Option<&str>) -> Result<Vec<Exposure>> {
+        self.ask(Method::GET, &format!("/v1/exposure{}", of_container(container)), &())
     }
 
     /// Removes the whole instance; the agent ends.
@@ -274,6 +281,11 @@ fn network_path(name: &str, rest: &str) -> String {
 
 fn container_path(name: &str, rest: &str) -> String {
     format!("/v1/containers/{}{rest}", percent_encoded(name))
+}
+
+/// A query that selects a container, or all.
+fn of_container(name: Option<&str>) -> String {
+    name.map(|name| format!("?container={}", percent_encoded(name))).unwrap_or_default()
 }
 
 /// RFC 3986 section 2.1, for one segment: names are the user's and may hold anything until the agent has judged them.

@@ -11,13 +11,13 @@ use super::reply::{Checked, Refusal, complete};
 use super::types::{ErrorBody, Flow};
 use crate::agent::Engine;
 
-/// Which flows.
+/// Of which containers.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Selection {
-    /// Those of this container; all when absent.
-    container: Option<String>,
+    /// Of this container; of all when absent.
+    pub(super) container: Option<String>,
 }
 
 /// The flows that are alive.

@@ -5,6 +5,7 @@
 
 mod client;
 mod containers;
+mod exposure;
 mod flows;
 mod instance;
 mod networks;
@@ -63,6 +64,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
         ports::publish,
         ports::unpublish,
         flows::list,
+        exposure::list,
         instance::status,
         instance::doctor,
         instance::uninstall,
@@ -136,6 +138,7 @@ fn router(engine: Arc<Engine>, stop: Arc<Notify>) -> Router {
         .route("/v1/networks/{name}/connect", post(networks::connect))
         .route("/v1/networks/{name}/disconnect", post(networks::disconnect))
         .route("/v1/flows", get(flows::list))
+        .route("/v1/exposure", get(exposure::list))
         .route("/v1/openapi.json", get(async || Json(document())))
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
@@ -172,6 +175,7 @@ mod tests {
             "/v1/containers/{name}/unpublish",
             "/v1/doctor",
             "/v1/flows",
+            "/v1/exposure",
             "/v1/networks",
             "/v1/networks/prune",
             "/v1/networks/{name}",

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::spec::Allowed;
+
 /// `POST /v1/containers`: what `create`, `run` and `attach` ask for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -288,6 +290,50 @@ pub struct PortMapping {
     pub count: u32,
     /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
+    /// Whom it is for.
+    #[serde(flatten)]
+    pub allowed: Allowed,
+}
+
+/// A way by which ports of a container are reached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Exposure {
+    /// The container.
+    pub container: String,
+    /// Its first port.
+    pub port: u16,
+    /// Number of ports.
+    pub count: u32,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// How many of them somebody listens on; null where the kernel does not tell (SCTP).
+    pub listeners: Option<u32>,
+    /// From where.
+    pub from: Vec<Origin>,
+    /// The address that they are reached at: `0.0.0.0` and `::` for all addresses of the host.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// The first port there.
+    pub at_port: u16,
+    /// Who of those from `world` and `containers` is let in.
+    #[serde(flatten)]
+    pub allowed: Allowed,
+}
+
+/// From where a port is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Processes of the host.
+    Host,
+    /// Whoever comes by a device of the host.
+    World,
+    /// Containers of every network that is not internal.
+    Containers,
+    /// Containers of this network.
+    Network(String),
+    /// Whoever is on the link of the parent device: the datapath has no part in it.
+    Link,
 }
 
 /// `GET /v1/status`.

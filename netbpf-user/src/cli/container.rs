@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netbpf_user::api::types::CreateRequest;
 
 /// What SPEC is. Rust's documentation would take the brackets for links.
-pub(super) const SPEC_HELP: &str = "Publish: [HOST_IP:][HOST_PORT[-HOST_PORT]]:CONTAINER_PORT[-CONTAINER_PORT][/tcp|/udp|/sctp]; \
-    CONTAINER_PORT alone, or HOST_IP::CONTAINER_PORT, chooses a free host port. Without HOST_IP all addresses of the host are \
-    meant; an IPv6 address stands in brackets, [::] for all of them";
+pub(super) const SPEC_HELP: &str = "Publish: [HOST_IP:][HOST_PORT[-HOST_PORT]]:CONTAINER_PORT[-CONTAINER_PORT][/tcp|/udp|/sctp]\
+    [,allow=CIDR]...[,interface=IF]...; CONTAINER_PORT alone, or HOST_IP::CONTAINER_PORT, chooses a free host port. Without HOST_IP \
+    all addresses of the host are meant; an IPv6 address stands in brackets, [::] for all of them. allow and interface leave out \
+    clients from other addresses, and those who come in by other devices";
 
 /// The network of a container.
 #[derive(clap::Args)]

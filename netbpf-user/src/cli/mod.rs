@@ -7,6 +7,7 @@ mod create;
 mod demo;
 mod doctor;
 mod exec;
+mod exposure;
 mod flows;
 mod inspect;
 mod network;
@@ -90,6 +91,7 @@ enum Verb {
     Inspect(inspect::Inspect),
     Rm(rm::Rm),
     Port(port::Port),
+    Exposure(exposure::Exposure),
     Publish(publish::Publish),
     Unpublish(unpublish::Unpublish),
     Network(network::Network),
@@ -145,6 +147,7 @@ fn run(Arguments { global, verb }: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Inspect(verb) => verb.run(&global),
         Verb::Rm(verb) => verb.run(&global),
         Verb::Port(verb) => verb.run(&global),
+        Verb::Exposure(verb) => verb.run(&global),
         Verb::Publish(verb) => verb.run(&global),
         Verb::Unpublish(verb) => verb.run(&global),
         Verb::Network(verb) => verb.run(&global),

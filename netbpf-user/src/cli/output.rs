@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use comfy_table::{ContentArrangement, Table, presets};
 use netbpf_user::api::ClientError;
 use netbpf_user::api::types::{Container, PortMapping};
-use netbpf_user::spec::Host;
+use netbpf_user::spec::{Allowed, Host};
 use serde::Serialize;
 
 use super::Global;
@@ -47,7 +47,12 @@ pub(super) fn print_table(table: &Table) -> anyhow::Result<()> {
 /// `0.0.0.0:8080->80/tcp` or `[::]:8080->80/tcp`, as Docker writes it.
 pub(super) fn mapping(port: &PortMapping) -> String {
     let (host, container) = (range(port.host_port, port.count), range(port.container_port, port.count));
-    format!("{}:{host}->{container}/{}", Host(port.host_ip), port.protocol)
+    format!("{}:{host}->{container}/{}{}", Host(port.host_ip), port.protocol, lists(&port.allowed))
+}
+
+/// Whom a publish is for, behind what it is; nothing when it is for everybody.
+fn lists(allowed: &Allowed) -> String {
+    if allowed.is_restricted() { format!(" {allowed}") } else { String::new() }
 }
 
 /// Mappings in one cell of a table: neighbours as one range, and no more than a line of a terminal holds.
@@ -70,12 +75,13 @@ pub(super) fn mappings_cell(ports: &[PortMapping]) -> String {
 
 fn continues(last: &PortMapping, next: &PortMapping) -> bool {
     let follows = |last_first: u16, next_first: u16| u32::from(last_first) + last.count == u32::from(next_first);
-    (last.host_ip, &last.protocol) == (next.host_ip, &next.protocol)
+    (last.host_ip, &last.protocol, &last.allowed) == (next.host_ip, &next.protocol, &next.allowed)
         && follows(last.host_port, next.host_port)
         && follows(last.container_port, next.container_port)
 }
 
-fn range(first: u16, count: u32) -> String {
+/// `80`, or `8000-8010`.
+pub(super) fn range(first: u16, count: u32) -> String {
     match count {
         0 | 1 => first.to_string(),
         // The ports of a mapping are ports: their last one is one too.
@@ -91,6 +97,7 @@ pub(super) fn single_ports(ports: &[PortMapping]) -> impl Iterator<Item = Single
             protocol: port.protocol.clone(),
             host_ip: port.host_ip,
             host_port: u32::from(port.host_port) + nth,
+            allowed: port.allowed.clone(),
         })
     })
 }
@@ -102,12 +109,14 @@ pub(super) struct SinglePort {
     pub(super) protocol: String,
     host_ip: IpAddr,
     host_port: u32,
+    #[serde(flatten)]
+    allowed: Allowed,
 }
 
 impl std::fmt::Display for SinglePort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { container_port, protocol, host_ip, host_port } = self;
-        write!(f, "{container_port}/{protocol} -> {}:{host_port}", Host(*host_ip))
+        let Self { container_port, protocol, host_ip, host_port, allowed } = self;
+        write!(f, "{container_port}/{protocol} -> {}:{host_port}{}", Host(*host_ip), lists(allowed))
     }
 }
 
@@ -197,6 +206,7 @@ mod tests {
             container_port: 80,
             count: 1,
             protocol: "tcp".into(),
+            allowed: Allowed::default(),
         };
         assert_eq!(mapping(&port), "0.0.0.0:8080->80/tcp");
         assert_eq!(single_ports(&[port.clone()]).next().unwrap().to_string(), "80/tcp -> 0.0.0.0:8080");

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use netbpf_common::abi::{Flow, FlowKey, PublishKey, PublishedPort, map, program};
+use netbpf_common::abi::{Flow, FlowKey, PublishKey, PublishedPort, Visitors, map, program};
 use netbpf_common::wire::{Address, V4Addr, V6Addr};
 
 use super::Maps;
@@ -23,19 +23,22 @@ pub struct FamilyMaps<A> {
     pub ports: Table<u32, PublishedPort>,
     /// Rules of publishes on single addresses.
     pub published: Table<PublishKey<A>, u32>,
+    /// Whom restricted publishes let in.
+    pub allowed: Table<Visitors<A>, u32>,
     /// The flow table.
     pub flows: Table<FlowKey<A>, Flow<A>>,
 }
 
 impl<A: InFamily> FamilyMaps<A> {
     pub(super) fn open(directory: &Path) -> Result<Self> {
-        let map::OfFamily { addresses, locals, virtuals, ports, published, flows, .. } = A::NAMES;
+        let map::OfFamily { addresses, locals, virtuals, ports, published, allowed, flows, .. } = A::NAMES;
         Ok(Self {
             addresses: Table::open(directory, addresses)?,
             locals: Table::open(directory, locals)?,
             virtuals: Table::open(directory, virtuals)?,
             ports: Table::open(directory, ports)?,
             published: Table::open(directory, published)?,
+            allowed: Table::open(directory, allowed)?,
             flows: Table::open(directory, flows)?,
         })
     }

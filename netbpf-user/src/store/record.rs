@@ -7,6 +7,8 @@ use netbpf_common::abi::Transport;
 use netbpf_common::wire::Mac;
 use serde::{Deserialize, Serialize};
 
+use crate::spec::Allowed;
+
 /// A container as it is desired.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ContainerRecord {
@@ -84,6 +86,7 @@ impl ContainerRecord {
                 container_port: 80,
                 more: 0,
                 transport: Transport::Udp,
+                allowed: Allowed::default(),
             }],
             process: None,
             remove_on_exit: false,
@@ -187,7 +190,7 @@ pub(crate) struct ProcessRecord {
 }
 
 /// A publish as it is in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RuleRecord {
     /// Place in `RULES`.
     pub(crate) rule: u32,
@@ -202,6 +205,9 @@ pub(crate) struct RuleRecord {
     /// Transport.
     #[serde(with = "transport")]
     pub(crate) transport: Transport,
+    /// Whom it is for.
+    #[serde(flatten)]
+    pub(crate) allowed: Allowed,
 }
 
 impl RuleRecord {

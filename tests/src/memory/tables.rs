@@ -4,7 +4,8 @@ use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 
 use netbpf_common::abi::{
-    DropReason, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, PublishKey, PublishedPort, RingSlot,
+    DropReason, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, PublishKey, PublishedPort, RingSlot, Visitor,
+    Visitors,
 };
 use netbpf_common::path::{Env, Family, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch};
 use netbpf_common::wire::Address as _;
@@ -29,6 +30,8 @@ pub struct Tables<F: Family> {
     pub ports: HashMap<u32, PublishedPort>,
     /// Publishes on single addresses.
     pub published: HashMap<PublishKey<F::Addr>, u32>,
+    /// Whom restricted publishes let in.
+    pub allowed: Vec<Visitors<F::Addr>>,
     /// Sockets of the host, by the key of the packets they receive.
     pub sockets: HashMap<FlowKey<F::Addr>, HostSocket>,
     /// The flow table.
@@ -64,6 +67,7 @@ impl<F: TestFamily> Tables<F> {
             locals: world::locals::<F>().into_iter().map(|(address, index)| (F::addr(address), index)).collect(),
             ports,
             published,
+            allowed: Vec::new(),
             sockets: HashMap::default(),
             flows: RefCell::default(),
             fragments: RefCell::default(),
@@ -112,6 +116,15 @@ impl<'a, F: TestFamily> Env<F> for &'a Memory {
 
     fn published_on(&self, key: &PublishKey<F::Addr>) -> u32 {
         self.of::<F>().published.get(key).copied().unwrap_or(0)
+    }
+
+    fn is_allowed(&self, visitor: Visitor<F::Addr>) -> bool {
+        let is_set = |of: &Visitor<F::Addr>, bit: u32| {
+            bytemuck::bytes_of(of)[(bit / u8::BITS) as usize] << (bit % u8::BITS) & 0x80 != 0
+        };
+        let begins_like =
+            |them: &Visitors<F::Addr>| (0..them.bits).all(|bit| is_set(&them.first, bit) == is_set(&visitor, bit));
+        self.of::<F>().allowed.iter().any(begins_like)
     }
 
     fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Entry<F>> {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use netbpf_common::abi::{
     Config, DropReason, Endpoint, Event, Flow, FlowKey, Fragment, FragmentKey, HeldFrame, HeldKey, Network, PublishKey,
-    PublishedPort, RingSlot, Rule, Uplink,
+    PublishedPort, RingSlot, Rule, Uplink, Visitor,
 };
 use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, World};
 use shuttle::rand::{Rng as _, thread_rng};
@@ -192,6 +192,10 @@ impl<'a, F: Pooled> Env<F> for &'a Cpu {
 
     fn published_on(&self, key: &PublishKey<F::Addr>) -> u32 {
         Env::<F>::published_on(&&self.own, key)
+    }
+
+    fn is_allowed(&self, visitor: Visitor<F::Addr>) -> bool {
+        Env::<F>::is_allowed(&&self.own, visitor)
     }
 
     fn flow(&self, key: &FlowKey<F::Addr>) -> Option<Entry<'a, F>> {

@@ -3,6 +3,7 @@
 //! Every test stands in a rig of its own: an outside machine, a host with its own agent, and
 //! containers. Names of tests are sentences about behaviour.
 
+mod allowed;
 mod api;
 mod arp;
 mod basics;
@@ -11,6 +12,7 @@ mod bulk;
 mod differential;
 mod doctor;
 mod errors;
+mod exposure;
 mod flood;
 mod flows;
 mod fragments;

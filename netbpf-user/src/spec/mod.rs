@@ -1,13 +1,19 @@
 //! SPEC: what a user publishes, in Docker's words.
 //!
 //! `[HOST_IP:][HOST_PORT[-HOST_PORT]]:CONTAINER_PORT[-CONTAINER_PORT][/tcp|/udp|/sctp]`, or
-//! `CONTAINER_PORT` alone. An IPv6 HOST_IP stands in brackets.
+//! `CONTAINER_PORT` alone. An IPv6 HOST_IP stands in brackets. Behind it may stand whom it is for:
+//! `,allow=CIDR` and `,interface=NAME`, each as often as needed.
+
+mod allowed;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use netbpf_common::abi::Transport;
+
+pub use self::allowed::Allowed;
 
 /// One SPEC: a range of container ports and where the host offers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +26,8 @@ pub struct PublishSpec {
     pub container_port: (u16, u16),
     /// Protocol of all of them.
     pub transport: Transport,
+    /// Whom it is for.
+    pub allowed: Allowed,
 }
 
 impl PublishSpec {
@@ -86,6 +94,16 @@ enum Reason {
     Brackets,
     #[error("{0} is an IPv4 address in another form; write {1}")]
     Mapped(Ipv6Addr, IpAddr),
+    #[error("there is no option {0:?}; there are allow=CIDR and interface=NAME")]
+    Option(String),
+    #[error("{0:?} is no prefix; write one as in allow=10.0.0.0/8 or allow=2001:db8::/32")]
+    Prefix(String),
+    #[error("{0} has bits behind its length; write allow={1}")]
+    HostBits(IpNet, IpNet),
+    #[error("{0:?} is not the name of a device")]
+    Interface(String),
+    #[error("{0} stands there twice; leave one out")]
+    Twice(String),
     #[error("a host address or port does not belong here; write container ports alone, for example 80 or 53/udp")]
     Host,
 }
@@ -99,6 +117,10 @@ impl FromStr for PublishSpec {
 }
 
 fn parse(text: &str) -> Result<PublishSpec, Reason> {
+    let (text, allowed) = match text.split_once(',') {
+        Some((text, options)) => (text, Allowed::parse(options)?),
+        None => (text, Allowed::default()),
+    };
     if text.is_empty() {
         return Err(Reason::Empty);
     }
@@ -137,7 +159,7 @@ fn parse(text: &str) -> Result<PublishSpec, Reason> {
     {
         return Err(Reason::Lengths { host: length(host_port), container: length(container_port) });
     }
-    Ok(PublishSpec { host_ip, host_port, container_port, transport })
+    Ok(PublishSpec { host_ip, host_port, container_port, transport, allowed })
 }
 
 fn length((first, last): (u16, u16)) -> u32 {
@@ -198,9 +220,10 @@ impl fmt::Display for PublishSpec {
         }
         write_range(f, self.container_port)?;
         match self.transport {
-            Transport::Tcp => Ok(()),
-            transport => write!(f, "/{}", transport_name(transport)),
+            Transport::Tcp => {}
+            transport => write!(f, "/{}", transport_name(transport))?,
         }
+        if self.allowed.is_restricted() { write!(f, ",{}", self.allowed) } else { Ok(()) }
     }
 }
 
@@ -249,7 +272,8 @@ mod tests {
         ];
         for &(text, host_ip, host_port, container_port, transport) in cases {
             let spec: PublishSpec = text.parse().unwrap();
-            assert_eq!(spec, PublishSpec { host_ip, host_port, container_port, transport }, "{text}");
+            let allowed = Allowed::default();
+            assert_eq!(spec, PublishSpec { host_ip, host_port, container_port, transport, allowed }, "{text}");
             assert_eq!(spec.to_string(), text);
         }
     }
@@ -296,12 +320,39 @@ mod tests {
             ("[::1]:80", "[::1]::PORT"),
             ("[::1]:1:2:3", "\"1:2\" is not a port"),
             ("[::ffff:10.0.0.5]:8080:80", "write 10.0.0.5"),
+            ("80,", "no option \"\""),
+            (",allow=10.0.0.0/8", "nothing to publish"),
+            ("80,deny=10.0.0.0/8", "allow=CIDR and interface=NAME"),
+            ("80,allow=", "\"\" is no prefix"),
+            ("80,allow=10.0.0.0/33", "is no prefix"),
+            ("80,allow=ten", "is no prefix"),
+            ("80,allow=10.0.0.1/8", "write allow=10.0.0.0/8"),
+            ("80,allow=::ffff:10.0.0.0/104", "is no prefix"),
+            ("80,allow=10.0.0.0/8,allow=10.0.0.0/8", "stands there twice"),
+            ("80,interface=", "not the name of a device"),
+            ("80,interface=a/b", "not the name of a device"),
+            ("80,interface=sixteencharacter", "not the name of a device"),
         ];
         for (text, expected) in cases {
             let error = text.parse::<PublishSpec>().unwrap_err().to_string();
             assert!(error.contains(expected), "{text:?}: {error}");
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn behind_a_comma_stands_whom_it_is_for() {
+        let text = "8080:80/udp,allow=10.0.0.0/8,allow=2001:db8::/32,interface=eth0,interface=wg0";
+        let spec: PublishSpec = text.parse().unwrap();
+        assert_eq!((spec.host_port, spec.transport), (Some((8080, 8080)), Transport::Udp));
+        assert!(spec.allowed.has_family(true) && spec.allowed.has_family(false) && spec.allowed.is_restricted());
+        assert_eq!(spec.allowed.prefixes(true).map(|prefix| prefix.to_string()).collect::<Vec<_>>(), ["10.0.0.0/8"]);
+        assert_eq!(spec.allowed.interfaces, ["eth0", "wg0"]);
+        assert_eq!(spec.to_string(), text);
+        let one: PublishSpec = "80,allow=10.0.0.5".parse().unwrap();
+        assert_eq!(one.to_string(), "80,allow=10.0.0.5/32");
+        assert!(!one.allowed.has_family(false));
+        assert!("80,interface=eth0".parse::<PublishSpec>().unwrap().allowed.has_family(false));
     }
 
     #[test]
