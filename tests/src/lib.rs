@@ -16,6 +16,8 @@ pub mod journey;
 pub mod kernel;
 #[cfg(feature = "system")]
 pub mod link;
+#[cfg(feature = "system")]
+pub mod machine;
 pub mod memory;
 pub mod packet;
 #[cfg(feature = "system")]

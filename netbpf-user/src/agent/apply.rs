@@ -100,6 +100,8 @@ impl Engine {
                 }
                 self.netlink.set_up(*ifindex).await
             }
+            Step::TakeIn(ifindex, device, mtu) => self.take_in(*ifindex, device, *mtu).await,
+            Step::GiveBack(ifindex, device) => self.give_back(*ifindex, device),
             Step::WriteEndpoint(slot, endpoint) => {
                 maps.endpoints.set(*slot, *endpoint)?;
                 let followed = self.follow_members();
@@ -141,7 +143,7 @@ impl Engine {
     }
 
     /// The kernel waits for a grace period of RCU here (tcx_entry_sync), some milliseconds.
-    async fn attach_egress(&self, ifindex: u32, device: &str) -> Result<()> {
+    pub(super) async fn attach_egress(&self, ifindex: u32, device: &str) -> Result<()> {
         let (datapath, hook) = (self.datapath.clone(), Hook::egress(ifindex, device));
         let attach = tokio::task::spawn_blocking(move || datapath.attach(&hook));
         attach.await.context(|| format!("attach to {device}"))?

@@ -10,6 +10,7 @@ use super::containers::observed;
 use super::plan::plan;
 use super::start::random_mac;
 use super::state::State;
+use super::taps::Tap;
 use super::{Engine, check};
 use crate::api::types::{ConnectRequest, Container, CreateRequest};
 use crate::error::{Error, Result};
@@ -32,6 +33,8 @@ pub(super) struct Asked {
     addresses: Vec<IpAddr>,
     mac: Option<Mac>,
     aliases: Vec<String>,
+    /// The device that it is to have, instead of one of its own.
+    pub(super) tap: Option<Tap>,
 }
 
 impl Asked {
@@ -50,7 +53,7 @@ impl Asked {
             check::hostname(alias)?;
         }
         let mac = mac.as_deref().map(check::mac).transpose()?;
-        Ok(Self { addresses: addresses.into_iter().flatten().collect(), mac, aliases: aliases.to_vec() })
+        Ok(Self { addresses: addresses.into_iter().flatten().collect(), mac, aliases: aliases.to_vec(), tap: None })
     }
 }
 
@@ -192,8 +195,13 @@ impl Engine {
         network: &str,
         asked: &Asked,
     ) -> Result<EndpointRecord> {
-        let slot = state.free_slot()?;
-        let ifindex = self.free_ifindex(slot).await?;
+        let (slot, ifindex) = match &asked.tap {
+            Some(tap) => (tap.slot(), tap.ifindex),
+            None => {
+                let slot = state.free_slot()?;
+                (slot, self.free_ifindex(slot).await?)
+            }
+        };
         let taken = |name: &String| container.endpoints.iter().any(|endpoint| endpoint.name == *name);
         let number = (0..MOST_ENDS).find(|number| !taken(&format!("eth{number}"))).ok_or_else(|| {
             Error::Exhausted(format!(
@@ -226,7 +234,11 @@ impl Engine {
             slot,
             generation,
             ifindex,
-            device: format!("{DEVICE_PREFIX}{}{further}", &container.id[..10]),
+            device: match &asked.tap {
+                Some(tap) => tap.name.clone(),
+                None => format!("{DEVICE_PREFIX}{}{further}", &container.id[..10]),
+            },
+            is_tap: asked.tap.is_some(),
         };
         endpoint.set_addresses(&addresses);
         Ok(endpoint)
@@ -284,6 +296,12 @@ fn check_connectable(record: &ContainerRecord) -> Result<()> {
     let other = match &record.shared_with {
         Some(other) => format!("container {other}: connect that one"),
         None if record.is_host => "the host: make it with a network".into(),
+        None if record.is_machine() => {
+            return Err(Error::Conflict(format!(
+                "container {} is behind a tap, which is in one network: attach another tap for another network",
+                record.name
+            )));
+        }
         None => return Ok(()),
     };
     Err(Error::Conflict(format!("container {} has the network namespace of {other}", record.name)))

@@ -28,7 +28,7 @@ impl Engine {
         check::hostname(&hostname)?;
         let specs = check::specs(&request.publish, &request.publish_exposed)?;
         let place = Place::of(&request)?;
-        let asked = Asked::of(&request)?;
+        let mut asked = Asked::of(&request)?;
         let extra_hosts = check::extra_hosts(&request.extra_hosts)?;
         check::resolver(&request.dns_search, &request.dns_options)?;
 
@@ -43,14 +43,27 @@ impl Engine {
             self.bury().await?;
             check_foreign(&state, path)?;
         }
+        if let Some(device) = &request.tap {
+            asked.tap = Some(self.find_tap(&state, device).await?);
+        }
         // What is found by a process goes with it; under a name of ours it stays.
         let taken_from = request.netns.clone().filter(|path| path.starts_with("/proc"));
         let shared = match &place {
-            Place::Container(other) => Some(state.container(other)?.clone()),
+            Place::Container(other) => {
+                let other = state.container(other)?;
+                if other.is_machine() {
+                    return Err(Error::Conflict(format!(
+                        "container {} is a machine behind a tap, and has no namespace to share: choose a network",
+                        other.name
+                    )));
+                }
+                Some(other.clone())
+            }
             _ => None,
         };
         let (netns, owns_netns) = match (&place, &shared) {
             (Place::Host, _) => (PathBuf::new(), false),
+            _ if request.tap.is_some() => (PathBuf::new(), false),
             (_, Some(other)) => (other.netns.clone(), false),
             _ => {
                 let own = request.netns.filter(|_| taken_from.is_none());
@@ -82,6 +95,9 @@ impl Engine {
             let endpoint = self.new_endpoint(&mut state, &record, network, &asked).await?;
             record.endpoints.push(endpoint);
         }
+        if let Some(tap) = &asked.tap {
+            self.take_from_uplinks(&mut state, tap)?;
+        }
         match self.make(&mut state, &mut record, taken_from, &specs).await {
             Ok(()) => {
                 let container = record.describe(&state.networks);
@@ -92,6 +108,11 @@ impl Engine {
             Err(error) => {
                 for endpoint in &record.endpoints {
                     state.networks.release(endpoint);
+                }
+                if asked.tap.is_some()
+                    && let Err(error) = self.follow_given_back(&mut state).await
+                {
+                    tracing::warn!("while undoing: {error}");
                 }
                 Err(error)
             }
@@ -193,6 +214,9 @@ impl Engine {
         for endpoint in &record.endpoints {
             state.networks.release(endpoint);
         }
+        if record.is_machine() {
+            errors.extend(self.follow_given_back(state).await.err());
+        }
         // What it had counts against the limit of the next in its slot as long as it is there.
         self.uncollected.notify_one();
         match errors.into_iter().next() {
@@ -229,6 +253,18 @@ enum Place {
 
 impl Place {
     fn of(request: &CreateRequest) -> Result<Self> {
+        let of_the_inside = [
+            ("a namespace", request.netns.is_some()),
+            ("a search domain", !request.dns_search.is_empty()),
+            ("an option of the resolver", !request.dns_options.is_empty()),
+            ("a host to be told of", !request.extra_hosts.is_empty()),
+        ];
+        let of_no_use = of_the_inside.into_iter().find(|(_, is_given)| request.tap.is_some() && *is_given);
+        if let Some((what, _)) = of_no_use {
+            return Err(Error::Invalid(format!(
+                "{what} is of no use with a tap: leave it out, the machine behind it has files of its own"
+            )));
+        }
         let place = match request.network.as_deref() {
             None => Self::Network(DEFAULT_NETWORK.into()),
             Some(describe::HOST) => Self::Host,
@@ -248,6 +284,7 @@ impl Place {
             ("an alias", !request.aliases.is_empty()),
             ("a publish", !request.publish.is_empty() || !request.publish_exposed.is_empty()),
             ("a namespace to take in", request.netns.is_some() && place != Self::None),
+            ("a tap", request.tap.is_some()),
         ];
         match useless.into_iter().find(|(_, is_given)| *is_given) {
             Some((what, _)) => Err(Error::Invalid(format!(
@@ -295,10 +332,15 @@ impl State {
 /// What a container is in the kernel when all is as it should be.
 pub(super) fn observed(record: &ContainerRecord, networks: &Networks) -> Observed {
     let ends = || record.ours(networks);
+    let devices = |is_tap: bool| {
+        let such = ends().filter(|endpoint| endpoint.is_tap == is_tap);
+        such.map(|endpoint| (endpoint.ifindex, endpoint.device.clone())).collect()
+    };
     let reached = |endpoint: &EndpointRecord| endpoint.reached_by(networks.of(endpoint));
     Observed {
         namespaces: record.made_as().into_iter().collect(),
-        devices: ends().map(|endpoint| (endpoint.ifindex, endpoint.device.clone())).collect(),
+        devices: devices(false),
+        taps: devices(true),
         attached: ends().map(|endpoint| endpoint.ifindex).collect(),
         endpoints: ends().map(|endpoint| (endpoint.slot, endpoint.in_datapath(networks.of(endpoint)))).collect(),
         addresses: ends()

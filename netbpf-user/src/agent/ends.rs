@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netbpf_common::abi::Endpoint;
+use netbpf_common::abi::{Endpoint, EndpointFlags};
 use netbpf_common::wire::{Address as _, V4Addr, V6Addr};
 
+use super::host::flag;
 use super::network::{Network, Networks};
 use super::plan::{Inside, Wanted, WantedEnd};
 use crate::config::{GatewayMode, Part};
@@ -55,6 +56,7 @@ impl ContainerRecord {
             inside: self.inside(networks, endpoint),
             reached_by: endpoint.reached_by(network),
             mtu: endpoint.mtu,
+            is_tap: endpoint.is_tap,
         }
     }
 
@@ -82,7 +84,7 @@ impl EndpointRecord {
             v6: self.address_v6.map(V6Addr::from).unwrap_or_default(),
             mac: self.mac(),
             network: network.record.number,
-            ..Endpoint::default()
+            flags: flag(self.is_tap, EndpointFlags::NO_PEER),
         }
     }
 

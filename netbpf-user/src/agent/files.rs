@@ -35,6 +35,9 @@ impl Engine {
 
     /// Writes the files of a container in the networks of another, or of itself.
     fn write_own_files(&self, networks: &Networks, record: &ContainerRecord, owner: &ContainerRecord) -> Result<()> {
+        if record.is_machine() {
+            return Ok(());
+        }
         let files = Files::of(&self.settings.run_dir, &record.name);
         let write = || files.write(&contents(networks, record, owner)?);
         write().context(|| format!("write the files of container {}", record.name))?;

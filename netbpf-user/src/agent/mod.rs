@@ -33,6 +33,7 @@ mod sockets;
 mod start;
 mod state;
 mod status;
+mod taps;
 mod uninstall;
 mod uplinks;
 

@@ -36,6 +36,8 @@ pub(super) struct WantedEnd {
     pub(super) reached_by: Vec<IpAddr>,
     /// MTU of both its devices.
     pub(super) mtu: u32,
+    /// Whether its device is a tap, which others make and delete.
+    pub(super) is_tap: bool,
 }
 
 /// A container's view of its device.
@@ -56,7 +58,9 @@ pub(super) struct Observed {
     pub(super) namespaces: BTreeSet<String>,
     /// Host-side devices of endpoints.
     pub(super) devices: BTreeMap<u32, String>,
-    /// Those of them with the agent's own program.
+    /// Taps with a program for endpoints.
+    pub(super) taps: BTreeMap<u32, String>,
+    /// Those of all of them with the agent's own program.
     pub(super) attached: BTreeSet<u32>,
     /// Slots in use.
     pub(super) endpoints: BTreeMap<u32, Endpoint>,
@@ -98,6 +102,10 @@ pub(super) enum Step {
     MakePair(Box<Pair>),
     /// This agent's program on a device that is there.
     Attach(u32, String),
+    /// A tap becomes the device of an endpoint, with this MTU.
+    TakeIn(u32, String, u32),
+    /// A tap is the host's again.
+    GiveBack(u32, String),
     /// The endpoint.
     WriteEndpoint(u32, Endpoint),
     /// Packets for the address find the endpoint.
@@ -110,6 +118,7 @@ impl Step {
         Some(match self {
             Self::MakeNamespace(name, _) => Self::DeleteNamespace(name.clone()),
             Self::MakePair(pair) => Self::DeleteDevice(pair.ifindex, pair.device.clone()),
+            Self::TakeIn(ifindex, device, _) => Self::GiveBack(*ifindex, device.clone()),
             Self::WriteEndpoint(slot, _) => Self::ClearEndpoint(*slot),
             Self::WriteAddress(address, _) => Self::DeleteAddress(*address),
             _ => return None,
@@ -143,6 +152,11 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
             steps.push(Step::DeleteDevice(*ifindex, device.clone()));
         }
     }
+    for (ifindex, device) in &observed.taps {
+        if !by_device.contains_key(ifindex) {
+            steps.push(Step::GiveBack(*ifindex, device.clone()));
+        }
+    }
     for name in &observed.namespaces {
         if !names.contains(name) {
             steps.push(Step::DeleteNamespace(name.clone()));
@@ -163,7 +177,11 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
 /// The steps that make an end of a network.
 fn plan_end(netns: &Path, end: &WantedEnd, observed: &Observed, steps: &mut Vec<Step>) {
     let ifindex = end.endpoint.ifindex;
-    if !observed.devices.contains_key(&ifindex) {
+    if end.is_tap {
+        if !observed.attached.contains(&ifindex) {
+            steps.push(Step::TakeIn(ifindex, end.device.clone(), end.mtu));
+        }
+    } else if !observed.devices.contains_key(&ifindex) {
         steps.push(Step::MakePair(Box::new(Pair {
             netns: netns.into(),
             device: end.device.clone(),
@@ -211,6 +229,7 @@ mod tests {
                 inside: Inside::default(),
                 reached_by: vec![v4.into(), v6.into(), link.into()],
                 mtu: 1500,
+                is_tap: false,
             }],
         }
     }
@@ -232,6 +251,14 @@ mod tests {
                     observed.devices.insert(pair.ifindex, pair.device);
                 }
                 Step::Attach(ifindex, _) => _ = observed.attached.insert(ifindex),
+                Step::TakeIn(ifindex, device, _) => {
+                    observed.attached.insert(ifindex);
+                    observed.taps.insert(ifindex, device);
+                }
+                Step::GiveBack(ifindex, _) => {
+                    observed.attached.remove(&ifindex);
+                    observed.taps.remove(&ifindex);
+                }
                 Step::WriteEndpoint(slot, endpoint) => _ = observed.endpoints.insert(slot, endpoint),
                 Step::WriteAddress(address, slot) => _ = observed.addresses.insert(address, slot),
             }
@@ -322,6 +349,21 @@ mod tests {
         apply(&mut kernel, &steps);
         kernel.attached.clear();
         assert!(matches!(plan(&desired, &kernel)[..], [Step::Attach(..)]));
+    }
+
+    #[test]
+    fn a_tap_is_taken_in_and_given_back_and_never_made_or_deleted() {
+        let mut kernel = Observed::default();
+        let mut vm = Wanted { made_as: None, ..wanted("vm", 1) };
+        vm.ends[0].is_tap = true;
+        let steps = plan(std::slice::from_ref(&vm), &kernel);
+        assert!(matches!(steps[..2], [Step::TakeIn(65_537, _, 1500), Step::WriteEndpoint(..)]), "{steps:?}");
+        assert!(matches!(steps[0].undo(), Some(Step::GiveBack(65_537, _))));
+        apply(&mut kernel, &steps);
+        assert_eq!(plan(std::slice::from_ref(&vm), &kernel), []);
+        kernel.attached.clear();
+        assert!(matches!(plan(&[vm], &kernel)[..], [Step::TakeIn(..)]), "by a new agent");
+        assert!(matches!(plan(&[], &kernel)[..].last(), Some(Step::GiveBack(..))));
     }
 
     #[test]

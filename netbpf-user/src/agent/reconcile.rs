@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use netbpf_common::abi::{Endpoint, generation};
+use netbpf_common::abi::{Endpoint, generation, program};
 
 use super::containers::{marked, steps};
 use super::plan::Observed;
@@ -11,8 +11,9 @@ use super::reserve::release;
 use super::rules::withdraw;
 use super::state::State;
 use super::{Engine, files, host, process};
+use crate::datapath::Attachment;
 use crate::error::Result;
-use crate::net::namespace;
+use crate::net::device::Device;
 use crate::store::{Changes, ContainerRecord, ProcessRecord};
 
 impl Engine {
@@ -50,7 +51,7 @@ impl Engine {
     /// Containers whose namespace is gone (a reboot, `ip netns del`) are gone, and so are those to be forgotten with
     /// their process; what these had goes to those who share their namespace.
     fn forget_the_gone(&self, state: &mut State) -> Result<()> {
-        let has_namespace = |record: &ContainerRecord| record.is_host || namespace::exists(record.netns());
+        let has_namespace = ContainerRecord::exists;
         let is_over = |record: &ContainerRecord| {
             record.remove_on_exit && record.process.is_some_and(|process| !process::is_running(&process))
         };
@@ -98,23 +99,32 @@ impl Engine {
     async fn observe(&self) -> Result<Observed> {
         let maps = &self.datapath.maps;
         let devices = self.netlink.devices().await?;
-        let current: BTreeSet<u64> = self
-            .datapath
-            .attachments()?
-            .into_iter()
-            .filter(|attachment| attachment.is_current)
-            .map(|attachment| attachment.target)
-            .collect();
+        let attachments = self.datapath.attachments()?;
+        let current: BTreeSet<u64> =
+            attachments.iter().filter(|attachment| attachment.is_current).map(|attachment| attachment.target).collect();
         let own: BTreeMap<u32, String> = devices
-            .into_iter()
+            .iter()
             .filter(|device| host::is_own(device, self.gateway_mac))
             .filter(|device| device.ifindex != self.devices.0 && device.ifindex != self.devices.1)
-            .map(|device| (device.ifindex, device.name))
+            .map(|device| (device.ifindex, device.name.clone()))
             .collect();
+        // Also of an agent that was killed while it took one in, or gave it back.
+        let has_egress = |device: &&Device| {
+            let at = |it: &&Attachment| it.program == program::EGRESS && it.target == u64::from(device.ifindex);
+            !own.contains_key(&device.ifindex) && attachments.iter().any(|it| at(&it))
+        };
+        let taps: BTreeMap<u32, String> =
+            devices.iter().filter(has_egress).map(|device| (device.ifindex, device.name.clone())).collect();
         Ok(Observed {
             namespaces: marked(&self.marks())?,
-            attached: own.keys().copied().filter(|ifindex| current.contains(&u64::from(*ifindex))).collect(),
+            attached: own
+                .keys()
+                .chain(taps.keys())
+                .copied()
+                .filter(|ifindex| current.contains(&u64::from(*ifindex)))
+                .collect(),
             devices: own,
+            taps,
             endpoints: maps.endpoints.entries()?.into_iter().filter(|(_, end)| *end != Endpoint::default()).collect(),
             addresses: maps.addresses()?.collect(),
         })

@@ -118,9 +118,8 @@ impl Engine {
         self.reconcile().await?;
         {
             let mut state = self.state.lock().await;
-            let mut recalled = self.recall_host()?;
-            self.follow_host(&state.networks, &mut recalled, &self.look_at_host().await?)?;
-            state.host = recalled;
+            state.host = self.recall_host()?;
+            self.follow_host(&mut state, &self.look_at_host().await?)?;
             self.follow_visitors(&state)?;
             self.tell_names(&state).await;
         }

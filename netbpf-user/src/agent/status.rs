@@ -13,7 +13,7 @@ use super::state::State;
 use crate::api::types::{MapStatus, ProgramStatus, Status, UplinkStatus};
 use crate::datapath::{Attachment, FamilyMaps, InFamily, Table};
 use crate::error::{Context as _, Result};
-use crate::net::{namespace, sysctl};
+use crate::net::sysctl;
 
 impl Engine {
     /// What is attached, how full it is, and what is not as desired.
@@ -123,7 +123,7 @@ impl Engine {
             device(program::EGRESS, endpoint.ifindex, &format!("container {}", record.name));
         }
         for record in state.containers.values().filter(|record| !record.is_host) {
-            if !namespace::exists(record.netns()) {
+            if !record.exists() && !record.is_machine() {
                 problems.push(format!("container {}: its namespace {} is gone", record.name, record.netns().display()));
             }
         }

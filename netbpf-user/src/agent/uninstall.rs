@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::datapath::{Datapath, Hook, remove_filter};
 use crate::error::{Error, Result};
 use crate::net::device::Framing;
-use crate::net::{Netlink, namespace};
+use crate::net::{Netlink, namespace, sysctl};
 use crate::process::Files;
 use crate::store::{Store, Stored};
 
@@ -70,6 +70,9 @@ fn forget_containers(settings: &Settings, errors: &mut Vec<Error>) -> Option<Mac
     match Store::open(&settings.state_dir).and_then(|store| store.load()) {
         Ok(None) => None,
         Ok(Some(Stored { instance, containers, .. })) => {
+            for tap in containers.values().flat_map(|record| &record.endpoints).filter(|endpoint| endpoint.is_tap) {
+                errors.extend(sysctl::give_back(&tap.device).err());
+            }
             for running in containers.values().filter_map(|record| record.process).filter(process::is_running) {
                 errors.extend(process::kill(&running).err());
             }

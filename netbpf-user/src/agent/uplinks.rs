@@ -9,7 +9,7 @@ use netbpf_common::wire::{Mac, V4Addr, V6Addr};
 use super::Engine;
 use super::host::{flag, is_own, serves_v6};
 use super::network::Networks;
-use super::state::{HostState, UplinkState};
+use super::state::{HostState, State, UplinkState};
 use crate::datapath::{Hook, InFamily};
 use crate::error::Result;
 use crate::net::address::{HostAddress, is_link_local};
@@ -85,10 +85,11 @@ impl Engine {
     /// Tells the datapath what has changed of the host's devices and addresses.
     pub(super) fn follow_host(
         &self,
-        networks: &Networks,
-        host: &mut HostState,
+        state: &mut State,
         (devices, addresses): &(Vec<Device>, Vec<HostAddress>),
     ) -> Result<()> {
+        let taps = state.taps();
+        let State { networks, host, .. } = state;
         host.problems.clear();
         let is_local = |address: &IpAddr| addresses.iter().any(|local| local.address == *address);
         for network in networks.ours() {
@@ -101,7 +102,8 @@ impl Engine {
             }
         }
         let mut changed = self.follow_addresses(networks, host, addresses)?;
-        let chosen = uplinks(devices, &self.settings.uplinks, self.gateway_mac);
+        let mut chosen = uplinks(devices, &self.settings.uplinks, self.gateway_mac);
+        chosen.retain(|device| !taps.contains(&device.ifindex));
         for name in &self.settings.uplinks {
             if !chosen.iter().any(|device| device.name == *name) {
                 host.problems
@@ -197,7 +199,7 @@ impl Engine {
             // is the only task that looks, so what it saw last is what holds.
             let seen = self.look_at_host().await?;
             let state = &mut *self.state.lock().await;
-            self.follow_host(&state.networks, &mut state.host, &seen)?;
+            self.follow_host(state, &seen)?;
             self.follow_visitors(state)?;
             self.followed.notify_waiters();
         }
@@ -223,6 +225,7 @@ mod tests {
             mac: Some(Mac::new([0x52, 0, 0, 0, 0, ifindex as u8])),
             mtu: 1500,
             is_veth: false,
+            is_tun: false,
             framing: Framing::Ethernet,
             is_loopback: false,
             is_port: false,

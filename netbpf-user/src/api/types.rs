@@ -45,6 +45,8 @@ pub struct CreateRequest {
     /// `attach`: the network namespace to take in, as a path. A new one is made when absent.
     #[schema(value_type = Option<String>)]
     pub netns: Option<PathBuf>,
+    /// `attach`: the tap of a virtual machine to take in, as the name of a device of the host.
+    pub tap: Option<String>,
     /// `run`: forget the container when its process ends.
     pub remove_on_exit: bool,
 }
@@ -91,7 +93,7 @@ pub struct Container {
     pub status: String,
     /// The process `run` started; 0 for none.
     pub pid: u32,
-    /// Path of its network namespace, for `nsenter --net=`.
+    /// Path of its network namespace, for `nsenter --net=`; empty for a machine behind a tap.
     pub netns: String,
     /// The network that holds its default route; `host`, `none` or `container:NAME` where it has none of its own.
     pub network: String,

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use netbpf_user::process::{self, Entry, Files, Namespaces};
 
@@ -28,6 +28,9 @@ impl Exec {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         let client = global.client()?;
         let container = client.container(&self.name)?;
+        if container.netns.is_empty() {
+            bail!("container {} is a machine behind a tap: log in there", self.name);
+        }
         let namespaces = if container.status == "running" {
             Namespaces::Of(container.pid)
         } else {

@@ -25,6 +25,8 @@ pub(crate) struct Device {
     pub(crate) mtu: u32,
     /// Whether it is a veth.
     pub(crate) is_veth: bool,
+    /// Whether a process of the host is behind it: a tun or a tap.
+    pub(crate) is_tun: bool,
     /// What its packets begin with.
     pub(crate) framing: Framing,
     /// Whether it is a loopback device.
@@ -192,6 +194,7 @@ impl From<&LinkMessage> for Device {
             mac: None,
             mtu: 0,
             is_veth: false,
+            is_tun: false,
             framing: message.header.link_layer_type.into(),
             is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             is_port: false,
@@ -205,6 +208,7 @@ impl From<&LinkMessage> for Device {
                     for info in infos {
                         match info {
                             LinkInfo::Kind(InfoKind::Veth) => device.is_veth = true,
+                            LinkInfo::Kind(InfoKind::Tun) => device.is_tun = true,
                             LinkInfo::PortKind(InfoPortKind::Bridge | InfoPortKind::Bond | InfoPortKind::Team) => {
                                 device.is_port = true;
                             }

@@ -103,6 +103,17 @@ pub(crate) fn isolate(device: &str) -> Result<()> {
     write(&format!("ipv4/conf/{device}/forwarding"), "0")
 }
 
+/// Lets a device that was ours be as the kernel makes them, as far as it is there.
+pub(crate) fn give_back(device: &str) -> Result<()> {
+    let ipv6 = Ipv6::Off.settings().iter().map(|(name, _)| ("ipv6", *name));
+    for (family, name) in ipv6.chain([("ipv4", "forwarding")]) {
+        if let Some(value) = read(&format!("{family}/conf/default/{name}")) {
+            write_where_present(&format!("{family}/conf/{device}/{name}"), &value)?;
+        }
+    }
+    Ok(())
+}
+
 /// One setting; none where the kernel does not have it.
 pub(crate) fn read(path: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/sys/net/{path}")).ok().map(|text| text.trim().to_owned())

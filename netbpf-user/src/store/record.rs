@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use netbpf_common::abi::Transport;
 use netbpf_common::wire::Mac;
+use nix::net::if_::if_nametoindex;
 use serde::{Deserialize, Serialize};
 
+use crate::net::namespace;
 use crate::spec::Allowed;
 
 /// A container as it is desired.
@@ -56,6 +58,20 @@ impl ContainerRecord {
     /// Its end of a network.
     pub(crate) fn endpoint_of(&self, network: &str) -> Option<&EndpointRecord> {
         self.endpoints.iter().find(|endpoint| endpoint.network == network)
+    }
+
+    /// Whether it has no namespace: a virtual machine behind a tap.
+    pub(crate) fn is_machine(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.is_tap)
+    }
+
+    /// Whether what it is made of is still there.
+    pub(crate) fn exists(&self) -> bool {
+        let is_there = |endpoint: &EndpointRecord| if_nametoindex(&*endpoint.device) == Ok(endpoint.ifindex);
+        match self.endpoints.iter().find(|endpoint| endpoint.is_tap) {
+            Some(tap) => is_there(tap),
+            None => self.is_host || namespace::exists(&self.netns),
+        }
     }
 
     /// Its network namespace, open or not.
@@ -131,6 +147,9 @@ pub(crate) struct EndpointRecord {
     pub(crate) ifindex: u32,
     /// Name of the host-side device.
     pub(crate) device: String,
+    /// Whether that is a tap, which others make and delete.
+    #[serde(default)]
+    pub(crate) is_tap: bool,
 }
 
 impl EndpointRecord {
@@ -174,6 +193,7 @@ impl EndpointRecord {
             generation: 1,
             ifindex: 65_537,
             device: "nb0123456789".into(),
+            is_tap: false,
         }
     }
 }

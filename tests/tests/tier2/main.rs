@@ -36,6 +36,7 @@ mod refusals;
 mod restart;
 mod shared;
 mod sockets;
+mod taps;
 mod tcp;
 mod udp;
 mod uninstall;
