@@ -198,6 +198,7 @@ impl Engine {
             let seen = self.look_at_host().await?;
             let state = &mut *self.state.lock().await;
             self.follow_host(&state.networks, &mut state.host, &seen)?;
+            self.follow_parents(state, &seen.0).await;
             self.followed.notify_waiters();
         }
         if changes.routes || changes.lost {
@@ -222,6 +223,8 @@ mod tests {
             mac: Some(Mac::new([0x52, 0, 0, 0, 0, ifindex as u8])),
             mtu: 1500,
             is_veth: false,
+            is_lan: false,
+            alias: String::new(),
             framing: Framing::Ethernet,
             is_loopback: false,
             is_port: false,

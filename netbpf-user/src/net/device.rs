@@ -25,6 +25,10 @@ pub(crate) struct Device {
     pub(crate) mtu: u32,
     /// Whether it is a veth.
     pub(crate) is_veth: bool,
+    /// Whether it is a macvlan or ipvlan, or the tap of one.
+    pub(crate) is_lan: bool,
+    /// Its alias (ip-link(8)); empty for none.
+    pub(crate) alias: String,
     /// What its packets begin with.
     pub(crate) framing: Framing,
     /// Whether it is a loopback device.
@@ -192,6 +196,8 @@ impl From<&LinkMessage> for Device {
             mac: None,
             mtu: 0,
             is_veth: false,
+            is_lan: false,
+            alias: String::new(),
             framing: message.header.link_layer_type.into(),
             is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             is_port: false,
@@ -200,11 +206,15 @@ impl From<&LinkMessage> for Device {
             match attribute {
                 LinkAttribute::IfName(name) => device.name.clone_from(name),
                 LinkAttribute::Address(bytes) => device.mac = <[u8; 6]>::try_from(&bytes[..]).ok().map(Mac::new),
+                LinkAttribute::IfAlias(alias) => device.alias.clone_from(alias),
                 LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         match info {
                             LinkInfo::Kind(InfoKind::Veth) => device.is_veth = true,
+                            LinkInfo::Kind(
+                                InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap,
+                            ) => device.is_lan = true,
                             LinkInfo::PortKind(InfoPortKind::Bridge | InfoPortKind::Bond | InfoPortKind::Team) => {
                                 device.is_port = true;
                             }
