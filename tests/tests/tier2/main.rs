@@ -10,6 +10,7 @@ mod broadcast;
 mod bulk;
 mod differential;
 mod doctor;
+mod drivers;
 mod errors;
 mod flood;
 mod flows;
