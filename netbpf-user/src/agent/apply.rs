@@ -7,7 +7,7 @@ use std::sync::Arc;
 use netbpf_common::abi::Endpoint;
 
 use super::Engine;
-use super::plan::{Pair, Step};
+use super::plan::{Inside, Pair, Step};
 use crate::datapath::Hook;
 use crate::error::{Context as _, Error, Result};
 use crate::net::device::VethEnd;
@@ -60,6 +60,8 @@ impl Engine {
                 self.follow_members()
             }
             Step::DeleteDevice(ifindex, device) => self.delete_devices(&[(*ifindex, device.clone())]).await,
+            Step::DeleteLan(netns, name) => self.delete_lan(netns, name).await,
+            Step::MakeLan(end) => self.make_lan(end).await,
             Step::DeleteNamespace(name) => {
                 namespace::remove(name)?;
                 self.unmark(name)
@@ -135,8 +137,10 @@ impl Engine {
         sysctl::isolate(&pair.device)?;
         // The host has no address there: the programs answer for it.
         Ipv6::Off.apply(&pair.device)?;
-        let (attached, configured) =
-            tokio::join!(self.attach_egress(pair.ifindex, &pair.device), self.configure(&namespace, pair));
+        let (attached, configured) = tokio::join!(
+            self.attach_egress(pair.ifindex, &pair.device),
+            self.configure(&namespace, &pair.inside, Some(pair.mtu))
+        );
         attached?;
         configured?;
         self.netlink.set_up(pair.ifindex).await
@@ -185,47 +189,56 @@ impl Engine {
         self.doomed.lock().expect("no panic while it was held")
     }
 
-    /// The container's view of its device.
-    async fn configure(&self, namespace: &Namespace, pair: &Pair) -> Result<()> {
+    /// The container's view of its device. `ours` is the MTU of one that the datapath has a part in.
+    pub(super) async fn configure(&self, namespace: &Namespace, view: &Inside, ours: Option<u32>) -> Result<()> {
         let ports = self.settings.nat_ports;
-        let has_ipv6 = pair.inside.addresses.iter().any(|address| address.addr().is_ipv6());
+        let has_ipv6 = view.addresses.iter().any(|address| address.addr().is_ipv6());
         let ipv6 = if has_ipv6 { Ipv6::Container } else { Ipv6::Off };
-        let name = pair.inside.name.clone();
+        let name = view.name.clone();
         let inside = namespace
             .run(move || {
                 ipv6.apply(&name)?;
-                // Its ephemeral ports are those that masquerading gives out: most flows keep their source port.
-                sysctl::write("ipv4/ip_local_port_range", &format!("{}\t{}", ports.first, ports.last))?;
+                if ours.is_some() {
+                    // Its ephemeral ports are those that masquerading gives out: most flows keep their source port.
+                    sysctl::write("ipv4/ip_local_port_range", &format!("{}\t{}", ports.first, ports.last))?;
+                } else {
+                    sysctl::announce(&name)?;
+                }
                 Netlink::open()
             })
             .await?;
         let device = inside
-            .device_named(&pair.inside.name)
+            .device_named(&view.name)
             .await?
-            .ok_or_else(|| Error::Internal(format!("{} has vanished from its new namespace", pair.inside.name)))?;
+            .ok_or_else(|| Error::Internal(format!("{} has vanished from its new namespace", view.name)))?;
         inside.set_up(LOOPBACK).await?;
-        for address in &pair.inside.addresses {
+        for address in &view.addresses {
             inside.add_address(device.ifindex, *address).await?;
         }
         inside.set_up(device.ifindex).await?;
-        self.lead_out(&inside, device.ifindex, &pair.inside.gateways, pair.mtu, MAIN_TABLE).await
+        self.lead_out(&inside, device.ifindex, &view.gateways, ours, MAIN_TABLE).await
     }
 
     /// Sends what a container has for the world to these gateways, one of each family; in the main table, or in one that a rule leads
-    /// to.
+    /// to. `ours` is the MTU of an end that the datapath has a part in: the way goes on by a device of the host then.
     pub(super) async fn lead_out(
         &self,
         inside: &Netlink,
         ifindex: u32,
         gateways: &[IpAddr],
-        mtu: u32,
+        ours: Option<u32>,
         table: u32,
     ) -> Result<()> {
         for gateway in gateways {
-            let mtu = match self.netlink.default_device(*gateway).await? {
-                Some(uplink) => self.netlink.device(uplink).await?.map(|uplink| uplink.mtu.min(mtu)),
+            let uplink = match ours {
+                Some(_) => self.netlink.default_device(*gateway).await?,
                 None => None,
             };
+            let beyond = match uplink {
+                Some(uplink) => self.netlink.device(uplink).await?.map(|uplink| uplink.mtu),
+                None => None,
+            };
+            let mtu = beyond.zip(ours).map(|(beyond, own)| beyond.min(own));
             inside.add_default_route(ifindex, *gateway, mtu, table).await?;
         }
         Ok(())

@@ -7,6 +7,7 @@ use netbpf_common::abi::{ENDPOINT_SLOTS, generation};
 use netbpf_common::wire::Mac;
 
 use super::containers::observed;
+use super::lan::Ground;
 use super::plan::plan;
 use super::start::random_mac;
 use super::state::State;
@@ -159,7 +160,8 @@ impl Engine {
             let Some(device) = inside.device_named(&endpoint.name).await? else { continue };
             let gateways = after.inside(&state.networks, &endpoint).gateways;
             let of_family: Vec<IpAddr> = gateways.into_iter().filter(|it| it.is_ipv4() == is_ipv4).collect();
-            self.lead_out(&inside, device.ifindex, &of_family, endpoint.mtu, MAIN_TABLE).await?;
+            let ours = state.networks.of(&endpoint).is_ours().then_some(endpoint.mtu);
+            self.lead_out(&inside, device.ifindex, &of_family, ours, MAIN_TABLE).await?;
         }
         Ok(())
     }
@@ -167,19 +169,19 @@ impl Engine {
     /// Lets a container of several networks answer by the end whose address was asked, also whom it finds on the link of another: by
     /// a table for each end.
     pub(super) async fn answer_by_own_ends(&self, state: &State, record: &ContainerRecord) -> Result<()> {
-        let ends: Vec<&EndpointRecord> = record.ours(&state.networks).collect();
-        if ends.len() < 2 {
+        if record.endpoints.len() < 2 {
             return Ok(());
         }
         let inside = Namespace::open(&record.netns)?.run(Netlink::open).await?;
-        for endpoint in ends {
+        for endpoint in &record.endpoints {
             let Some(device) = inside.device_named(&endpoint.name).await? else { continue };
-            let (network, table) = (&state.networks.of(endpoint).record, table_of(endpoint));
+            let (network, table) = (state.networks.of(endpoint), table_of(endpoint));
+            let ours = network.is_ours().then_some(endpoint.mtu);
             for address in endpoint.addresses() {
-                let Some(part) = network.addressing.of_family(address) else { continue };
+                let Some(part) = network.record.addressing.of_family(address) else { continue };
                 inside.add_link_route(device.ifindex, part.subnet, address, table).await?;
-                if !network.internal {
-                    self.lead_out(&inside, device.ifindex, &[part.gateway], endpoint.mtu, table).await?;
+                if let Some(gateway) = network.record.way_out(part) {
+                    self.lead_out(&inside, device.ifindex, &[gateway], ours, table).await?;
                 }
                 inside.add_rule(address, table).await?;
             }
@@ -195,9 +197,18 @@ impl Engine {
         network: &str,
         asked: &Asked,
     ) -> Result<EndpointRecord> {
-        let (slot, ifindex) = match &asked.tap {
-            Some(tap) => (tap.slot(), tap.ifindex),
-            None => {
+        let ground = self.ground(state, network, asked.mac).await?;
+        let (slot, ifindex) = match (&asked.tap, &ground) {
+            (Some(tap), Some(_)) => {
+                return Err(Error::Invalid(format!(
+                    "{} cannot be in network {network}, which is on a device of the host: give the machine a macvtap there, or choose \
+                     another network",
+                    tap.name
+                )));
+            }
+            (Some(tap), None) => (tap.slot(), tap.ifindex),
+            (None, Some(_)) => (0, 0),
+            (None, None) => {
                 let slot = state.free_slot()?;
                 (slot, self.free_ifindex(slot).await?)
             }
@@ -209,12 +220,18 @@ impl Engine {
                 container.name
             ))
         })?;
-        let addresses = state.networks.get_mut(network)?.give(&asked.addresses)?;
+        let own = if ground.is_some() { state.host.locals.keys().copied().collect() } else { Vec::new() };
+        let addresses = state.networks.get_mut(network)?.give(&asked.addresses, &own)?;
         // Whoever gets an address that somebody had before gets the MAC address too, which the neighbours still know.
         let leading = asked.addresses.first().or(addresses.first()).copied();
-        let mac = self.choose_mac(state, asked.mac, leading);
+        let (mac, generation, mtu) = match &ground {
+            Some(Ground { shared: Some(mac), mtu }) => (Ok(*mac), Ok(0), *mtu),
+            Some(Ground { shared: None, mtu }) => (self.choose_mac(state, asked.mac, leading), Ok(0), *mtu),
+            None => {
+                (self.choose_mac(state, asked.mac, leading), self.datapath.bump(generation::LAST_ENDPOINT), u32::MAX)
+            }
+        };
         let network = state.networks.get_mut(network)?;
-        let generation = self.datapath.bump(generation::LAST_ENDPOINT);
         let (mac, generation) = match mac.and_then(|mac| Ok((mac, generation?))) {
             Ok(chosen) => chosen,
             Err(error) => {
@@ -230,7 +247,7 @@ impl Engine {
             address: None,
             address_v6: None,
             mac: mac.octets(),
-            mtu: network.record.mtu,
+            mtu: network.record.mtu.min(mtu),
             slot,
             generation,
             ifindex,

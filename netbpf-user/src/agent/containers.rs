@@ -346,6 +346,7 @@ pub(super) fn observed(record: &ContainerRecord, networks: &Networks) -> Observe
         addresses: ends()
             .flat_map(|endpoint| reached(endpoint).into_iter().map(|address| (address, endpoint.slot)))
             .collect(),
+        lans: record.lans(networks).map(|end| end.key()).collect(),
     }
 }
 

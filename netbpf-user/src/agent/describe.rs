@@ -8,7 +8,7 @@ use super::state::State;
 use crate::api::types::{self, Container, End, PortMapping};
 use crate::config::{Addressing, GatewayMode, Part};
 use crate::spec::transport_name;
-use crate::store::{ContainerRecord, Driver, EndpointRecord, ExtraHost, RuleRecord};
+use crate::store::{ContainerRecord, Driver, EndpointRecord, ExtraHost, Made, Mode, NetworkRecord, RuleRecord};
 
 impl ContainerRecord {
     /// Its publishes as the API has them.
@@ -67,7 +67,8 @@ impl ContainerRecord {
     }
 
     fn describe_end(&self, networks: &Networks, endpoint: &EndpointRecord) -> End {
-        let Addressing { v4, v6 } = networks.of(endpoint).record.addressing;
+        let network = &networks.of(endpoint).record;
+        let Addressing { v4, v6 } = network.addressing;
         let (v4, v6) = (v4.filter(|_| endpoint.has(true)), v6.filter(|_| endpoint.has(false)));
         let is_way_out = |is_ipv4| self.way_out(networks, is_ipv4).is_some_and(|way| way.network == endpoint.network);
         End {
@@ -79,14 +80,22 @@ impl ContainerRecord {
             ip6: endpoint.address_v6,
             prefix_len6: v6.map(|part| part.subnet.prefix_len()),
             mac: endpoint.mac().to_string(),
-            gateway: v4.and_then(|part| ipv4(part.gateway)),
-            gateway6: v6.and_then(|part| ipv6(part.gateway)),
+            gateway: v4.filter(|part| network.has_gateway(part)).and_then(|part| ipv4(part.gateway)),
+            gateway6: v6.filter(|part| network.has_gateway(part)).and_then(|part| ipv6(part.gateway)),
             default_route: is_way_out(true),
             default_route6: is_way_out(false),
-            device: endpoint.device.clone(),
+            device: host_device(network, endpoint),
+            driver: network.driver.name().into(),
+            parent: network.driver.lan().map(|lan| lan.parent.clone()),
+            mode: network.driver.lan().map(|lan| lan.mode.name().into()),
             mtu: endpoint.mtu,
         }
     }
+}
+
+/// Name of the host-side device of an end that has one.
+fn host_device(network: &NetworkRecord, endpoint: &EndpointRecord) -> String {
+    if network.driver == Driver::Bridge { endpoint.device.clone() } else { String::new() }
 }
 
 /// What `--network` says instead of a network's name: the host's namespace.
@@ -146,7 +155,7 @@ impl Network {
             id: record.id.clone(),
             driver: record.driver.name().into(),
             subnets: parts().map(|part| part.subnet.to_string()).collect(),
-            gateways: parts().map(|part| part.gateway.to_string()).collect(),
+            gateways: parts().filter(|part| record.has_gateway(part)).map(|part| part.gateway.to_string()).collect(),
             ip_ranges: parts().filter(|part| part.range != part.subnet).map(|part| part.range.to_string()).collect(),
             aux_addresses: record.reserved.iter().map(|(name, address)| (name.clone(), address.to_string())).collect(),
             ipv6: record.addressing.v6.is_some(),
@@ -159,7 +168,7 @@ impl Network {
                     ip: endpoint.address,
                     ip6: endpoint.address_v6,
                     mac: endpoint.mac().to_string(),
-                    device: endpoint.device.clone(),
+                    device: host_device(record, endpoint),
                 })
                 .collect(),
             created: record.created,
@@ -173,12 +182,10 @@ impl Network {
         let mode = |part: &Option<Part>| part.map(|part| part.mode).filter(|mode| *mode != GatewayMode::default());
         let snat = |part: &Option<Part>| part.and_then(|part| part.snat).map(|address| address.to_string());
         let set = |is_set: bool, value: &str| is_set.then(|| value.to_owned());
-        let (parent, driver_mode) = match &record.driver {
-            Driver::Bridge => (None, None),
-            Driver::Macvlan { parent, mode } | Driver::Ipvlan { parent, mode } => {
-                (Some(parent.clone()), Some(mode.clone()))
-            }
-        };
+        let lan = record.driver.lan();
+        // What was made of itself would be again.
+        let parent = lan.filter(|lan| lan.made != Some(Made::Dummy)).map(|lan| lan.parent.clone());
+        let lan_mode = lan.map_or(Mode::Bridge, |lan| lan.mode);
         let options = [
             ("mtu", Some(record.mtu.to_string())),
             ("mode", mode(v4).filter(|_| !record.internal).map(|mode| mode.to_string())),
@@ -190,7 +197,7 @@ impl Network {
             ("full_cone", set(record.full_cone, "on")),
             ("clamp_mss", set(record.clamp_mss, "on")),
             ("parent", parent),
-            ("driver_mode", driver_mode),
+            (lan_mode.option(), lan.map(|lan| lan.mode.name().to_owned())),
         ];
         options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }

@@ -8,21 +8,23 @@ use netbpf_common::wire::{Address as _, V4Addr, V6Addr};
 
 use super::host::flag;
 use super::network::{Network, Networks};
-use super::plan::{Inside, Wanted, WantedEnd};
+use super::plan::{Inside, LanEnd, Wanted, WantedEnd};
 use crate::config::{GatewayMode, Part};
 use crate::store::{ContainerRecord, EndpointRecord};
 
 impl ContainerRecord {
-    /// The end by which it sends to the world in a family: the first that is no internal network's.
+    /// The end by which it sends to the world in a family: the first whose network has a way there.
     pub(super) fn way_out(&self, networks: &Networks, is_ipv4: bool) -> Option<&EndpointRecord> {
-        let leads_out = |endpoint: &&EndpointRecord| endpoint.has(is_ipv4) && !networks.of(endpoint).record.internal;
-        self.endpoints.iter().find(leads_out)
+        self.endpoints.iter().find(|endpoint| networks.of(endpoint).leads_out(endpoint, is_ipv4))
     }
 
     /// The end that a publish on an address of the host leads to. What comes by IPv6 reaches a container without it by
     /// translation; the other way round there is none.
     pub(super) fn serving(&self, networks: &Networks, is_ipv4: bool) -> Option<&EndpointRecord> {
-        let of_family = |is_ipv4| self.way_out(networks, is_ipv4).filter(|endpoint| networks.of(endpoint).is_ours());
+        let of_family = |is_ipv4| {
+            let serves = |network: &Network, endpoint| network.is_ours() && network.leads_out(endpoint, is_ipv4);
+            self.endpoints.iter().find(|endpoint| serves(networks.of(endpoint), endpoint))
+        };
         of_family(is_ipv4).or_else(|| of_family(true))
     }
 
@@ -33,6 +35,7 @@ impl ContainerRecord {
             made_as: self.made_as(),
             taken_from: None,
             ends: self.ours(networks).map(|endpoint| self.wanted_end(networks, endpoint)).collect(),
+            lans: self.lans(networks).collect(),
         }
     }
 
@@ -45,6 +48,23 @@ impl ContainerRecord {
     /// The ends that the datapath has a part in.
     pub(super) fn ours<'a>(&'a self, networks: &'a Networks) -> impl Iterator<Item = &'a EndpointRecord> {
         self.endpoints.iter().filter(|endpoint| networks.of(endpoint).is_ours())
+    }
+
+    /// The ends that lie on devices of the host.
+    pub(super) fn lans<'a>(&'a self, networks: &'a Networks) -> impl Iterator<Item = LanEnd> {
+        self.endpoints.iter().filter_map(move |endpoint| {
+            let lan = networks.of(endpoint).record.driver.lan()?;
+            Some(LanEnd {
+                netns: self.netns.clone(),
+                transit: endpoint.device.clone(),
+                network: endpoint.network.clone(),
+                parent: lan.parent.clone(),
+                mode: lan.mode,
+                mac: lan.mode.has_macs().then(|| endpoint.mac()),
+                mtu: endpoint.mtu,
+                inside: self.inside(networks, endpoint),
+            })
+        })
     }
 
     fn wanted_end(&self, networks: &Networks, endpoint: &EndpointRecord) -> WantedEnd {
@@ -62,13 +82,13 @@ impl ContainerRecord {
 
     /// Its view of an end.
     pub(super) fn inside(&self, networks: &Networks, endpoint: &EndpointRecord) -> Inside {
-        let addressing = &networks.of(endpoint).record.addressing;
-        let parts = endpoint.addresses().filter_map(|address| Some((address, addressing.of_family(address)?)));
+        let network = &networks.of(endpoint).record;
+        let parts = endpoint.addresses().filter_map(|address| Some((address, network.addressing.of_family(address)?)));
         let is_way_out = |is_ipv4| self.way_out(networks, is_ipv4).is_some_and(|way| way.network == endpoint.network);
         let (mut addresses, mut gateways) = (Vec::new(), Vec::new());
         for (address, part) in parts {
             addresses.push(IpNet::new_assert(address, part.subnet.prefix_len()));
-            gateways.extend(is_way_out(address.is_ipv4()).then_some(part.gateway));
+            gateways.extend(network.way_out(part).filter(|_| is_way_out(address.is_ipv4())));
         }
         Inside { name: endpoint.name.clone(), addresses, gateways }
     }

@@ -95,7 +95,8 @@ pub(super) fn sweep(run_dir: &Path, is_known: impl Fn(&str) -> bool) {
 fn contents(networks: &Networks, record: &ContainerRecord, owner: &ContainerRecord) -> std::io::Result<Contents> {
     let hostname = format!("{}\n", record.hostname);
     let own = record.extra_hosts.iter().map(|host| (host.name.clone(), host.address));
-    let gateway = owner.way_out(networks, true).or(owner.way_out(networks, false));
+    // Where the datapath has no part, the gateway is not the host.
+    let gateway = owner.serving(networks, true).or(owner.serving(networks, false));
     let gateway = gateway.and_then(|endpoint| networks.of(endpoint).record.addressing.parts().next());
     let extra: Vec<(String, IpAddr)> =
         own.filter_map(|(name, address)| Some((name, address.or(gateway.map(|part| part.gateway))?))).collect();

@@ -17,10 +17,13 @@ mod files;
 mod flows;
 mod host;
 mod ipv6;
+mod lan;
+mod lan_options;
 mod members;
 mod names;
 mod network;
 mod networks;
+mod parent;
 mod plan;
 mod process;
 mod publish;
@@ -131,6 +134,9 @@ impl Engine {
             errors.extend(self.take_down(&mut state, &record).await.err());
         }
         errors.extend(self.bury().await.err());
+        for (_, lan) in state.networks.lans() {
+            errors.extend(self.remove_parent(lan).await.err());
+        }
         for (ifindex, uplink) in &state.host.uplinks {
             errors.extend(
                 self.datapath.detach(&crate::datapath::Hook::uplink(*ifindex, &*uplink.name, uplink.is_bare)).err(),

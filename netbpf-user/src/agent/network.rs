@@ -11,7 +11,7 @@ use crate::config::{Addressing, Part, Settings};
 use crate::datapath::InFamily;
 use crate::error::{Error, Result};
 use crate::ipam::Pools;
-use crate::store::{Driver, EndpointRecord, NetworkRecord};
+use crate::store::{Driver, EndpointRecord, Lan, NetworkRecord};
 
 /// Name of the network that the settings describe.
 pub(crate) const DEFAULT_NETWORK: &str = "default";
@@ -56,9 +56,13 @@ impl Network {
         Self::new(NetworkRecord { addressing, mtu, full_cone, clamp_mss, ..before })
     }
 
-    /// Gives out one address of each family: the one that was asked for, or the next. All or none.
-    pub(super) fn give(&mut self, asked: &[IpAddr]) -> Result<Vec<IpAddr>> {
-        let given = self.pools.give(asked)?;
+    /// Gives out one address of each family: the one that was asked for, or the next. All or none, and none of those that
+    /// others have.
+    pub(super) fn give(&mut self, asked: &[IpAddr], others: &[IpAddr]) -> Result<Vec<IpAddr>> {
+        let held: Vec<IpAddr> = others.iter().copied().filter(|other| self.pools.claim(*other).is_ok()).collect();
+        let given = self.pools.give(asked);
+        self.pools.release(held);
+        let given = given?;
         self.record.last = self.pools.last().collect();
         Ok(given)
     }
@@ -66,6 +70,12 @@ impl Network {
     /// Whether the datapath has a part in it.
     pub(super) fn is_ours(&self) -> bool {
         self.record.driver == Driver::Bridge
+    }
+
+    /// Whether an end of it leads to the world, in a family.
+    pub(super) fn leads_out(&self, endpoint: &EndpointRecord, is_ipv4: bool) -> bool {
+        let mut parts = endpoint.addresses().filter_map(|address| self.record.addressing.of_family(address));
+        parts.any(|part| part.gateway.is_ipv4() == is_ipv4 && self.record.way_out(part).is_some())
     }
 
     /// As the datapath knows it.
@@ -115,7 +125,25 @@ impl Networks {
         ours.into_iter()
     }
 
-    /// Their parts in one family or the other.
+    /// Those that lie on devices of the host, and what is to know of that.
+    pub(super) fn lans(&self) -> impl Iterator<Item = (&NetworkRecord, &Lan)> {
+        self.0.values().filter_map(|network| Some((&network.record, network.record.driver.lan()?)))
+    }
+
+    /// Gives what was made for a network that is no more to another on it, if there is one; that one as it is then.
+    pub(super) fn leave_to_another(&mut self, removed: &Lan) -> Option<NetworkRecord> {
+        let lan_of = |network: &mut Network| match &mut network.record.driver {
+            Driver::Lan(lan) if lan.parent == removed.parent => {
+                lan.made.clone_from(&removed.made);
+                true
+            }
+            _ => false,
+        };
+        let mut all = self.0.values_mut();
+        all.find_map(|network| lan_of(network).then(|| network.record.clone()))
+    }
+
+    /// The parts of those that the datapath has a part in, in one family or the other.
     pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
         self.ours().flat_map(|network| network.record.addressing.parts())
     }

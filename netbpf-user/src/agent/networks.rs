@@ -14,7 +14,7 @@ use super::{Engine, host};
 use crate::api::types::{self, NetworkRequest};
 use crate::config::{overlap, unique_local};
 use crate::error::{Error, Result};
-use crate::store::Changes;
+use crate::store::{Changes, Driver};
 
 /// How long a new gateway's address may take to be known as the host's.
 const KNOWN: Duration = Duration::from_secs(5);
@@ -31,7 +31,11 @@ impl Engine {
             )));
         }
         let number = state.networks.free_number()?;
-        let taken = self.taken(&state).await?;
+        let parent = match requested.lan() {
+            Some(lan) => Some(self.find_parent(&state, lan).await?),
+            None => None,
+        };
+        let taken = self.taken(&state, parent.is_none()).await?;
         let own = || state.networks.parts().map(|part| part.gateway);
         let is_usable = |address: &IpAddr| {
             state.host.locals.contains_key(address) && !address.is_loopback() && !own().any(|own| own == *address)
@@ -51,12 +55,20 @@ impl Engine {
             let is_free = |subnet: &IpNet| !taken.iter().any(|(_, other)| overlap(*subnet, *other));
             chosen.extend(subnets.into_iter().find(is_free));
         }
-        let record = requested.record(number, &chosen, &state.networks.get(DEFAULT_NETWORK)?.record);
+        let most = parent.as_ref().map(|parent| (parent.name.clone(), parent.mtu));
+        let record = requested.record(number, &chosen, &state.networks.get(DEFAULT_NETWORK)?.record, parent);
         record.check()?;
+        if let Some((name, most)) = most.filter(|(_, most)| record.mtu > *most) {
+            return Err(Error::Invalid(format!(
+                "mtu {} is more than device {name} carries ({most}): choose a smaller one, or leave it out",
+                record.mtu
+            )));
+        }
         record.addressing.check_apart(&self.virtuals)?;
         for (what, net) in record.addressing.claims() {
-            let addresses =
-                state.host.locals.keys().map(|address| ("an address of the host".to_owned(), IpNet::from(*address)));
+            // A network on a device of the host is a part of what lies there already.
+            let locals = state.host.locals.keys().filter(|_| record.driver == Driver::Bridge);
+            let addresses = locals.map(|address| ("an address of the host".to_owned(), IpNet::from(*address)));
             let mut others = taken.iter().cloned().chain(addresses);
             if let Some((whose, other)) = others.find(|(_, other)| overlap(net, *other)) {
                 return Err(Error::Conflict(format!(
@@ -65,7 +77,10 @@ impl Engine {
             }
         }
         let (name, gateways) = (record.name.clone(), record.addressing.parts().map(|part| part.gateway));
-        let gateways: Vec<IpAddr> = gateways.collect();
+        let gateways: Vec<IpAddr> = gateways.filter(|_| record.driver == Driver::Bridge).collect();
+        if let Some(lan) = record.driver.lan() {
+            self.prepare_parent(lan).await?;
+        }
 
         state.networks.insert(Network::new(record.clone()));
         let made = async {
@@ -136,19 +151,19 @@ impl Engine {
 
     /// Forgets a network and takes it out of the kernel, to the end whatever fails. Returns what failed.
     async fn take_away(&self, state: &mut State, name: &str) -> Vec<Error> {
-        if state.networks.remove(name).is_none() {
-            return Vec::new();
-        }
+        let Some(removed) = state.networks.remove(name) else { return Vec::new() };
         let forgotten = self.store.save(&Changes { removed_networks: vec![name.into()], ..Changes::default() });
         let mut errors: Vec<Error> = forgotten.err().into_iter().collect();
         errors.extend(host::set_right(&self.netlink, &state.networks, &self.virtuals, self.devices).await.err());
         errors.extend(self.write_networks(state).err());
+        errors.extend(self.leave_parent(state, &removed.record).await.err());
         self.tell_names(state).await;
         errors
     }
 
-    /// Subnets that a new one must keep out of, and whose they are.
-    async fn taken(&self, state: &State) -> Result<Vec<(String, IpNet)>> {
+    /// Subnets that a new one must keep out of, and whose they are. Those on devices of the host only matter to one that the
+    /// host's routes lead to.
+    async fn taken(&self, state: &State, is_routed: bool) -> Result<Vec<(String, IpNet)>> {
         let mut taken: Vec<(String, IpNet)> = Vec::new();
         for network in state.networks.iter() {
             let whose = |what: &str| format!("the {what} of network {}", network.record.name);
@@ -158,7 +173,7 @@ impl Engine {
         taken.extend(virtuals.map(|net| ("for the host's virtual addresses".into(), net)));
         let own = self.devices.0;
         for (subnet, device) in self.netlink.link_subnets().await? {
-            if device != own {
+            if device != own && is_routed {
                 let name = self.netlink.device(device).await?.map_or_else(|| device.to_string(), |device| device.name);
                 taken.push((format!("on the host's device {name}"), subnet));
             }

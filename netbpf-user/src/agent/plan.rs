@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use netbpf_common::abi::Endpoint;
 use netbpf_common::wire::Mac;
 
+use crate::store::Mode;
+
 /// The network of a container as it is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -19,6 +21,8 @@ pub(super) struct Wanted {
     pub(super) taken_from: Option<PathBuf>,
     /// Its ends of networks.
     pub(super) ends: Vec<WantedEnd>,
+    /// Those that lie on devices of the host.
+    pub(super) lans: Vec<LanEnd>,
 }
 
 /// An end of a network as it is to be.
@@ -47,8 +51,36 @@ pub(super) struct Inside {
     pub(super) name: String,
     /// Its addresses.
     pub(super) addresses: Vec<IpNet>,
-    /// The gateways of its default routes.
+    /// The gateways of its default routes; the unspecified address where the device itself leads everywhere.
     pub(super) gateways: Vec<IpAddr>,
+}
+
+/// A macvlan or ipvlan in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LanEnd {
+    /// The container's namespace.
+    pub(super) netns: PathBuf,
+    /// Name of the device until it is known as ours.
+    pub(super) transit: String,
+    /// The network.
+    pub(super) network: String,
+    /// Name of the device of the host that it lies on.
+    pub(super) parent: String,
+    /// What it is, and how it sees others.
+    pub(super) mode: Mode,
+    /// Its MAC address, where it has one of its own.
+    pub(super) mac: Option<Mac>,
+    /// Its MTU.
+    pub(super) mtu: u32,
+    /// The container's view of it.
+    pub(super) inside: Inside,
+}
+
+impl LanEnd {
+    /// What tells it from others.
+    pub(super) fn key(&self) -> (PathBuf, String) {
+        (self.netns.clone(), self.inside.name.clone())
+    }
 }
 
 /// The part of the kernel's state that is this instance's.
@@ -66,6 +98,8 @@ pub(super) struct Observed {
     pub(super) endpoints: BTreeMap<u32, Endpoint>,
     /// Addresses and the slots they lead to.
     pub(super) addresses: BTreeMap<IpAddr, u32>,
+    /// Devices in containers that lie on devices of the host, by namespace and name.
+    pub(super) lans: BTreeSet<(PathBuf, String)>,
 }
 
 /// A veth pair to be made, with its far end in a container.
@@ -94,12 +128,16 @@ pub(super) enum Step {
     ClearEndpoint(u32),
     /// Both ends go, and what is left of the program on them.
     DeleteDevice(u32, String),
+    /// A macvlan or ipvlan goes from the container at this path.
+    DeleteLan(PathBuf, String),
     /// The name goes, and the namespace with its last user.
     DeleteNamespace(String),
     /// A namespace under a name: a new one, or the one at a path, which then outlives its processes.
     MakeNamespace(String, Option<PathBuf>),
     /// A veth pair, the container's view of it, and the program on the host's end before that is up.
     MakePair(Box<Pair>),
+    /// A macvlan or ipvlan, and the container's view of it.
+    MakeLan(Box<LanEnd>),
     /// This agent's program on a device that is there.
     Attach(u32, String),
     /// A tap becomes the device of an endpoint, with this MTU.
@@ -119,6 +157,7 @@ impl Step {
             Self::MakeNamespace(name, _) => Self::DeleteNamespace(name.clone()),
             Self::MakePair(pair) => Self::DeleteDevice(pair.ifindex, pair.device.clone()),
             Self::TakeIn(ifindex, device, _) => Self::GiveBack(*ifindex, device.clone()),
+            Self::MakeLan(end) => Self::DeleteLan(end.netns.clone(), end.inside.name.clone()),
             Self::WriteEndpoint(slot, _) => Self::ClearEndpoint(*slot),
             Self::WriteAddress(address, _) => Self::DeleteAddress(*address),
             _ => return None,
@@ -157,6 +196,10 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
             steps.push(Step::GiveBack(*ifindex, device.clone()));
         }
     }
+    // Before their namespaces: the kernel empties those later, and a parent may have room for no other until then.
+    let lans: BTreeSet<_> = desired.iter().flat_map(|wanted| &wanted.lans).map(LanEnd::key).collect();
+    let gone = observed.lans.difference(&lans).cloned();
+    steps.extend(gone.map(|(netns, name)| Step::DeleteLan(netns, name)));
     for name in &observed.namespaces {
         if !names.contains(name) {
             steps.push(Step::DeleteNamespace(name.clone()));
@@ -170,6 +213,8 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
         for end in &wanted.ends {
             plan_end(&wanted.netns, end, observed, &mut steps);
         }
+        let missing = wanted.lans.iter().filter(|end| !observed.lans.contains(&end.key()));
+        steps.extend(missing.map(|end| Step::MakeLan(Box::new(end.clone()))));
     }
     steps
 }
@@ -231,7 +276,24 @@ mod tests {
                 mtu: 1500,
                 is_tap: false,
             }],
+            lans: Vec::new(),
         }
+    }
+
+    /// The same in a network on a device of the host as well.
+    fn on_lan(name: &str, slot: u32) -> Wanted {
+        let wanted = wanted(name, slot);
+        let end = LanEnd {
+            netns: wanted.netns.clone(),
+            transit: format!("nb{name}.1"),
+            network: "lan".into(),
+            parent: "eth0".into(),
+            mode: Mode::Bridge,
+            mac: Some(Mac::new([2, 0, 0, 0, 0, slot as u8])),
+            mtu: 1500,
+            inside: Inside { name: "eth1".into(), ..Inside::default() },
+        };
+        Wanted { lans: vec![end], ..wanted }
     }
 
     /// The kernel as `plan` left it: what the steps mean, without a kernel.
@@ -244,6 +306,8 @@ mod tests {
                     observed.devices.remove(&ifindex);
                     observed.attached.remove(&ifindex);
                 }
+                Step::DeleteLan(netns, name) => _ = observed.lans.remove(&(netns, name)),
+                Step::MakeLan(end) => _ = observed.lans.insert(end.key()),
                 Step::DeleteNamespace(name) => _ = observed.namespaces.remove(&name),
                 Step::MakeNamespace(name, _) => _ = observed.namespaces.insert(name),
                 Step::MakePair(pair) => {
@@ -268,7 +332,7 @@ mod tests {
     #[test]
     fn a_plan_leads_to_what_is_desired_and_the_next_is_empty() {
         let mut kernel = Observed::default();
-        let (a, b, c) = (wanted("a", 1), wanted("b", 2), wanted("c", 3));
+        let (a, b, c) = (wanted("a", 1), on_lan("b", 2), on_lan("c", 3));
         for desired in [vec![a.clone(), b.clone()], vec![b, c], vec![], vec![a]] {
             let steps = plan(&desired, &kernel);
             assert!(!steps.is_empty());
@@ -342,6 +406,24 @@ mod tests {
     }
 
     #[test]
+    fn an_end_past_the_datapath_is_one_device_which_goes_before_its_namespace() {
+        let mut kernel = Observed::default();
+        let desired = [on_lan("a", 1)];
+        let steps = plan(&desired, &kernel);
+        assert!(matches!(steps.last(), Some(Step::MakeLan(_))), "{steps:?}");
+        assert_eq!(steps.len(), plan(&[wanted("a", 1)], &kernel).len() + 1);
+        apply(&mut kernel, &steps);
+        // Its parent has gone and taken it along.
+        kernel.lans.clear();
+        let steps = plan(&desired, &kernel);
+        assert!(matches!(steps[..], [Step::MakeLan(_)]), "{steps:?}");
+        apply(&mut kernel, &steps);
+        let gone = Step::DeleteLan("/run/netns/a".into(), "eth1".into());
+        assert_eq!(plan(&[wanted("a", 1)], &kernel), std::slice::from_ref(&gone));
+        assert_eq!(plan(&[], &kernel)[5..], [gone, Step::DeleteNamespace("a".into())]);
+    }
+
+    #[test]
     fn a_new_agent_replaces_programs_and_touches_nothing_else() {
         let mut kernel = Observed::default();
         let desired = [wanted("a", 1)];
@@ -369,10 +451,10 @@ mod tests {
     #[test]
     fn what_was_undone_is_as_before() {
         let before = Observed::default();
-        let steps = plan(&[wanted("a", 1)], &before);
+        let steps = plan(&[on_lan("a", 1)], &before);
         let mut kernel = before.clone();
-        apply(&mut kernel, &steps[..3]);
-        let undo: Vec<_> = steps[..3].iter().rev().filter_map(Step::undo).collect();
+        apply(&mut kernel, &steps);
+        let undo: Vec<_> = steps.iter().rev().filter_map(Step::undo).collect();
         apply(&mut kernel, &undo);
         assert_eq!(kernel, before);
     }

@@ -24,7 +24,8 @@ impl Engine {
         self.forget_the_gone(state)?;
         self.never_go_back(state)?;
         self.datapath.drop_dead_links()?;
-        let observed = self.observe().await?;
+        self.make_parents(state).await;
+        let observed = self.observe(state).await?;
         let planned = steps(state.containers.values(), &state.networks, &observed);
         if !planned.is_empty() {
             tracing::info!(steps = planned.len(), "bringing the kernel to the desired state");
@@ -96,7 +97,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn observe(&self) -> Result<Observed> {
+    async fn observe(&self, state: &State) -> Result<Observed> {
         let maps = &self.datapath.maps;
         let devices = self.netlink.devices().await?;
         let attachments = self.datapath.attachments()?;
@@ -127,6 +128,7 @@ impl Engine {
             taps,
             endpoints: maps.endpoints.entries()?.into_iter().filter(|(_, end)| *end != Endpoint::default()).collect(),
             addresses: maps.addresses()?.collect(),
+            lans: self.lans_there(state).await,
         })
     }
 }

@@ -8,14 +8,17 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::check;
 use super::describe::{CONTAINER, HOST, NONE};
+use super::lan_options::{self, LanRequest};
 use super::network::{DEFAULT_NETWORK, now, random_id};
+use super::parent::Parent;
 use crate::api::types::NetworkRequest;
+use crate::config::subnet::LARGEST_MTU;
 use crate::config::{Addressing, GatewayMode, Part, subnet};
 use crate::error::{Error, Result};
-use crate::store::{Driver, NetworkRecord};
+use crate::store::{Driver, Lan, NetworkRecord};
 
-/// Options of `-o`, and Docker's names for them.
-const OPTIONS: &[(&str, &[&str])] = &[
+/// Options of `-o` for the driver bridge, and Docker's names for them.
+pub(super) const OPTIONS: &[(&str, &[&str])] = &[
     ("mtu", &["com.docker.network.driver.mtu"]),
     ("masquerade", &["com.docker.network.bridge.enable_ip_masquerade"]),
     ("mode", &["com.docker.network.bridge.gateway_mode_ipv4"]),
@@ -37,6 +40,7 @@ pub(super) struct Requested {
     has_v6: bool,
     reserved: BTreeMap<String, IpAddr>,
     internal: bool,
+    lan: Option<LanRequest>,
     options: Options,
 }
 
@@ -62,7 +66,7 @@ struct Options {
     clamp_mss: Option<bool>,
 }
 
-fn invalid(line: String) -> Error {
+pub(super) fn invalid(line: String) -> Error {
     Error::Invalid(line)
 }
 
@@ -81,20 +85,7 @@ impl Requested {
         if [HOST, NONE, DEFAULT_NETWORK, CONTAINER.trim_end_matches(':')].contains(&&**name) {
             return Err(invalid(format!("the network name {name} is reserved: choose another")));
         }
-        match &*request.driver {
-            "" | "bridge" => {}
-            other @ ("macvlan" | "ipvlan") => {
-                return Err(Error::Unsupported(format!(
-                    "the driver {other} is not offered by this version: use bridge"
-                )));
-            }
-            other => {
-                return Err(invalid(format!(
-                    "there is no driver '{}': there are bridge, macvlan and ipvlan",
-                    other.escape_debug()
-                )));
-            }
-        }
+        let lan = LanRequest::read(request)?;
         let mut parts = parts(request)?;
         let v6 = parts.iter().position(|part| part.subnet.addr().is_ipv6()).map(|place| parts.remove(place));
         let v4 = parts.pop();
@@ -102,7 +93,8 @@ impl Requested {
         if has_v6 && !crate::net::has_ipv6() {
             return Err(Error::Unsupported("the kernel has no IPv6: make the network without".into()));
         }
-        let options = Options::read(&request.options)?;
+        let its = request.options.iter().filter(|(name, _)| !lan_options::is_option(name));
+        let options = Options::read(its)?;
         let given = |name: &str| {
             OPTIONS.iter().find(|(own, _)| *own == name).is_some_and(|(own, theirs)| {
                 request.options.contains_key(*own) || theirs.iter().any(|theirs| request.options.contains_key(*theirs))
@@ -135,8 +127,13 @@ impl Requested {
             }
             (_, None, _) => {}
         }
-        let reserved = reserved(request, [v4.as_ref(), v6.as_ref()])?;
-        Ok(Self { name: name.clone(), v4, v6, has_v6, reserved, internal: request.internal, options })
+        let reserved = reserved(request, [v4.as_ref(), v6.as_ref()], lan.is_some())?;
+        Ok(Self { name: name.clone(), v4, v6, has_v6, reserved, internal: request.internal, lan, options })
+    }
+
+    /// What is said of the device that it is to lie on, if it is to lie on one.
+    pub(super) fn lan(&self) -> Option<&LanRequest> {
+        self.lan.as_ref()
     }
 
     /// Whether the instance is to choose a subnet of a family.
@@ -149,8 +146,22 @@ impl Requested {
         self.options.snat.into_iter().chain(self.options.snat_v6)
     }
 
-    /// What is kept of it, with subnets chosen where none was named, and the settings' values for what was not said.
-    pub(super) fn record(self, number: u16, chosen: &[IpNet], like: &NetworkRecord) -> NetworkRecord {
+    /// What is kept of it, with subnets chosen where none was named, and the settings' values for what was not said; of one on a
+    /// device of the host, that device's.
+    pub(super) fn record(
+        self,
+        number: u16,
+        chosen: &[IpNet],
+        like: &NetworkRecord,
+        parent: Option<Parent>,
+    ) -> NetworkRecord {
+        let named = [&self.v4, &self.v6].into_iter().flatten().filter_map(|part| part.gateway).collect();
+        let most = parent.as_ref().map_or(like.mtu, |parent| parent.mtu.min(LARGEST_MTU));
+        let lan = self.lan.zip(parent).map(|(request, Parent { name, made, .. })| {
+            Driver::Lan(Lan { parent: name, made, mode: request.mode, gateways: named })
+        });
+        let driver = lan.unwrap_or(Driver::Bridge);
+        let is_ours = driver == Driver::Bridge;
         let Options { mtu, mode, mode_v6, external, snat, snat_v6, isolated, full_cone, clamp_mss } = self.options;
         let chosen_of = |is_ipv4: bool| {
             let subnet = *chosen.iter().find(|subnet| subnet.addr().is_ipv4() == is_ipv4)?;
@@ -166,17 +177,17 @@ impl Requested {
             name: self.name,
             id: random_id(),
             number,
-            driver: Driver::Bridge,
+            driver,
             addressing: Addressing {
                 v4: part(self.v4.or_else(|| chosen_of(true)), mode, None, snat),
                 v6: part(self.v6.or_else(|| chosen_of(false)), mode_v6, external, snat_v6),
             },
             reserved: self.reserved,
-            mtu: mtu.unwrap_or(like.mtu),
+            mtu: mtu.unwrap_or(most),
             internal: self.internal,
             isolated,
-            full_cone: full_cone.unwrap_or(like.full_cone),
-            clamp_mss: clamp_mss.unwrap_or(like.clamp_mss),
+            full_cone: full_cone.unwrap_or(is_ours && like.full_cone),
+            clamp_mss: clamp_mss.unwrap_or(is_ours && like.clamp_mss),
             last: Vec::new(),
             created: now(),
         }
@@ -232,14 +243,19 @@ fn parts(request: &NetworkRequest) -> Result<Vec<RequestedPart>> {
     Ok(parts)
 }
 
-fn reserved(request: &NetworkRequest, parts: [Option<&RequestedPart>; 2]) -> Result<BTreeMap<String, IpAddr>> {
+fn reserved(
+    request: &NetworkRequest,
+    parts: [Option<&RequestedPart>; 2],
+    is_lan: bool,
+) -> Result<BTreeMap<String, IpAddr>> {
+    let gateway = |part: &RequestedPart| part.gateway.or((!is_lan).then(|| first_host(part.subnet)));
     let mut reserved = BTreeMap::new();
     for (name, text) in &request.aux_addresses {
         let address: IpAddr = parse("auxiliary address", text, "router=10.5.0.2")?;
         if !parts.iter().flatten().any(|part| part.subnet.contains(&address)) {
             return Err(invalid(format!("auxiliary address {name}={address} is in no subnet of the network")));
         }
-        if parts.iter().flatten().any(|part| part.gateway.unwrap_or_else(|| first_host(part.subnet)) == address) {
+        if parts.iter().flatten().any(|part| gateway(part) == Some(address)) {
             return Err(invalid(format!("auxiliary address {name}={address} is the gateway's: choose another")));
         }
         if let Some((other, _)) = reserved.iter().find(|(_, other)| **other == address) {
@@ -251,7 +267,7 @@ fn reserved(request: &NetworkRequest, parts: [Option<&RequestedPart>; 2]) -> Res
 }
 
 impl Options {
-    fn read(given: &BTreeMap<String, String>) -> Result<Self> {
+    fn read<'a>(given: impl Iterator<Item = (&'a String, &'a String)>) -> Result<Self> {
         let mut values: BTreeMap<&str, &str> = BTreeMap::new();
         for (name, value) in given {
             let known = OPTIONS.iter().find(|(own, theirs)| *own == name || theirs.contains(&&**name));
@@ -427,7 +443,10 @@ mod tests {
         let check = |ipv6, mtu: &str| {
             let requested = request(|r| (r.ipv6, r.options) = (ipv6, options(&[("mtu", mtu)]))).unwrap();
             let chosen = ["10.0.0.0/24", "fd00::/64"].map(|net| net.parse().unwrap());
-            requested.record(2, &chosen[..if ipv6 { 2 } else { 1 }], &like).check().map_err(|error| error.to_string())
+            requested
+                .record(2, &chosen[..if ipv6 { 2 } else { 1 }], &like, None)
+                .check()
+                .map_err(|error| error.to_string())
         };
         assert!(check(false, "9").unwrap_err().contains("576"));
         assert!(check(true, "1000").unwrap_err().contains("1280"));

@@ -205,6 +205,17 @@ fn host_addresses(
     has_ipv6: bool,
 ) -> Result<Vec<IpAddr>> {
     let served = |is_ipv4| container.serving(networks, is_ipv4);
+    let mut lans = container.endpoints.iter().filter(|endpoint| !networks.of(endpoint).is_ours());
+    if served(true).or(served(false)).is_none()
+        && let Some(endpoint) = lans.next()
+    {
+        let driver = networks.of(endpoint).record.driver.name();
+        return Err(Error::Invalid(format!(
+            "nothing of container {} can be published: what {driver} connects bypasses the host and is reached at its own \
+             address; connect it to a network of the driver bridge that is not internal",
+            container.name
+        )));
+    }
     if served(true).or(served(false)).is_none() {
         return Err(Error::Invalid(format!(
             "nothing of container {} can be published: none of its networks reaches the host; connect it to one that is \

@@ -27,6 +27,8 @@ pub(super) struct HostState {
     pub(super) uplinks: BTreeMap<u32, UplinkState>,
     /// Addresses of the host and their virtual indexes.
     pub(super) locals: BTreeMap<IpAddr, u32>,
+    /// Devices that networks lie on and that are there, by name.
+    pub(super) parents: BTreeMap<String, u32>,
     /// What could not be done, one line each.
     pub(super) problems: Vec<String>,
 }

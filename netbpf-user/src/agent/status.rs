@@ -28,7 +28,8 @@ impl Engine {
         let devices: BTreeMap<u32, String> =
             self.netlink.devices().await?.into_iter().map(|device| (device.ifindex, device.name)).collect();
         let programs = attachments.iter().map(|attachment| self.program(attachment, &devices)).collect();
-        let problems = self.problems(&state, &attachments, &devices)?;
+        let mut problems = self.problems(&state, &attachments, &devices)?;
+        problems.extend(self.lan_problems(&state, &devices).await);
         let counters = self.datapath.maps.counters.get_per_cpu(0)?;
         let sum = |place: u32| counters.iter().map(|cpu| cpu[place as usize]).sum::<u64>();
         let occurred = |(place, name): (u32, &str)| match sum(place) {

@@ -5,6 +5,8 @@ use std::fs;
 use netbpf_common::wire::Mac;
 
 use super::containers::marked;
+use super::lan::remove_marked;
+use super::parent::remove_parent;
 use super::{files, host, process, start};
 use crate::config::Settings;
 use crate::datapath::{Datapath, Hook, remove_filter};
@@ -26,7 +28,7 @@ pub async fn uninstall(settings: &Settings) -> Result<()> {
     let _lock = if settings.state_dir.exists() { Some(start::lock(&settings.state_dir)?) } else { None };
     let mut errors = Vec::new();
     let netlink = Netlink::open()?;
-    let recorded = forget_containers(settings, &mut errors);
+    let recorded = forget_containers(settings, &netlink, &mut errors).await;
     let gateway_mac = match recorded {
         // The database is gone, its pins are not: then netbpf0 is this instance's, as there is one in a namespace.
         None if Datapath::is_pinned(settings) => {
@@ -62,16 +64,23 @@ pub async fn uninstall(settings: &Settings) -> Result<()> {
     errors.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Kills the processes that the database knows. Returns the gateway's MAC address, by which devices are known.
-fn forget_containers(settings: &Settings, errors: &mut Vec<Error>) -> Option<Mac> {
+/// Kills the processes that the database knows, and removes the devices that nothing else tells of. Returns the gateway's MAC
+/// address, by which the others are known.
+async fn forget_containers(settings: &Settings, netlink: &Netlink, errors: &mut Vec<Error>) -> Option<Mac> {
     if !settings.state_dir.exists() {
         return None;
     }
     match Store::open(&settings.state_dir).and_then(|store| store.load()) {
         Ok(None) => None,
-        Ok(Some(Stored { instance, containers, .. })) => {
+        Ok(Some(Stored { instance, networks, containers })) => {
             for tap in containers.values().flat_map(|record| &record.endpoints).filter(|endpoint| endpoint.is_tap) {
                 errors.extend(sysctl::give_back(&tap.device).err());
+            }
+            for record in containers.values().filter(|record| !record.is_host) {
+                errors.extend(remove_marked(&record.netns, |_| true).await.err());
+            }
+            for lan in networks.values().filter_map(|network| network.driver.lan()) {
+                errors.extend(remove_parent(netlink, lan).await.err());
             }
             for running in containers.values().filter_map(|record| record.process).filter(process::is_running) {
                 errors.extend(process::kill(&running).err());

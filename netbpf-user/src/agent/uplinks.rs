@@ -201,6 +201,7 @@ impl Engine {
             let state = &mut *self.state.lock().await;
             self.follow_host(state, &seen)?;
             self.follow_visitors(state)?;
+            self.follow_parents(state, &seen.0).await;
             self.followed.notify_waiters();
         }
         if changes.routes || changes.lost {
@@ -226,6 +227,8 @@ mod tests {
             mtu: 1500,
             is_veth: false,
             is_tun: false,
+            is_lan: false,
+            alias: String::new(),
             framing: Framing::Ethernet,
             is_loopback: false,
             is_port: false,

@@ -170,12 +170,18 @@ pub struct End {
     /// IPv6 gateway.
     #[schema(value_type = Option<String>)]
     pub gateway6: Option<Ipv6Addr>,
-    /// Whether it holds the container's default route of IPv4: the first network that is not internal.
+    /// Whether it holds the container's default route of IPv4: the first network with a way to the world.
     pub default_route: bool,
     /// The same of IPv6.
     pub default_route6: bool,
-    /// Name of the host-side device.
+    /// Name of the host-side device; empty where there is none (macvlan, ipvlan).
     pub device: String,
+    /// Driver of the network: `bridge`, `macvlan` or `ipvlan`.
+    pub driver: String,
+    /// The device of the host that a macvlan or ipvlan lies on.
+    pub parent: Option<String>,
+    /// Mode of a macvlan or ipvlan.
+    pub mode: Option<String>,
     /// MTU of its device, in bytes.
     pub mtu: u32,
 }
@@ -190,7 +196,7 @@ pub struct NetworkRequest {
     pub driver: String,
     /// Subnets, at most one of each family; of IPv4 one of the pools when there is none.
     pub subnets: Vec<String>,
-    /// Gateways, each in one of the subnets; the first address when absent.
+    /// Gateways, each in one of the subnets; the first address when absent, of a macvlan or ipvlan none.
     pub gateways: Vec<String>,
     /// Parts of the subnets that containers get their addresses from; all of it when absent.
     pub ip_ranges: Vec<String>,
@@ -198,7 +204,7 @@ pub struct NetworkRequest {
     pub aux_addresses: BTreeMap<String, String>,
     /// Whether it has IPv6: a /64 of unique local addresses when no subnet of IPv6 is named.
     pub ipv6: bool,
-    /// Whether nothing goes out or comes in.
+    /// Whether nothing goes out or comes in; of a macvlan or ipvlan, whether containers get no default route.
     pub internal: bool,
     /// Options, see `netbpf network create --help`.
     pub options: BTreeMap<String, String>,
@@ -215,7 +221,7 @@ pub struct Network {
     pub driver: String,
     /// Subnets, IPv4 first.
     pub subnets: Vec<String>,
-    /// Gateways, in the same order.
+    /// Gateways, in the same order; of a macvlan or ipvlan those that were named.
     pub gateways: Vec<String>,
     /// Parts of the subnets that containers get their addresses from, where that is not all.
     pub ip_ranges: Vec<String>,

@@ -42,17 +42,23 @@ Options of -o, and what they are by default:
   full_cone=on|off           one NAT port for each port, open to everybody (that of the settings)
   clamp_mss=on|off           hold the MSS of connections with the world down (that of the settings)
 Docker's names for them (com.docker.network.driver.mtu and others) are understood.
+Of macvlan and ipvlan, which bypass the host, besides mtu:
+  parent=DEVICE              the device of the host that containers are on; DEVICE.N makes VLAN N of it
+  macvlan_mode=MODE          bridge, private, vepa or passthru (bridge)
+  ipvlan_mode=MODE           l2, l3 or l3s (l2)
 
 Examples:
   netbpf network create front
   netbpf network create --subnet 10.5.0.0/24 --gateway 10.5.0.254 --ip-range 10.5.0.128/25 back
   netbpf network create --ipv6 -o mtu=1450 six
-  netbpf network create --internal vault")]
+  netbpf network create --internal vault
+  netbpf network create -d macvlan -o parent=eth0 --subnet 192.168.1.0/24 --gateway 192.168.1.1 \\
+      --ip-range 192.168.1.192/26 lan")]
 struct Create {
     /// Subnet; at most one of each family, one of the agent's pools by default
     #[arg(long, value_name = "CIDR")]
     subnet: Vec<String>,
-    /// Gateway of a subnet; its first address by default
+    /// Gateway of a subnet; its first address by default, of macvlan and ipvlan none
     #[arg(long, value_name = "A")]
     gateway: Vec<String>,
     /// Part of a subnet that containers get their addresses from

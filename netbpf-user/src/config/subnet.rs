@@ -19,6 +19,9 @@ pub(super) const LONGEST_TRANSLATED: u8 = 64;
 /// The least that a link must carry for IPv6 (RFC 8200 section 5).
 const LEAST_MTU_V6: u32 = 1280;
 
+/// The most that a link can carry.
+pub(crate) const LARGEST_MTU: u32 = 65_535;
+
 pub(super) fn invalid(line: String) -> Result<()> {
     Err(Error::Invalid(line))
 }
@@ -97,8 +100,8 @@ pub(crate) fn check_external(name: &str, external: IpNet, length: u8) -> Result<
 
 /// Refuses an MTU that no link of such a network can have.
 pub(crate) fn check_mtu(mtu: u32, has_ipv6: bool) -> Result<()> {
-    if !(576..=65_535).contains(&mtu) {
-        return invalid(format!("mtu {mtu} is out of range: choose 576 to 65535"));
+    if !(576..=LARGEST_MTU).contains(&mtu) {
+        return invalid(format!("mtu {mtu} is out of range: choose 576 to {LARGEST_MTU}"));
     }
     if has_ipv6 && mtu < LEAST_MTU_V6 {
         return invalid(format!("mtu {mtu} is too small for IPv6: choose at least {LEAST_MTU_V6}, or leave IPv6 out"));

@@ -27,6 +27,10 @@ pub(crate) struct Device {
     pub(crate) is_veth: bool,
     /// Whether a process of the host is behind it: a tun or a tap.
     pub(crate) is_tun: bool,
+    /// Whether it is a macvlan or ipvlan, or the tap of one.
+    pub(crate) is_lan: bool,
+    /// Its alias (ip-link(8)); empty for none.
+    pub(crate) alias: String,
     /// What its packets begin with.
     pub(crate) framing: Framing,
     /// Whether it is a loopback device.
@@ -195,6 +199,8 @@ impl From<&LinkMessage> for Device {
             mtu: 0,
             is_veth: false,
             is_tun: false,
+            is_lan: false,
+            alias: String::new(),
             framing: message.header.link_layer_type.into(),
             is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             is_port: false,
@@ -203,12 +209,16 @@ impl From<&LinkMessage> for Device {
             match attribute {
                 LinkAttribute::IfName(name) => device.name.clone_from(name),
                 LinkAttribute::Address(bytes) => device.mac = <[u8; 6]>::try_from(&bytes[..]).ok().map(Mac::new),
+                LinkAttribute::IfAlias(alias) => device.alias.clone_from(alias),
                 LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         match info {
                             LinkInfo::Kind(InfoKind::Veth) => device.is_veth = true,
                             LinkInfo::Kind(InfoKind::Tun) => device.is_tun = true,
+                            LinkInfo::Kind(
+                                InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap,
+                            ) => device.is_lan = true,
                             LinkInfo::PortKind(InfoPortKind::Bridge | InfoPortKind::Bond | InfoPortKind::Team) => {
                                 device.is_port = true;
                             }

@@ -4,12 +4,14 @@
 
 pub(crate) mod address;
 pub(crate) mod device;
+pub(crate) mod lan;
 pub(crate) mod namespace;
 pub(crate) mod route;
 pub(crate) mod rule;
 pub(crate) mod sockets;
 pub(crate) mod sysctl;
 pub(crate) mod watch;
+pub(crate) mod wireless;
 
 use std::sync::Arc;
 

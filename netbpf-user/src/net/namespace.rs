@@ -54,6 +54,16 @@ impl Namespace {
         made
     }
 
+    /// Makes one without a name, which ends with this value.
+    pub(crate) async fn make_unnamed() -> Result<Self> {
+        let what = || "make a network namespace".to_owned();
+        let made = in_thread(move || {
+            unshare(CloneFlags::CLONE_NEWNET).context(what)?;
+            File::open("/proc/thread-self/ns/net").context(what)
+        });
+        Ok(Self { file: made.await? })
+    }
+
     /// Opens a namespace by a path that leads to one.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|error| {

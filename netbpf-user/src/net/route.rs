@@ -37,7 +37,7 @@ fn of_table(mut route: RouteMessage, table: u32) -> RouteMessage {
 }
 
 impl Netlink {
-    /// Sends everything of its family to a gateway. `mtu` is what the way beyond it takes: the sender itself fragments to it,
+    /// Sends everything of its family to a gateway; an unspecified one stands for the device itself. `mtu` is what the way beyond it takes: the sender itself fragments to it,
     /// which BPF cannot do for it.
     pub(crate) async fn add_default_route(
         &self,
@@ -47,7 +47,13 @@ impl Netlink {
         table: u32,
     ) -> Result<()> {
         let mut route = of_table(of_family(gateway), table);
-        route.attributes.extend([RouteAttribute::Oif(ifindex), RouteAttribute::Gateway(gateway.into())]);
+        route.attributes.push(RouteAttribute::Oif(ifindex));
+        if !gateway.is_unspecified() {
+            route.attributes.push(RouteAttribute::Gateway(gateway.into()));
+        } else if gateway.is_ipv4() {
+            // Routes of IPv6 have no scope.
+            route.header.scope = RouteScope::Link;
+        }
         if let Some(mtu) = mtu {
             route.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
         }

@@ -114,6 +114,12 @@ pub(crate) fn give_back(device: &str) -> Result<()> {
     Ok(())
 }
 
+/// Lets a device tell its link whose address is whose when it comes up: somebody else may have had it before.
+pub(crate) fn announce(device: &str) -> Result<()> {
+    write(&format!("ipv4/conf/{device}/arp_notify"), "1")?;
+    write_where_present(&format!("ipv6/conf/{device}/ndisc_notify"), "1")
+}
+
 /// One setting; none where the kernel does not have it.
 pub(crate) fn read(path: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/sys/net/{path}")).ok().map(|text| text.trim().to_owned())

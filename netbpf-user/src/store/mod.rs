@@ -12,7 +12,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition,
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use network::{Driver, NetworkRecord};
+pub(crate) use network::{Driver, Lan, Made, Mode, NetworkRecord};
 pub(crate) use record::{ContainerRecord, EndpointRecord, ExtraHost, ProcessRecord, RuleRecord};
 
 use crate::config::GlobalId;

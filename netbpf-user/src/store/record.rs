@@ -141,11 +141,11 @@ pub(crate) struct EndpointRecord {
     pub(crate) mtu: u32,
     /// Endpoint slot; 0 where the datapath has no part in it.
     pub(crate) slot: u32,
-    /// Generation of its endpoint.
+    /// Generation of its endpoint; 0 where it has no slot.
     pub(crate) generation: u32,
-    /// Number of the host-side device.
+    /// Number of the host-side device; 0 where there is none.
     pub(crate) ifindex: u32,
-    /// Name of the host-side device.
+    /// Name of the host-side device; where there is none, of the container's own until it is complete.
     pub(crate) device: String,
     /// Whether that is a tap, which others make and delete.
     #[serde(default)]

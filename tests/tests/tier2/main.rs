@@ -11,6 +11,7 @@ mod broadcast;
 mod bulk;
 mod differential;
 mod doctor;
+mod drivers;
 mod errors;
 mod exposure;
 mod flood;
