@@ -32,6 +32,7 @@ mod process;
 mod publish;
 mod refusals;
 mod restart;
+mod settings;
 mod shared;
 mod sockets;
 mod tcp;
