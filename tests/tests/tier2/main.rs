@@ -30,6 +30,7 @@ mod networks;
 mod peer;
 mod process;
 mod publish;
+mod rebuild;
 mod refusals;
 mod restart;
 mod settings;
