@@ -1,5 +1,8 @@
 //! What can be refused by looking at a request alone.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use netbpf_common::wire::Mac;
 
 use super::files;
@@ -23,18 +26,50 @@ pub(super) fn name(what: &str, name: &str) -> Result<()> {
     )))
 }
 
-/// Labels of letters, digits and hyphens (RFC 1123), 64 bytes at most as the kernel has room for (uname(2)).
+/// As many bytes as the kernel has room for (uname(2)).
+const LONGEST_HOSTNAME: usize = 64;
+
+/// As many bytes as DNS has room for (RFC 1035 section 2.3.4, as text).
+const LONGEST_DOMAIN: usize = 253;
+
+/// Labels that the kernel takes for a hostname.
 pub(super) fn hostname(name: &str) -> Result<()> {
+    labels_of("hostname", name, LONGEST_HOSTNAME)
+}
+
+/// Labels that somebody can ask for.
+pub(super) fn labels(what: &str, name: &str) -> Result<()> {
+    labels_of(what, name, LONGEST_DOMAIN)
+}
+
+/// Labels of letters, digits and hyphens (RFC 1123), which DNS has room for.
+fn labels_of(what: &str, name: &str, longest: usize) -> Result<()> {
     let label = |label: &str| {
-        !label.is_empty()
+        (1..=LONGEST_NAME).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
-    if name.len() <= 64 && name.split('.').all(label) {
+    if name.len() <= longest && name.split('.').all(label) {
         return Ok(());
     }
-    Err(Error::Invalid(format!("bad hostname '{}': use at most 64 letters, digits, '-' and '.'", name.escape_debug())))
+    Err(Error::Invalid(format!(
+        "bad {what} '{}': use labels of 1 to {LONGEST_NAME} letters, digits and '-' with '.' between them, at most \
+         {longest} characters",
+        name.escape_debug()
+    )))
+}
+
+/// Other names in a network. DNS takes upper and lower case for the same (RFC 4343).
+pub(super) fn aliases(aliases: &[String]) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for alias in aliases {
+        labels("alias", alias)?;
+        if !seen.insert(alias.to_lowercase()) {
+            return Err(Error::Invalid(format!("the alias {alias} is given twice: leave one of them out")));
+        }
+    }
+    Ok(())
 }
 
 /// A MAC address that one machine can have.
@@ -66,10 +101,13 @@ pub(super) fn extra_hosts(texts: &[String]) -> Result<Vec<ExtraHost>> {
     texts.iter().map(read).collect()
 }
 
-/// What stands in resolv.conf: domains, and words.
-pub(super) fn resolver(search: &[String], options: &[String]) -> Result<()> {
+/// What stands in resolv.conf: addresses of servers, domains, and words.
+pub(crate) fn resolver(servers: &[IpAddr], search: &[String], options: &[String]) -> Result<()> {
+    if let Some(server) = servers.iter().find(|server| server.is_unspecified() || server.is_multicast()) {
+        return Err(Error::Invalid(format!("resolver {server} is no address of a machine: name one that answers DNS")));
+    }
     for domain in search.iter().filter(|domain| *domain != ".") {
-        hostname(domain.trim_end_matches('.'))?;
+        labels("search domain", domain.strip_suffix('.').unwrap_or(domain))?;
     }
     match options.iter().find(|option| option.is_empty() || option.contains(char::is_whitespace)) {
         Some(option) => Err(Error::Invalid(format!(
@@ -104,9 +142,19 @@ mod tests {
     #[test]
     fn hostnames_are_labels() {
         hostname("web-1.example").unwrap();
-        for bad in ["", "a..b", "-a", "a b", &"x".repeat(65)] {
+        let too_long = "x.".repeat(32) + "x";
+        for bad in ["", "a..b", "-a", "a b", "a.", &"x".repeat(64), &too_long] {
             assert!(hostname(bad).is_err(), "{bad:?}");
         }
+        labels("alias", &too_long).unwrap();
+        assert!(labels("alias", &"x.".repeat(127)).is_err());
+    }
+
+    #[test]
+    fn an_alias_is_given_once_however_it_is_written() {
+        let given = |names: [&str; 2]| aliases(&names.map(str::to_owned));
+        given(["www", "ftp"]).unwrap();
+        assert!(given(["www", "WWW"]).unwrap_err().to_string().contains("twice"));
     }
 
     #[test]

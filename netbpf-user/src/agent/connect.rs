@@ -50,9 +50,7 @@ impl Asked {
     }
 
     fn new(addresses: [Option<IpAddr>; 2], mac: &Option<String>, aliases: &[String]) -> Result<Self> {
-        for alias in aliases {
-            check::hostname(alias)?;
-        }
+        check::aliases(aliases)?;
         let mac = mac.as_deref().map(check::mac).transpose()?;
         Ok(Self { addresses: addresses.into_iter().flatten().collect(), mac, aliases: aliases.to_vec(), tap: None })
     }

@@ -30,7 +30,7 @@ impl Engine {
         let place = Place::of(&request)?;
         let mut asked = Asked::of(&request)?;
         let extra_hosts = check::extra_hosts(&request.extra_hosts)?;
-        check::resolver(&request.dns_search, &request.dns_options)?;
+        check::resolver(&request.dns, &request.dns_search, &request.dns_options)?;
 
         let mut state = self.change().await?;
         if state.containers.contains_key(&name) {

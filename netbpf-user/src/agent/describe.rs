@@ -62,6 +62,8 @@ impl ContainerRecord {
             dns_search: self.dns_search.clone(),
             dns_options: self.dns_options.clone(),
             extra_hosts: self.extra_hosts.iter().map(ToString::to_string).collect(),
+            attached: !self.owns_netns && !self.is_host && self.shared_with.is_none(),
+            remove_on_exit: self.remove_on_exit,
             created: self.created,
         }
     }
@@ -182,6 +184,7 @@ impl Network {
         let mode = |part: &Option<Part>| part.map(|part| part.mode).filter(|mode| *mode != GatewayMode::default());
         let snat = |part: &Option<Part>| part.and_then(|part| part.snat).map(|address| address.to_string());
         let set = |is_set: bool, value: &str| is_set.then(|| value.to_owned());
+        let switch = |is_on: bool| if is_on { "on" } else { "off" }.to_owned();
         let lan = record.driver.lan();
         // What was made of itself would be again.
         let parent = lan.filter(|lan| lan.made != Some(Made::Dummy)).map(|lan| lan.parent.clone());
@@ -194,8 +197,9 @@ impl Network {
             ("snat", snat(v4)),
             ("snat_v6", snat(v6)),
             ("isolation", set(!record.isolated, "off")),
-            ("full_cone", set(record.full_cone, "on")),
-            ("clamp_mss", set(record.clamp_mss, "on")),
+            // As the MTU always: what holds without them is for the settings to say, not for the network.
+            ("full_cone", Some(switch(record.full_cone)).filter(|_| lan.is_none() && !record.internal)),
+            ("clamp_mss", Some(switch(record.clamp_mss)).filter(|_| lan.is_none())),
             ("parent", parent),
             (lan_mode.option(), lan.map(|lan| lan.mode.name().to_owned())),
         ];

@@ -41,11 +41,11 @@ fn ranges(nat_ports: PortRange, (first, last): (u16, u16)) -> Finding {
 
 /// Whether services of the host have ports that masquerading gives out. It leaves those alone, one by one. The port of the
 /// resolver is one by itself.
-fn sockets(nat_ports: PortRange, own: u16) -> Result<Finding> {
+fn sockets(nat_ports: PortRange, own: Option<u16>) -> Result<Finding> {
     let sockets = open_sockets()?;
     let mut held: Vec<String> = sockets
         .iter()
-        .filter(|socket| nat_ports.overlaps(socket.port, socket.port) && socket.port != own)
+        .filter(|socket| nat_ports.overlaps(socket.port, socket.port) && Some(socket.port) != own)
         .map(|socket| format!("{}/{}", socket.port, transport_name(socket.transport)))
         .collect();
     held.sort();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::Engine;
 use super::network::Networks;
 use super::state::State;
+use crate::config::Settings;
 use crate::error::{Context as _, Error, Result};
 use crate::net::namespace;
 use crate::process::{Contents, Files};
@@ -39,7 +40,7 @@ impl Engine {
             return Ok(());
         }
         let files = Files::of(&self.settings.run_dir, &record.name);
-        let write = || files.write(&contents(networks, record, owner)?);
+        let write = || files.write(&contents(&self.settings, networks, record, owner)?);
         write().context(|| format!("write the files of container {}", record.name))?;
         if let Some(link) = link(record)
             && let Err(error) = fs::create_dir_all(OF_NAMESPACES).and_then(|()| symlink(files.etc(), &link))
@@ -92,7 +93,17 @@ pub(super) fn sweep(run_dir: &Path, is_known: impl Fn(&str) -> bool) {
     }
 }
 
-fn contents(networks: &Networks, record: &ContainerRecord, owner: &ContainerRecord) -> std::io::Result<Contents> {
+/// What a container says, or where it says nothing what holds for all.
+pub(super) fn said_or<'a, T>(said: &'a [T], all: &'a [T]) -> &'a [T] {
+    if said.is_empty() { all } else { said }
+}
+
+fn contents(
+    settings: &Settings,
+    networks: &Networks,
+    record: &ContainerRecord,
+    owner: &ContainerRecord,
+) -> std::io::Result<Contents> {
     let hostname = format!("{}\n", record.hostname);
     let own = record.extra_hosts.iter().map(|host| (host.name.clone(), host.address));
     // Where the datapath has no part, the gateway is not the host.
@@ -103,16 +114,17 @@ fn contents(networks: &Networks, record: &ContainerRecord, owner: &ContainerReco
     if record.is_host {
         let mut hosts = read("/etc/hosts")?.unwrap_or_default();
         hosts.extend(extra.iter().map(|(name, address)| format!("{address}\t{name}\n")));
-        return Ok(Contents { hosts, hostname, resolv_conf: resolv_conf(record, Vec::new(), |_| true)? });
+        return Ok(Contents { hosts, hostname, resolv_conf: resolv_conf(settings, record, Vec::new(), |_| true)? });
     }
     let addresses = owner.endpoints.iter().flat_map(|endpoint| endpoint.addresses());
     let hosts = hosts(&record.hostname, addresses, &extra);
-    let gateways = owner.ours(networks).flat_map(|endpoint| {
+    let answered = owner.ours(networks).filter(|_| settings.resolver);
+    let gateways = answered.flat_map(|endpoint| {
         let addressing = &networks.of(endpoint).record.addressing;
         endpoint.addresses().filter_map(|address| Some(addressing.of_family(address)?.gateway))
     });
-    // Without a network of ours nobody answers there. What listens on the host's loopback is out of reach then.
-    let resolv_conf = resolv_conf(record, gateways.collect(), |address| !address.is_loopback())?;
+    // Where nobody answers at a gateway, what listens on the host's loopback is out of reach.
+    let resolv_conf = resolv_conf(settings, record, gateways.collect(), |address| !address.is_loopback())?;
     Ok(Contents { hosts, hostname, resolv_conf })
 }
 
@@ -129,6 +141,7 @@ fn hosts(hostname: &str, addresses: impl Iterator<Item = IpAddr>, extra: &[(Stri
 
 /// /etc/resolv.conf: the gateways, where netbpf answers; without one, the servers that were named, or the host's own.
 fn resolv_conf(
+    settings: &Settings,
     record: &ContainerRecord,
     gateways: Vec<IpAddr>,
     is_reachable: impl Fn(IpAddr) -> bool,
@@ -147,13 +160,15 @@ fn resolv_conf(
     let servers: Vec<IpAddr> = if !gateways.is_empty() {
         let mut seen = BTreeSet::new();
         gateways.into_iter().filter(|gateway| seen.insert(*gateway)).collect()
-    } else if !record.dns.is_empty() {
-        record.dns.clone()
     } else {
-        host.lines().filter_map(nameserver).collect()
+        match said_or(&record.dns, &settings.dns) {
+            [] => host.lines().filter_map(nameserver).collect(),
+            named => named.to_vec(),
+        }
     };
-    let search = if record.dns_search.is_empty() { of_host("search") } else { record.dns_search.clone() };
-    let options = if record.dns_options.is_empty() { of_host("options") } else { record.dns_options.clone() };
+    let or_of_host = |said: &[String], keyword| if said.is_empty() { of_host(keyword) } else { said.to_vec() };
+    let search = or_of_host(said_or(&record.dns_search, &settings.dns_search), "search");
+    let options = or_of_host(said_or(&record.dns_options, &settings.dns_options), "options");
     // Names of containers have one label, and are to be asked for as they are first.
     let has_ndots = options.iter().any(|option| option.starts_with("ndots:"));
     let ndots = (is_ours && !has_ndots).then(|| "ndots:0".to_owned());
@@ -207,11 +222,12 @@ pub(super) fn extra_host(text: &str) -> Result<(String, Option<IpAddr>)> {
         ))
     };
     let (name, address) = text.split_once([':', '=']).ok_or_else(bad)?;
-    super::check::hostname(name)?;
+    super::check::labels("host", name)?;
     if address == HOST_GATEWAY {
         return Ok((name.into(), None));
     }
-    let address = address.trim_start_matches('[').trim_end_matches(']');
+    let bracketed = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = bracketed.unwrap_or(address);
     Ok((name.into(), Some(address.parse().map_err(|_| bad())?)))
 }
 
@@ -234,7 +250,7 @@ mod tests {
         assert_eq!(read("db:fd00::9").unwrap(), ("db".into(), Some("fd00::9".into())));
         assert_eq!(read("db=[fd00::9]").unwrap(), ("db".into(), Some("fd00::9".into())));
         assert_eq!(read("host:host-gateway").unwrap(), ("host".into(), None));
-        for bad in ["db", "db:", "db:x", ":10.0.0.1", "a b:10.0.0.1"] {
+        for bad in ["db", "db:", "db:x", "db:[fd00::9", ":10.0.0.1", "a b:10.0.0.1"] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }
@@ -245,9 +261,10 @@ mod tests {
         record.dns = vec!["10.0.0.1".parse().unwrap()];
         record.dns_search = vec!["example.org".into()];
         record.dns_options = vec!["ndots:2".into()];
+        let settings = Settings::default();
         let text = |gateways: &[&str]| {
             let gateways = gateways.iter().map(|text| text.parse().unwrap()).collect();
-            resolv_conf(&record, gateways, |_| true).unwrap()
+            resolv_conf(&settings, &record, gateways, |_| true).unwrap()
         };
         assert_eq!(
             text(&["172.30.0.1", "fd00::1", "172.30.0.1"]),
@@ -255,7 +272,26 @@ mod tests {
         );
         assert!(text(&[]).starts_with("nameserver 10.0.0.1\n"));
         let unset = ContainerRecord { dns_options: vec!["timeout:1".into()], ..record.clone() };
-        let text = resolv_conf(&unset, vec!["172.30.0.1".parse().unwrap()], |_| true).unwrap();
+        let text = resolv_conf(&settings, &unset, vec!["172.30.0.1".parse().unwrap()], |_| true).unwrap();
         assert!(text.ends_with("options timeout:1 ndots:0\n"), "{text}");
+    }
+
+    #[test]
+    fn what_a_container_leaves_open_the_settings_say() {
+        let settings = Settings {
+            dns: vec!["10.0.0.8".parse().unwrap()],
+            dns_search: vec!["all.example".into()],
+            dns_options: vec!["attempts:1".into()],
+            ..Settings::default()
+        };
+        let text = |record: &ContainerRecord| resolv_conf(&settings, record, Vec::new(), |_| true).unwrap();
+        let silent = ContainerRecord::example("web");
+        assert_eq!(text(&silent), "nameserver 10.0.0.8\nsearch all.example\noptions attempts:1\n");
+        let own = ContainerRecord {
+            dns: vec!["10.0.0.9".parse().unwrap()],
+            dns_search: vec![".".into()],
+            ..ContainerRecord::example("web")
+        };
+        assert_eq!(text(&own), "nameserver 10.0.0.9\noptions attempts:1\n");
     }
 }

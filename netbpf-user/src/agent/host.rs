@@ -235,7 +235,7 @@ pub(super) fn write_config(
         ring_mask: settings.half_open_per_cpu(cpus) / RING_SHARES - 1,
         share_mask: RING_SHARES - 1,
         flow_limit: settings.flow_limit(),
-        dns_port: settings.dns_port(),
+        dns_port: settings.dns_port().unwrap_or(0),
         padding: [0; 6],
         timeouts: settings.timeout_seconds().map(|seconds| u64::from(seconds) * u64::from(hz)),
     };

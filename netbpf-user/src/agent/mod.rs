@@ -55,6 +55,7 @@ use crate::net::Netlink;
 use crate::store::Store;
 use state::State;
 
+pub(crate) use check::resolver as check_resolver;
 pub(crate) use network::DEFAULT_NETWORK;
 pub use uninstall::uninstall;
 
@@ -83,8 +84,8 @@ pub struct Engine {
     /// Held by who deletes them.
     burial: Mutex<()>,
     since: u64,
-    /// The resolver of containers.
-    names: names::Names,
+    /// The resolver of containers, unless the settings switch it off.
+    names: Option<names::Names>,
     /// Tells that changes of the host were followed.
     followed: Notify,
     /// Asks the collector not to wait for its time.

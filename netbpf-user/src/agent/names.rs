@@ -1,8 +1,10 @@
 //! What the resolver of containers is told.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Engine;
+use super::files::said_or;
 use super::state::State;
 use crate::dns::{Member, Network, Options, Server, Snapshot};
 
@@ -24,20 +26,24 @@ impl Names {
 impl Engine {
     /// Tells the resolver who is where; when this returns it answers so.
     pub(super) async fn tell_names(&self, state: &State) {
-        let generation = self.names.snapshots.borrow().generation + 1;
-        self.names.snapshots.send_replace(Arc::new(Snapshot { generation, networks: networks(state) }));
-        let mut status = self.names.server.status();
+        let Some(names) = &self.names else { return };
+        let generation = names.snapshots.borrow().generation + 1;
+        let networks = networks(state, &self.settings.dns);
+        names.snapshots.send_replace(Arc::new(Snapshot { generation, networks }));
+        let mut status = names.server.status();
         // It ends with the engine alone.
         _ = status.wait_for(|status| status.generation >= Some(generation)).await;
     }
 
     /// What the resolver could not do, one line each.
     pub(super) fn problems_with_names(&self) -> Vec<String> {
-        self.names.server.status().borrow().problems.iter().map(|problem| problem.text.clone()).collect()
+        let Some(names) = &self.names else { return Vec::new() };
+        names.server.status().borrow().problems.iter().map(|problem| problem.text.clone()).collect()
     }
 }
 
-fn networks(state: &State) -> Vec<Network> {
+/// The networks, with resolvers for containers that name none.
+fn networks(state: &State, dns: &[IpAddr]) -> Vec<Network> {
     let networks = state.networks.ours().map(|network| {
         let record = &network.record;
         let members = state.endpoints().filter(|(_, endpoint)| endpoint.network == record.name);
@@ -53,7 +59,7 @@ fn networks(state: &State) -> Vec<Network> {
                     hostname: Some(container.hostname.clone()),
                     aliases: endpoint.aliases.clone(),
                     addresses: endpoint.addresses().collect(),
-                    upstreams: container.dns.clone(),
+                    upstreams: said_or(&container.dns, dns).to_vec(),
                 })
                 .collect(),
         }

@@ -65,6 +65,7 @@ impl Engine {
             )));
         }
         record.addressing.check_apart(&self.virtuals)?;
+        let routed = self.netlink.route_subnets().await?;
         for (what, net) in record.addressing.claims() {
             // A network on a device of the host is a part of what lies there already.
             let locals = state.host.locals.keys().filter(|_| record.driver == Driver::Bridge);
@@ -73,6 +74,13 @@ impl Engine {
             if let Some((whose, other)) = others.find(|(_, other)| overlap(net, *other)) {
                 return Err(Error::Conflict(format!(
                     "{what} {net} overlaps {other}, which is {whose}: choose another"
+                )));
+            }
+            // Part of what the host routes elsewhere may be somebody's to use here; all of it is not.
+            if let Some(route) = routed.iter().find(|route| net.contains(*route)) {
+                return Err(Error::Conflict(format!(
+                    "{what} {net} would take {route} from the host, which has a route there: choose another, or remove that \
+                     route"
                 )));
             }
         }
@@ -186,11 +194,12 @@ impl Engine {
         let routed = self.netlink.route_subnets().await?;
         let is_free =
             |subnet: IpNet| !taken.iter().map(|(_, net)| net).chain(&routed).any(|other| overlap(subnet, *other));
-        let pools = &self.settings.address_pools;
+        let pools = &self.settings.default_address_pools;
         pools.iter().find_map(|pool| free_subnet(pool.base, pool.size, is_free)).ok_or_else(|| {
             let pools: Vec<String> = pools.iter().map(|pool| format!("{} in /{}", pool.base, pool.size)).collect();
             Error::Exhausted(format!(
-                "no free subnet in the pools ({}): name one with --subnet, or set address_pools in the agent's settings",
+                "no free subnet in the pools ({}): name one with --subnet, or set default_address_pools in the agent's \
+                 settings",
                 pools.join(", ")
             ))
         })

@@ -85,7 +85,7 @@ impl Engine {
                 global_id,
                 virtuals,
                 followed: Notify::new(),
-                names: Names::start(settings.dns_port()),
+                names: settings.dns_port().map(Names::start),
             });
             engine.begin().await?;
             Ok(engine)

@@ -36,6 +36,9 @@ pub enum ClientError {
         /// The one clear line.
         line: String,
     },
+    /// What was named has no name; of which kind it was to be, and the verb that lists those.
+    #[error("no {0} '': `netbpf {1}` lists them")]
+    Nameless(&'static str, &'static str),
     /// The agent went away, or what answers is no agent.
     #[error("no usable answer from {socket}: {reason}; see the agent's log")]
     Broken {
@@ -105,7 +108,7 @@ impl Client {
     /// # Errors
     /// When there is none of the name.
     pub fn container(&self, name: &str) -> Result<Container> {
-        self.ask(Method::GET, &container_path(name, ""), &())
+        self.ask(Method::GET, &container_path(name, "")?, &())
     }
 
     /// Makes a container.
@@ -121,7 +124,7 @@ impl Client {
     /// # Errors
     /// When there is none, or it runs and `force` is not set.
     pub fn remove(&self, name: &str, force: bool) -> Result<()> {
-        self.ask(Method::DELETE, &container_path(name, if force { "?force=true" } else { "" }), &())
+        self.ask(Method::DELETE, &container_path(name, if force { "?force=true" } else { "" })?, &())
     }
 
     /// Tells which process runs in a container.
@@ -129,7 +132,7 @@ impl Client {
     /// # Errors
     /// When there is no such container or process.
     pub fn set_process(&self, name: &str, pid: u32) -> Result<Container> {
-        self.ask(Method::POST, &container_path(name, "/process"), &ProcessRequest { pid })
+        self.ask(Method::POST, &container_path(name, "/process")?, &ProcessRequest { pid })
     }
 
     /// Publishes ports of a container.
@@ -137,7 +140,7 @@ impl Client {
     /// # Errors
     /// When any of them is refused; none is published then.
     pub fn publish(&self, name: &str, specs: &[String]) -> Result<Vec<PortMapping>> {
-        self.ask(Method::POST, &container_path(name, "/publish"), &PublishRequest { publish: specs.to_vec() })
+        self.ask(Method::POST, &container_path(name, "/publish")?, &PublishRequest { publish: specs.to_vec() })
     }
 
     /// Takes publishes of a container back; what remains is returned.
@@ -145,7 +148,7 @@ impl Client {
     /// # Errors
     /// When any of them is not published; none is taken back then.
     pub fn unpublish(&self, name: &str, specs: &[String]) -> Result<Vec<PortMapping>> {
-        self.ask(Method::POST, &container_path(name, "/unpublish"), &PublishRequest { publish: specs.to_vec() })
+        self.ask(Method::POST, &container_path(name, "/unpublish")?, &PublishRequest { publish: specs.to_vec() })
     }
 
     /// All networks.
@@ -161,7 +164,7 @@ impl Client {
     /// # Errors
     /// When there is none of the name.
     pub fn network(&self, name: &str) -> Result<Network> {
-        self.ask(Method::GET, &network_path(name, ""), &())
+        self.ask(Method::GET, &network_path(name, "")?, &())
     }
 
     /// Makes a network.
@@ -177,7 +180,7 @@ impl Client {
     /// # Errors
     /// When there is none, or containers are in it.
     pub fn remove_network(&self, name: &str) -> Result<()> {
-        self.ask(Method::DELETE, &network_path(name, ""), &())
+        self.ask(Method::DELETE, &network_path(name, "")?, &())
     }
 
     /// Removes all networks that nobody is in; their names.
@@ -193,7 +196,7 @@ impl Client {
     /// # Errors
     /// When the request is refused; nothing is left then.
     pub fn connect(&self, network: &str, request: &ConnectRequest) -> Result<Container> {
-        self.ask(Method::POST, &network_path(network, "/connect"), request)
+        self.ask(Method::POST, &network_path(network, "/connect")?, request)
     }
 
     /// Takes a container out of a network.
@@ -202,7 +205,7 @@ impl Client {
     /// When it is not in it.
     pub fn disconnect(&self, network: &str, container: &str) -> Result<Container> {
         let request = DisconnectRequest { container: container.into() };
-        self.ask(Method::POST, &network_path(network, "/disconnect"), &request)
+        self.ask(Method::POST, &network_path(network, "/disconnect")?, &request)
     }
 
     /// The flow table, or the part that concerns one container.
@@ -275,12 +278,17 @@ impl Client {
     }
 }
 
-fn network_path(name: &str, rest: &str) -> String {
-    format!("/v1/networks/{}{rest}", percent_encoded(name))
+fn network_path(name: &str, rest: &str) -> Result<String> {
+    path("/v1/networks/", name, rest).ok_or(ClientError::Nameless("network", "network ls"))
 }
 
-fn container_path(name: &str, rest: &str) -> String {
-    format!("/v1/containers/{}{rest}", percent_encoded(name))
+fn container_path(name: &str, rest: &str) -> Result<String> {
+    path("/v1/containers/", name, rest).ok_or(ClientError::Nameless("container", "ps"))
+}
+
+/// A path with a name in it: an empty one would be another path.
+fn path(before: &str, name: &str, rest: &str) -> Option<String> {
+    (!name.is_empty()).then(|| format!("{before}{}{rest}", percent_encoded(name)))
 }
 
 /// A query that selects a container, or all.

@@ -132,6 +132,10 @@ pub struct Container {
     pub dns_options: Vec<String>,
     /// Hosts that it was told of.
     pub extra_hosts: Vec<String>,
+    /// Whether its namespace was there before it (`attach`), and stays when it is removed.
+    pub attached: bool,
+    /// Whether it is forgotten when its process ends (`run --rm`).
+    pub remove_on_exit: bool,
     /// Unix time of its creation, in seconds.
     pub created: u64,
 }

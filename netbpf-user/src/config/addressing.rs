@@ -79,9 +79,9 @@ impl Addressing {
     /// The default network's: what the settings name, and for the rest addresses of a global ID.
     pub(crate) fn new(settings: &Settings, id: GlobalId) -> Result<Self> {
         let v4 = settings.ipv4.then(|| Part {
-            subnet: settings.subnet.into(),
+            subnet: settings.subnet().into(),
             gateway: settings.gateway().into(),
-            range: settings.subnet.into(),
+            range: settings.fixed_cidr.unwrap_or_else(|| settings.subnet()).into(),
             mode: settings.mode,
             external: None,
             snat: None,
@@ -91,7 +91,7 @@ impl Addressing {
             let first = Ipv6Addr::from_bits(subnet.network().to_bits() + 1);
             Part {
                 subnet: subnet.into(),
-                gateway: settings.gateway_v6.unwrap_or(first).into(),
+                gateway: settings.default_gateway_v6.unwrap_or(first).into(),
                 range: settings.fixed_cidr_v6.unwrap_or(subnet).into(),
                 mode: settings.mode_v6,
                 external: settings.external_prefix_v6.map(IpNet::from),

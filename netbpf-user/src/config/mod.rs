@@ -2,11 +2,12 @@
 
 mod addressing;
 mod check;
+mod file;
 mod kinds;
 pub(crate) mod subnet;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use addressing::{Addressing, GlobalId, Part, Virtuals, overlap, unique_local};
 pub use kinds::{AddressPool, DatapathLog, GatewayMode, PortRange, Xdp};
 
-use crate::error::{Context as _, Error, Result};
+use crate::error::Result;
 
 /// One half-open flow for each share of a ring, and then some.
 const MIN_HALF_OPEN: u32 = 16 * RING_SHARES;
@@ -39,10 +40,14 @@ pub struct Settings {
     pub xdp: Xdp,
     /// Whether the default network has IPv4.
     pub ipv4: bool,
-    /// IPv4 subnet of the default network.
-    pub subnet: Ipv4Net,
+    /// IPv4 gateway and subnet of the default network in one, as Docker has it: instead of `subnet` and `default_gateway`.
+    pub bip: Option<Ipv4Net>,
+    /// IPv4 subnet of the default network; [`Settings::SUBNET`] when absent.
+    pub subnet: Option<Ipv4Net>,
     /// IPv4 gateway of the default network; the first address when absent.
-    pub gateway: Option<Ipv4Addr>,
+    pub default_gateway: Option<Ipv4Addr>,
+    /// Part of the IPv4 subnet that containers get their addresses from; all of it when absent.
+    pub fixed_cidr: Option<Ipv4Net>,
     /// How IPv4 of the default network reaches the world.
     pub mode: GatewayMode,
     /// Whether the default network has IPv6.
@@ -50,7 +55,7 @@ pub struct Settings {
     /// IPv6 subnet of the default network; when absent a /64 of unique local addresses, drawn once (RFC 4193).
     pub subnet_v6: Option<Ipv6Net>,
     /// IPv6 gateway of the default network; the first address after that of the subnet itself when absent.
-    pub gateway_v6: Option<Ipv6Addr>,
+    pub default_gateway_v6: Option<Ipv6Addr>,
     /// Part of `subnet_v6` that containers get their addresses from; all of it when absent.
     pub fixed_cidr_v6: Option<Ipv6Net>,
     /// How IPv6 of the default network reaches the world.
@@ -60,7 +65,15 @@ pub struct Settings {
     /// MTU of networks that do not say another, in bytes.
     pub mtu: u32,
     /// Where networks without a subnet get one from.
-    pub address_pools: Vec<AddressPool>,
+    pub default_address_pools: Vec<AddressPool>,
+    /// Whether containers find each other by name: the agent answers DNS at the gateways.
+    pub resolver: bool,
+    /// Resolvers of containers that name none; the host's when there are none.
+    pub dns: Vec<IpAddr>,
+    /// Domains that containers which name none look for names in; the host's when there are none.
+    pub dns_search: Vec<String>,
+    /// Options of the resolver of containers that name none; the host's when there are none.
+    pub dns_options: Vec<String>,
     /// Source ports that masquerading gives out, and the ephemeral ports of containers.
     pub nat_ports: PortRange,
     /// A /24 of link-local addresses that stand for the host's own addresses in `connect()`.
@@ -104,17 +117,23 @@ impl Default for Settings {
             uplinks: Vec::new(),
             xdp: Xdp::Off,
             ipv4: true,
-            subnet: net(Ipv4Addr::new(172, 30, 0, 0), 16),
-            gateway: None,
+            bip: None,
+            subnet: None,
+            default_gateway: None,
+            fixed_cidr: None,
             mode: GatewayMode::Masquerade,
             ipv6: false,
             subnet_v6: None,
-            gateway_v6: None,
+            default_gateway_v6: None,
             fixed_cidr_v6: None,
             mode_v6: GatewayMode::Masquerade,
             external_prefix_v6: None,
             mtu: 1500,
-            address_pools: vec![AddressPool { base: net(Ipv4Addr::new(172, 31, 0, 0), 16), size: 24 }],
+            default_address_pools: vec![AddressPool { base: net(Ipv4Addr::new(172, 31, 0, 0), 16), size: 24 }],
+            resolver: true,
+            dns: Vec::new(),
+            dns_search: Vec::new(),
+            dns_options: Vec::new(),
             nat_ports: PortRange { first: 16384, last: 32767 },
             virtual_subnet: net(Ipv4Addr::new(169, 254, 30, 0), 24),
             virtual_subnet_v6: None,
@@ -152,12 +171,15 @@ impl Settings {
         "mapping",
     ];
 
-    /// Reads a TOML file over the defaults.
+    /// IPv4 subnet of the default network when none is named.
+    pub const SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(172, 30, 0, 0), 16);
+
+    /// Reads a TOML file over the defaults; it must make sense by itself.
+    ///
+    /// # Errors
+    /// When it does not: with file, line and setting.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).context(|| format!("read the settings in {}", path.display()))?;
-        toml::from_str(&text).map_err(|error| {
-            Error::Invalid(format!("bad settings in {}: {}", path.display(), one_line(&error.to_string())))
-        })
+        file::read(path)
     }
 
     /// Socket of the API.
@@ -165,15 +187,21 @@ impl Settings {
         self.run_dir.join("netbpf.sock")
     }
 
-    /// Where the resolver of containers listens on the gateways' addresses.
-    pub fn dns_port(&self) -> u16 {
+    /// Where the resolver of containers listens on the gateways' addresses, if there is to be one.
+    pub fn dns_port(&self) -> Option<u16> {
         // Nobody publishes it, and no process of the host is given it.
-        self.nat_ports.last
+        self.resolver.then_some(self.nat_ports.last)
+    }
+
+    /// IPv4 subnet of the default network.
+    pub fn subnet(&self) -> Ipv4Net {
+        self.subnet.or(self.bip.map(|bip| bip.trunc())).unwrap_or(Self::SUBNET)
     }
 
     /// IPv4 gateway of the default network.
     pub fn gateway(&self) -> Ipv4Addr {
-        self.gateway.unwrap_or_else(|| Ipv4Addr::from_bits(self.subnet.network().to_bits() + 1))
+        let first = || Ipv4Addr::from_bits(self.subnet().network().to_bits() + 1);
+        self.default_gateway.or(self.bip.map(|bip| bip.addr())).unwrap_or_else(first)
     }
 
     /// Half-open flows of each of so many CPUs: a flood at all of them leaves half of either table to confirmed ones.
@@ -202,10 +230,6 @@ impl Settings {
     }
 }
 
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,11 +241,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_overrides_single_settings_and_rejects_unknown_ones() {
-        let settings: Settings = toml::from_str("nat_ports = \"20000-30000\"\n[timeouts]\nicmp = 5\n").unwrap();
-        assert_eq!(settings.nat_ports, PortRange { first: 20000, last: 30000 });
-        assert_eq!(settings.timeout_seconds()[Timeout::Icmp as usize], 5);
-        assert!(toml::from_str::<Settings>("uplink = [\"eth0\"]").is_err());
+    fn dockers_bip_is_a_subnet_and_its_gateway() {
+        let settings = Settings { bip: "10.5.0.254/24".parse().ok(), ..Settings::default() };
+        settings.validate().unwrap();
+        assert_eq!(settings.subnet().to_string(), "10.5.0.0/24");
+        assert_eq!(settings.gateway().to_string(), "10.5.0.254");
+        let addressing = Addressing::new(&settings, [1; 5]).unwrap();
+        assert_eq!(addressing.v4.unwrap().gateway.to_string(), "10.5.0.254");
     }
 
     #[test]

@@ -94,18 +94,3 @@ fn a_container_sees_its_own_files_whoever_starts_the_process() {
     lab.done(&["rm", &name]);
     until("nothing is left", || std::fs::symlink_metadata(&link).is_err());
 }
-
-#[test]
-fn files_that_make_no_sense_are_refused() {
-    let lab = Lab::new::<V4>();
-    for (flags, expected) in [
-        (["--add-host", "db"], "NAME:IP"),
-        (["--add-host", "db:nowhere"], "db:nowhere"),
-        (["--add-host", "a b:10.0.0.1"], "a b"),
-        (["--dns-search", "a..b"], "a..b"),
-        (["--dns-option", "a b"], "a b"),
-    ] {
-        let line = lab.refused(&[&["create"][..], &flags].concat());
-        assert!(line.contains(expected), "{line}");
-    }
-}

@@ -22,10 +22,6 @@ pub(crate) struct Footprint {
 impl Footprint {
     pub(crate) fn of(lab: &Lab) -> Self {
         let ip = |arguments: &[&str]| lab.host.command("ip", arguments);
-        let mut files = Vec::new();
-        for directory in [lab.rig.state_dir(), lab.rig.run_dir(), lab.rig.bpffs()] {
-            collect(&directory, &mut files);
-        }
         Self {
             links: super::device_names(&ip(&["-json", "link", "show"])),
             addresses: ip(&["-oneline", "address", "show"]),
@@ -35,9 +31,18 @@ impl Footprint {
             attached: lab.attached_to_cgroup(),
             namespaces: lab.own_namespaces(),
             mounts: lab.own_mounts(),
-            files,
+            files: files(lab),
         }
     }
+}
+
+/// Everything in the directories of an instance.
+pub(super) fn files(lab: &Lab) -> Vec<String> {
+    let mut files = Vec::new();
+    for directory in [lab.rig.state_dir(), lab.rig.run_dir(), lab.rig.bpffs()] {
+        collect(&directory, &mut files);
+    }
+    files
 }
 
 /// Every path below a directory, and the directory.

@@ -7,6 +7,8 @@ mod far;
 mod footprint;
 mod namespace;
 mod program;
+mod request;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -311,7 +313,13 @@ impl Lab {
             ("links", device_names(&self.host.command("ip", &["-json", "link", "show"])).join("\n")),
             ("addresses", self.host.command("ip", &["-oneline", "address", "show"])),
             ("routes", routes(&self.host)),
+            (
+                "rules",
+                self.host.command("ip", &["-4", "rule", "show"]) + &self.host.command("ip", &["-6", "rule", "show"]),
+            ),
+            ("networks", self.done(&["network", "ls", "--json"])),
             ("namespaces", self.own_namespaces().join("\n")),
+            ("files", self.own_files().join("\n")),
         ])
     }
 
@@ -332,6 +340,11 @@ impl Lab {
         let mut own: Vec<String> = names.filter(|name| name.starts_with(&format!("{}-", self.prefix))).collect();
         own.sort();
         own
+    }
+
+    /// Without directories, which may stay when they are empty.
+    fn own_files(&self) -> Vec<String> {
+        footprint::files(self).into_iter().filter(|path| !Path::new(path).is_dir()).collect()
     }
 
     fn own_mounts(&self) -> Vec<String> {
