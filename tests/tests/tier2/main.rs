@@ -9,6 +9,7 @@ mod basics;
 mod broadcast;
 mod bulk;
 mod differential;
+mod docker_users;
 mod doctor;
 mod errors;
 mod flood;
