@@ -133,8 +133,11 @@ impl Engine {
         sysctl::isolate(&pair.device)?;
         // The host has no address there: the programs answer for it.
         Ipv6::Off.apply(&pair.device)?;
+        // Not during what follows: attaching holds the kernel's lock of devices for a grace period, and who writes such a
+        // setting meanwhile is sent round in circles.
+        let inside = self.settle(&namespace, pair).await?;
         let (attached, configured) =
-            tokio::join!(self.attach_egress(pair.ifindex, &pair.device), self.configure(&namespace, pair));
+            tokio::join!(self.attach_egress(pair.ifindex, &pair.device), self.configure(&inside, pair));
         attached?;
         configured?;
         self.netlink.set_up(pair.ifindex).await
@@ -183,20 +186,23 @@ impl Engine {
         self.doomed.lock().expect("no panic while it was held")
     }
 
-    /// The container's view of its device.
-    async fn configure(&self, namespace: &Namespace, pair: &Pair) -> Result<()> {
+    /// What the kernel does by itself in the container, and the way to tell it more.
+    async fn settle(&self, namespace: &Namespace, pair: &Pair) -> Result<Netlink> {
         let ports = self.settings.nat_ports;
         let has_ipv6 = pair.inside.addresses.iter().any(|address| address.addr().is_ipv6());
         let ipv6 = if has_ipv6 { Ipv6::Container } else { Ipv6::Off };
         let name = pair.inside.name.clone();
-        let inside = namespace
-            .run(move || {
-                ipv6.apply(&name)?;
-                // Its ephemeral ports are those that masquerading gives out: most flows keep their source port.
-                sysctl::write("ipv4/ip_local_port_range", &format!("{}\t{}", ports.first, ports.last))?;
-                Netlink::open()
-            })
-            .await?;
+        let settle = move || {
+            ipv6.apply(&name)?;
+            // Its ephemeral ports are those that masquerading gives out: most flows keep their source port.
+            sysctl::write("ipv4/ip_local_port_range", &format!("{}\t{}", ports.first, ports.last))?;
+            Netlink::open()
+        };
+        namespace.run(settle).await
+    }
+
+    /// The container's view of its device.
+    async fn configure(&self, inside: &Netlink, pair: &Pair) -> Result<()> {
         let device = inside
             .device_named(&pair.inside.name)
             .await?
@@ -206,7 +212,7 @@ impl Engine {
             inside.add_address(device.ifindex, *address).await?;
         }
         inside.set_up(device.ifindex).await?;
-        self.lead_out(&inside, device.ifindex, &pair.inside.gateways, pair.mtu, MAIN_TABLE).await
+        self.lead_out(inside, device.ifindex, &pair.inside.gateways, pair.mtu, MAIN_TABLE).await
     }
 
     /// Sends what a container has for the world to these gateways, one of each family; in the main table, or in one that a rule leads
