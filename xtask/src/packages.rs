@@ -10,7 +10,7 @@ use crate::command::{find_program, run_quietly};
 pub(crate) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
 /// Programs that tests, demo, measurements and fuzzing call, with the Debian packages that hold them; libFuzzer is C++.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("bpftool", "bpftool"),
@@ -21,7 +21,6 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("curl", "curl"),
     ("jq", "jq"),
     ("python3", "python3"),
-    ("ping", "iputils-ping"),
     ("dnsmasq", "dnsmasq-base"),
 ];
 
