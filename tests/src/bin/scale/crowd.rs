@@ -25,7 +25,7 @@ pub(crate) fn measure(mut rig: Rig, containers: usize, networks: usize, by_hand:
     for network in 0..networks {
         network_of(&rig, network)?;
     }
-    // Before and after the crowd, the same two: with nobody else, and among all the others.
+    // The same two, alone before the crowd and after it, and among all the others.
     let client = Client::new(&rig.socket())?;
     let pair = ["ping", "pong"].map(|what| name(what, 0));
     let pair_request =
@@ -33,7 +33,7 @@ pub(crate) fn measure(mut rig: Rig, containers: usize, networks: usize, by_hand:
     let made = pair.iter().map(|own| client.create(&pair_request(own))).collect::<Result<Vec<_>, _>>()?;
     let address: Ipv4Addr = made[1].ip.context("the network has IPv4")?;
     let pingpong = PingPong::between(&Namespace::named(&pair[0]), &Namespace::named(&pair[1]), address)?;
-    let few = on_one_cpu(|| pingpong.measure())?;
+    let mut few = on_one_cpu(|| pingpong.measure())?;
     let before = memory(&rig)?;
 
     let numbers: Vec<usize> = (0..containers).collect();
@@ -45,11 +45,12 @@ pub(crate) fn measure(mut rig: Rig, containers: usize, networks: usize, by_hand:
     let each = (after - before) / containers as f64;
     println!("memory of the agent (RSS): {before:.0} KiB, then {after:.0} KiB: {each:.2} KiB per container");
     let many = on_one_cpu(|| pingpong.measure())?;
-    compared(&few, &many, containers + 2);
     restarted(&mut rig)?;
     let fresh = memory(&rig)?;
     println!("memory of the new agent: {fresh:.0} KiB");
     removed(&rig, 1, &numbers)?;
+    few.extend(on_one_cpu(|| pingpong.measure())?);
+    compared(few, many, containers + 2);
 
     let (took, times) = in_parallel(&rig, PARALLEL, &numbers, |client, number| create(client, number, networks))?;
     told(&format!("create, {PARALLEL} at a time"), took, &times);
@@ -147,16 +148,18 @@ fn restarted(rig: &mut Rig) -> Result<()> {
     Ok(())
 }
 
-fn compared(few: &[f64], many: &[f64], containers: usize) {
+fn compared(mut few: Vec<f64>, mut many: Vec<f64>, containers: usize) {
+    few.sort_unstable_by(f64::total_cmp);
+    many.sort_unstable_by(f64::total_cmp);
     let middle = |rounds: &[f64]| rounds[rounds.len() / 2];
     let ends = |rounds: &[f64]| (rounds[rounds.len() / 20], rounds[rounds.len() - 1 - rounds.len() / 20]);
-    let ((few_low, few_high), (many_low, many_high)) = (ends(few), ends(many));
+    let ((few_low, few_high), (many_low, many_high)) = (ends(&few), ends(&many));
     println!(
         "ns per packet between two containers, sockets included: {:.0} ({few_low:.0} to {few_high:.0}) with 2, {:.0} \
          ({many_low:.0} to {many_high:.0}) with {containers}: ratio {:.2} ({:.2} to {:.2})",
-        middle(few),
-        middle(many),
-        middle(many) / middle(few),
+        middle(&few),
+        middle(&many),
+        middle(&many) / middle(&few),
         many_low / few_high,
         many_high / few_low
     );
