@@ -47,6 +47,12 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// What commands, a thousand containers and names cost
+    Scale {
+        /// Arguments for the measurement
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Look for inputs that upset the paths
     Fuzz(fuzz::Arguments),
     /// Everything a change must pass: format, clippy, documentation, a little fuzzing, all tests
@@ -83,6 +89,13 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Bench { arguments } => {
             ensure!(is_root(), "the benchmark runs BPF programs: run it as root");
             return become_program(&["--package", "netbpf-tests", "--bin", "bench"], arguments);
+        }
+        Verb::Scale { arguments } => {
+            ensure!(is_root(), "the measurement makes network namespaces and loads BPF programs: run it as root");
+            setup::setup()?;
+            // It starts the agent that lies beside it.
+            run(cargo().args(["build", "--release", "--package", "netbpf-user", "--bin", "netbpf"]))?;
+            return become_program(&["--package", "netbpf-tests", "--bin", "scale"], arguments);
         }
         Verb::Fuzz(arguments) => return fuzz::fuzz(&arguments),
         Verb::Ci => return ci::ci(),

@@ -9,8 +9,8 @@ use crate::command::{find_program, run_quietly};
 /// Debian's Rust for BPF: compiler, prebuilt core, clippy.
 pub(crate) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
-/// Programs that tests, demo and fuzzing call, with the Debian packages that hold them; libFuzzer is C++.
-const PROGRAMS: [(&str, &str); 7] = [
+/// Programs that tests, demo, measurements and fuzzing call, with the Debian packages that hold them; libFuzzer is C++.
+const PROGRAMS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("bpftool", "bpftool"),
@@ -18,6 +18,10 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("socat", "socat"),
     ("setarch", "util-linux"),
     ("c++", "g++"),
+    ("curl", "curl"),
+    ("jq", "jq"),
+    ("python3", "python3"),
+    ("dnsmasq", "dnsmasq-base"),
 ];
 
 /// The programs that are not there, with their packages.

@@ -137,9 +137,12 @@ impl Engine {
         sysctl::isolate(&pair.device)?;
         // The host has no address there: the programs answer for it.
         Ipv6::Off.apply(&pair.device)?;
+        // Not during what follows: attaching holds the kernel's lock of devices for a grace period, and who writes such a
+        // setting meanwhile is sent round in circles.
+        let inside = self.settle(&namespace, &pair.inside, Some(pair.mtu)).await?;
         let (attached, configured) = tokio::join!(
             self.attach_egress(pair.ifindex, &pair.device),
-            self.configure(&namespace, &pair.inside, Some(pair.mtu))
+            self.configure(&inside, &pair.inside, Some(pair.mtu))
         );
         attached?;
         configured?;
@@ -189,24 +192,28 @@ impl Engine {
         self.doomed.lock().expect("no panic while it was held")
     }
 
-    /// The container's view of its device. `ours` is the MTU of one that the datapath has a part in.
-    pub(super) async fn configure(&self, namespace: &Namespace, view: &Inside, ours: Option<u32>) -> Result<()> {
+    /// What the kernel does by itself in the container, and the way to tell it more. `ours` is the MTU of a device that the datapath has
+    /// a part in.
+    pub(super) async fn settle(&self, namespace: &Namespace, view: &Inside, ours: Option<u32>) -> Result<Netlink> {
         let ports = self.settings.nat_ports;
         let has_ipv6 = view.addresses.iter().any(|address| address.addr().is_ipv6());
         let ipv6 = if has_ipv6 { Ipv6::Container } else { Ipv6::Off };
         let name = view.name.clone();
-        let inside = namespace
-            .run(move || {
-                ipv6.apply(&name)?;
-                if ours.is_some() {
-                    // Its ephemeral ports are those that masquerading gives out: most flows keep their source port.
-                    sysctl::write("ipv4/ip_local_port_range", &format!("{}\t{}", ports.first, ports.last))?;
-                } else {
-                    sysctl::announce(&name)?;
-                }
-                Netlink::open()
-            })
-            .await?;
+        let settle = move || {
+            ipv6.apply(&name)?;
+            if ours.is_some() {
+                // Its ephemeral ports are those that masquerading gives out: most flows keep their source port.
+                sysctl::write("ipv4/ip_local_port_range", &format!("{}\t{}", ports.first, ports.last))?;
+            } else {
+                sysctl::announce(&name)?;
+            }
+            Netlink::open()
+        };
+        namespace.run(settle).await
+    }
+
+    /// The container's view of its device.
+    pub(super) async fn configure(&self, inside: &Netlink, view: &Inside, ours: Option<u32>) -> Result<()> {
         let device = inside
             .device_named(&view.name)
             .await?
@@ -216,7 +223,7 @@ impl Engine {
             inside.add_address(device.ifindex, *address).await?;
         }
         inside.set_up(device.ifindex).await?;
-        self.lead_out(&inside, device.ifindex, &view.gateways, ours, MAIN_TABLE).await
+        self.lead_out(inside, device.ifindex, &view.gateways, ours, MAIN_TABLE).await
     }
 
     /// Sends what a container has for the world to these gateways, one of each family; in the main table, or in one that a rule leads

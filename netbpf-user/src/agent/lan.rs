@@ -81,7 +81,8 @@ impl Engine {
         let device = device.ok_or_else(|| Error::Internal(format!("{} has vanished", end.transit)))?;
         let complete = async {
             inside.rename(device.ifindex, &end.inside.name, &format!("{MARK}{}", end.network)).await?;
-            self.configure(&namespace, &end.inside, None).await
+            let settled = self.settle(&namespace, &end.inside, None).await?;
+            self.configure(&settled, &end.inside, None).await
         };
         let complete = complete.await;
         if complete.is_err()

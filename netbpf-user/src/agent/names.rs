@@ -1,5 +1,6 @@
 //! What the resolver of containers is told.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -44,24 +45,25 @@ impl Engine {
 
 /// The networks, with resolvers for containers that name none.
 fn networks(state: &State, dns: &[IpAddr]) -> Vec<Network> {
+    let mut members: BTreeMap<&str, Vec<Member>> = BTreeMap::new();
+    for (container, endpoint) in state.endpoints() {
+        members.entry(&endpoint.network).or_default().push(Member {
+            container: container.name.clone(),
+            short_id: Some(container.id[..12].to_owned()),
+            hostname: Some(container.hostname.clone()),
+            aliases: endpoint.aliases.clone(),
+            addresses: endpoint.addresses().collect(),
+            upstreams: said_or(&container.dns, dns).to_vec(),
+        });
+    }
     let networks = state.networks.ours().map(|network| {
         let record = &network.record;
-        let members = state.endpoints().filter(|(_, endpoint)| endpoint.network == record.name);
         Network {
             name: record.name.clone(),
             gateways: record.addressing.parts().map(|part| part.gateway).collect(),
             subnets: record.addressing.parts().map(|part| part.subnet).collect(),
             is_internal: record.internal,
-            members: members
-                .map(|(container, endpoint)| Member {
-                    container: container.name.clone(),
-                    short_id: Some(container.id[..12].to_owned()),
-                    hostname: Some(container.hostname.clone()),
-                    aliases: endpoint.aliases.clone(),
-                    addresses: endpoint.addresses().collect(),
-                    upstreams: said_or(&container.dns, dns).to_vec(),
-                })
-                .collect(),
+            members: members.remove(&*record.name).unwrap_or_default(),
         }
     });
     networks.collect()

@@ -195,7 +195,9 @@ impl Networks {
 }
 
 fn not_found(name: &str) -> Error {
-    Error::NotFound(format!("no network '{}': `netbpf network ls` lists them", name.escape_debug()))
+    // What Docker calls so.
+    let hint = if name == "bridge" { "; the one of the agent's settings is called default" } else { "" };
+    Error::NotFound(format!("no network '{}': `netbpf network ls` lists them{hint}", name.escape_debug()))
 }
 
 /// One family's part of a network as the datapath knows it; all zero for none.

@@ -218,7 +218,7 @@ fn host_addresses(
     }
     if served(true).or(served(false)).is_none() {
         return Err(Error::Invalid(format!(
-            "nothing of container {} can be published: none of its networks reaches the host; connect it to one that is \
+            "nothing of container {} can be published: it is in no network with a way out; connect it to one that is \
              not internal",
             container.name
         )));

@@ -143,17 +143,18 @@ impl Engine {
             let mut ticks = tokio::time::interval(COLLECT_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                tokio::select! {
-                    _ = ticks.tick() => {}
-                    () = uncollected.notified() => {}
-                }
+                let is_time = tokio::select! {
+                    _ = ticks.tick() => true,
+                    () = uncollected.notified() => false,
+                };
                 let Some(engine) = engine.upgrade() else { return };
                 match engine.collect().await {
                     Ok(0) => {}
                     Ok(count) => tracing::debug!(count, "flows collected"),
                     Err(error) => tracing::error!("{error}"),
                 }
-                if let Err(error) = engine.keep_devices().await {
+                // Not after every removal: the kernel lets nobody read these settings while it deletes a device.
+                if is_time && let Err(error) = engine.keep_devices().await {
                     tracing::error!("{error}");
                 }
             }

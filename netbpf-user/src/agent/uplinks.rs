@@ -193,8 +193,9 @@ impl Engine {
 
     /// Acts on announced changes.
     pub(super) async fn host_changed(&self, changes: &Changes) -> Result<()> {
-        let own: BTreeSet<u32> = self.state.lock().await.endpoints().map(|(_, endpoint)| endpoint.ifindex).collect();
-        if changes.lost || !changes.addresses.is_empty() || changes.devices.iter().any(|index| !own.contains(index)) {
+        // Our own devices are no uplinks: who comes and goes with a thousand others need not have all of them listed.
+        let of_others = changes.devices.values().any(|device| !is_own(device, self.gateway_mac));
+        if changes.lost || !changes.addresses.is_empty() || of_others {
             // The kernel answers when no device is being deleted, which takes it long: requests do not wait for that. This
             // is the only task that looks, so what it saw last is what holds.
             let seen = self.look_at_host().await?;

@@ -14,10 +14,10 @@ pub(super) const SPEC_HELP: &str = "Publish: [HOST_IP:][HOST_PORT[-HOST_PORT]]:C
 #[derive(clap::Args)]
 pub(super) struct NetworkFlags {
     /// A network, host, none, or container:NAME for the network of that one
-    #[arg(long, value_name = "NET")]
+    #[arg(long, alias = "net", value_name = "NET")]
     network: Option<String>,
     /// Another name for it in that network
-    #[arg(long = "network-alias", value_name = "A")]
+    #[arg(long = "network-alias", alias = "net-alias", value_name = "A")]
     aliases: Vec<String>,
     /// IPv4 address; a free one of the pool by default
     #[arg(long, value_name = "A")]
@@ -35,7 +35,7 @@ pub(super) struct NetworkFlags {
     #[arg(long, value_name = "D")]
     dns_search: Vec<String>,
     /// Option of its resolver, as ndots:2
-    #[arg(long = "dns-option", value_name = "O")]
+    #[arg(long = "dns-option", alias = "dns-opt", value_name = "O")]
     dns_options: Vec<String>,
     /// A host that it is told of; host-gateway for the host's own address
     #[arg(long = "add-host", value_name = "NAME:IP")]

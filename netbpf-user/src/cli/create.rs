@@ -24,6 +24,11 @@ pub(super) struct Create {
 }
 
 impl Create {
+    #[cfg(test)]
+    pub(super) fn request(self) -> netbpf_user::api::types::CreateRequest {
+        self.container.request()
+    }
+
     pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         output::made(global, &global.client()?.create(&self.container.request())?)
     }

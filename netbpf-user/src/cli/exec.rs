@@ -17,6 +17,12 @@ Examples:
   netbpf exec web -- ss -ltn
   netbpf exec box -- ping -c1 172.30.0.1")]
 pub(super) struct Exec {
+    /// For Docker's sake: a command has the stdin of its caller anyway
+    #[arg(short, long, hide = true)]
+    interactive: bool,
+    /// For Docker's sake: a command has the terminal of its caller anyway
+    #[arg(short, long, hide = true)]
+    tty: bool,
     /// The container
     name: String,
     /// The command and its arguments

@@ -225,6 +225,47 @@ mod tests {
         }
     }
 
+    /// What stands between backticks in a text.
+    fn code(text: &str) -> impl Iterator<Item = &str> {
+        text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+    }
+
+    #[test]
+    fn the_page_for_docker_users_names_commands_and_flags_that_there_are() {
+        let page = include_str!("../../../docs/docker-users.md");
+        let cells = page.lines().filter_map(|line| line.strip_prefix('|')?.split('|').nth(1));
+        let flags = cells.flat_map(code).filter(|it| it.starts_with('-')).map(|flags| format!("netbpf create {flags}"));
+        let commands = code(page).filter(|it| it.starts_with("netbpf ")).map(str::to_owned);
+        let grammar = Arguments::command();
+        for line in flags.chain(commands) {
+            // A verb alone stands for whatever follows it.
+            let is_verb = line.split(' ').skip(1).try_fold(&grammar, |verb, word| verb.find_subcommand(word)).is_some();
+            let Arguments { verb, .. } = match parse(&line) {
+                Ok(arguments) => arguments,
+                Err(_) if is_verb => continue,
+                Err(error) => panic!("{line}: {error}"),
+            };
+            if let Verb::Create(create) = verb {
+                for spec in create.request().publish {
+                    spec.parse::<netbpf_user::spec::PublishSpec>().unwrap_or_else(|error| panic!("{line}: {error}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_for_docker_users_names_settings_that_there_are() {
+        let page = include_str!("../../../docs/docker-users.md");
+        // What stands in one row goes together.
+        let rows = page.lines().map(|line| code(line).filter(|it| it.contains(" = ")).collect::<Vec<_>>().join("\n"));
+        let rows: Vec<String> = rows.filter(|settings| !settings.is_empty()).collect();
+        assert!(rows.len() > 5, "{rows:?}");
+        for row in rows {
+            let settings: Settings = toml::from_str(&row).unwrap_or_else(|error| panic!("{row}: {error}"));
+            settings.validate().unwrap_or_else(|error| panic!("{row}: {error}"));
+        }
+    }
+
     #[test]
     fn attach_takes_one_namespace() {
         assert!(parse("netbpf attach --name a --pid 1").is_ok());

@@ -19,12 +19,12 @@ pub(super) struct Network {
 #[derive(Subcommand)]
 enum Verb {
     Create(Create),
-    /// List networks
-    Ls,
+    #[command(alias = "list")]
+    Ls(Ls),
     Inspect(Inspect),
+    #[command(alias = "remove")]
     Rm(Rm),
-    /// Remove all networks that nobody is in; prints their names
-    Prune,
+    Prune(Prune),
     Connect(Connect),
     Disconnect(Disconnect),
 }
@@ -82,6 +82,22 @@ struct Create {
     /// The network
     #[arg(value_name = "NAME")]
     name: String,
+}
+
+/// List networks
+#[derive(Args)]
+struct Ls {
+    /// Print names alone
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Remove all networks that nobody is in; prints their names
+#[derive(Args)]
+struct Prune {
+    /// For Docker's sake: nobody is asked anyway
+    #[arg(short, long, hide = true)]
+    force: bool,
 }
 
 /// Show all there is to know about networks, in JSON
@@ -156,10 +172,10 @@ impl Network {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         match self.verb {
             Verb::Create(create) => create.run(global),
-            Verb::Ls => list(global),
+            Verb::Ls(ls) => ls.run(global),
             Verb::Inspect(inspect) => inspect.run(global),
             Verb::Rm(rm) => rm.run(global),
-            Verb::Prune => {
+            Verb::Prune(_) => {
                 let removed = global.client()?.prune_networks()?;
                 names(global, &removed)
             }
@@ -195,25 +211,31 @@ impl Create {
     }
 }
 
-fn list(global: &Global) -> anyhow::Result<ExitCode> {
-    let networks = global.client()?.networks()?;
-    if global.json {
-        output::json(&networks)?;
-        return Ok(ExitCode::SUCCESS);
+impl Ls {
+    fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
+        let networks = global.client()?.networks()?;
+        if global.json {
+            output::json(&networks)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if self.quiet {
+            networks.iter().try_for_each(|network| output::print(&network.name))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut table = output::table(["NAME", "DRIVER", "SUBNETS", "CONTAINERS", "INTERNAL", "AGE"]);
+        for network in networks {
+            table.add_row([
+                network.name,
+                network.driver,
+                network.subnets.join(", "),
+                network.containers.len().to_string(),
+                if network.internal { "yes" } else { "no" }.into(),
+                output::age(output::seconds_since(network.created)),
+            ]);
+        }
+        output::print_table(&table)?;
+        Ok(ExitCode::SUCCESS)
     }
-    let mut table = output::table(["NAME", "DRIVER", "SUBNETS", "CONTAINERS", "INTERNAL", "AGE"]);
-    for network in networks {
-        table.add_row([
-            network.name,
-            network.driver,
-            network.subnets.join(", "),
-            network.containers.len().to_string(),
-            if network.internal { "yes" } else { "no" }.into(),
-            output::age(output::seconds_since(network.created)),
-        ]);
-    }
-    output::print_table(&table)?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn names(global: &Global, names: &[String]) -> anyhow::Result<ExitCode> {

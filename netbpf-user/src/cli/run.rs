@@ -31,6 +31,12 @@ pub(super) struct Run {
     /// In the background; prints the name
     #[arg(short, long)]
     detach: bool,
+    /// For Docker's sake: a command has the stdin of its caller anyway
+    #[arg(short, long, hide = true)]
+    interactive: bool,
+    /// For Docker's sake: a command has the terminal of its caller anyway
+    #[arg(short, long, hide = true)]
+    tty: bool,
     /// Remove the container when its process ends
     #[arg(long)]
     rm: bool,

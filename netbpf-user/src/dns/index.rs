@@ -13,7 +13,10 @@ use super::snapshot::{Network, Snapshot};
 /// Who is asked where, by whom, for whom.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    zones: Vec<Zone>,
+    /// What it was made of.
+    snapshot: Arc<Snapshot>,
+    /// One for each of its networks.
+    zones: Vec<Arc<Zone>>,
     /// The network that each gateway belongs to.
     gateways: HashMap<IpAddr, usize>,
     /// The networks of each container, in the snapshot's order.
@@ -76,11 +79,13 @@ pub(super) enum Reverse {
 }
 
 impl Index {
-    /// Names that stay go on in their turn.
-    pub(super) fn new(snapshot: &Snapshot, before: &Self) -> Self {
-        let mut index = Self::default();
+    /// Names that stay go on in their turn. A change concerns few of many networks: the others stay as they are.
+    pub(super) fn new(snapshot: &Arc<Snapshot>, before: &Self) -> Self {
+        let mut index = Self { snapshot: snapshot.clone(), ..Self::default() };
         for (number, network) in snapshot.networks.iter().enumerate() {
-            let zone = Zone::new(network, before);
+            let same = before.snapshot.networks.iter().position(|other| other == network);
+            let zone = same.map(|number| before.zones[number].clone());
+            let zone = zone.unwrap_or_else(|| Arc::new(Zone::new(network, before)));
             index.gateways.extend(network.gateways.iter().map(|gateway| (*gateway, number)));
             for member in &network.members {
                 let of = index.containers.entry(member.container.as_str().into()).or_default();
@@ -103,7 +108,7 @@ impl Index {
         let asked = *self.gateways.get(&gateway)?;
         let known = self.zones[asked].members.get(&source)?;
         let others = self.containers.get(&known.container).into_iter().flatten().filter(|zone| **zone != asked);
-        let zones = [&asked].into_iter().chain(others).map(|zone| &self.zones[*zone]).collect();
+        let zones = [&asked].into_iter().chain(others).map(|zone| &*self.zones[*zone]).collect();
         Some(Asker { index: self, zones, known })
     }
 }

@@ -1,6 +1,6 @@
 //! The kernel's announcements of changed devices, addresses and routes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use rtnetlink::MulticastGroup;
@@ -8,6 +8,7 @@ use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::AsyncSocket as _;
 
+use super::device::Device;
 use crate::error::{Context as _, Result};
 
 /// Announcements that may pile up while we are busy: a bulk change of thousands of routes fits.
@@ -16,8 +17,8 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// What has changed since the last look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// Devices that appeared, changed or went away.
-    pub(crate) devices: BTreeSet<u32>,
+    /// Devices that appeared, changed or went away, as they are or were, by number.
+    pub(crate) devices: BTreeMap<u32, Device>,
     /// Devices whose addresses changed.
     pub(crate) addresses: BTreeSet<u32>,
     /// Routes changed.
@@ -73,7 +74,9 @@ impl Changes {
     fn add(&mut self, payload: &NetlinkPayload<RouteNetlinkMessage>) {
         use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, DelRule, NewAddress, NewLink, NewRoute, NewRule};
         match payload {
-            NetlinkPayload::InnerMessage(NewLink(link) | DelLink(link)) => _ = self.devices.insert(link.header.index),
+            NetlinkPayload::InnerMessage(NewLink(link) | DelLink(link)) => {
+                self.devices.insert(link.header.index, link.into());
+            }
             NetlinkPayload::InnerMessage(NewAddress(address) | DelAddress(address)) => {
                 self.addresses.insert(address.header.index);
             }

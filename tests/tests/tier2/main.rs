@@ -10,6 +10,7 @@ mod basics;
 mod broadcast;
 mod bulk;
 mod differential;
+mod docker_users;
 mod doctor;
 mod drivers;
 mod errors;

@@ -1,6 +1,7 @@
 //! What is decided on a query, without a socket.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
@@ -31,7 +32,7 @@ fn network(name: &str, number: u8, members: Vec<Member>) -> Network {
 }
 
 /// `web` is in all three but `other`; `db` in an internal network alone.
-fn snapshot() -> Snapshot {
+fn snapshot() -> Arc<Snapshot> {
     let web = Member {
         short_id: Some("0123456789ab".into()),
         hostname: Some("www.example.org".into()),
@@ -42,7 +43,8 @@ fn snapshot() -> Snapshot {
     let back = vec![member("Web", &["10.2.0.2"], &[]), member("db", &["10.2.0.3", "fd02::3"], &["store"])];
     let other = vec![member("secret", &["10.3.0.2"], &["app"])];
     let back = Network { is_internal: true, ..network("back", 2, back) };
-    Snapshot { generation: 1, networks: vec![network("front", 1, front), back, network("other.net", 3, other)] }
+    let networks = vec![network("front", 1, front), back, network("other.net", 3, other)];
+    Arc::new(Snapshot { generation: 1, networks })
 }
 
 fn query(name: &str, kind: RecordType) -> Message {
@@ -153,8 +155,8 @@ fn a_member_of_one_network_is_a_stranger_at_the_gateway_of_another() {
 
 #[test]
 fn holders_of_an_alias_are_named_in_turn_by_each_family_and_name_for_itself() {
-    let mut snapshot = snapshot();
-    let mut index = Index::new(&snapshot, &Index::default());
+    let mut snapshot = (*snapshot()).clone();
+    let mut index = Index::new(&Arc::new(snapshot.clone()), &Index::default());
     let [one, two] = ["NoError 10.1.0.2 10.1.0.3", "NoError 10.1.0.3 10.1.0.2"];
     for expected in [one, two, one] {
         assert_eq!(asked(&index, "10.1.0.3", "app", RecordType::A), expected);
@@ -163,15 +165,20 @@ fn holders_of_an_alias_are_named_in_turn_by_each_family_and_name_for_itself() {
     }
     // A change elsewhere does not begin anew.
     snapshot.networks.remove(2);
-    index = Index::new(&snapshot, &index);
+    index = Index::new(&Arc::new(snapshot.clone()), &index);
     assert_eq!(asked(&index, "10.1.0.3", "app", RecordType::A), two);
+    // One in the same network is seen, and begins nothing anew either.
+    snapshot.networks[0].members.push(member("late", &["10.1.0.7"], &["store"]));
+    index = Index::new(&Arc::new(snapshot), &index);
+    assert_eq!(asked(&index, "10.1.0.7", "late", RecordType::A), "NoError 10.1.0.7");
+    assert_eq!(asked(&index, "10.1.0.3", "app", RecordType::A), one);
 }
 
 #[test]
 fn names_that_are_none_in_dns_do_no_harm() {
     let long = "x".repeat(64);
     let members = vec![member(&long, &["10.1.0.2"], &["", ".", "a..b", "fine."]), member("b", &["10.1.0.3"], &[])];
-    let snapshot = Snapshot { generation: 1, networks: vec![network("n.", 1, members)] };
+    let snapshot = Arc::new(Snapshot { generation: 1, networks: vec![network("n.", 1, members)] });
     let index = Index::new(&snapshot, &Index::default());
     assert_eq!(asked(&index, "10.1.0.2", "b", RecordType::A), "NoError 10.1.0.3");
     assert_eq!(asked(&index, "10.1.0.2", "", RecordType::A), format!("forward {long} []"));

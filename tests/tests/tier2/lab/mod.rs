@@ -8,6 +8,7 @@ mod footprint;
 mod namespace;
 mod program;
 mod request;
+mod seclusion;
 mod words;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub(crate) use self::far::Far;
 pub(crate) use self::footprint::Footprint;
 pub(crate) use self::namespace::OwnNamespace;
 pub(crate) use self::program::Outcome;
+pub(crate) use self::seclusion::secluded;
 pub(crate) use netbpf_user::rig::Offloads;
 
 /// Seconds after which a run of the program counts as hanging.
@@ -184,6 +186,16 @@ impl Lab {
         let mut command = self.rig.host_command("timeout");
         command.args(["--signal=KILL", PATIENCE]).arg(self.rig.program());
         command.arg("--socket").arg(self.rig.socket()).args(arguments);
+        self.host.run(|| Outcome::of(command))
+    }
+
+    /// Runs a line of a shell on the host, which finds the program and its agent; errors are among what it prints.
+    pub(crate) fn shell(&self, directory: &Path, line: &str) -> Outcome {
+        let programs = self.rig.program().parent().expect("a file").display();
+        let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
+        let mut command = self.rig.host_command("timeout");
+        command.args(["--signal=KILL", PATIENCE, "sh", "-c", &format!("exec 2>&1\n{line}")]);
+        command.current_dir(directory).env("PATH", path).env("NETBPF_SOCKET", self.rig.socket());
         self.host.run(|| Outcome::of(command))
     }
 
