@@ -240,6 +240,7 @@ fn republishing<F: Pooled>(conditions: Conditions) {
         generation: GENERATION,
         host_port: F::DNS.port(),
         container_port: 53,
+        flags: 0,
     };
     shared.expect_rule(DNS_RULE, vec![to(C2), Rule::default()]);
     shared.expect_rule(NEXT_RULE, vec![Rule::default(), to(C1)]);

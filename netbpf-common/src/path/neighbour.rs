@@ -12,7 +12,7 @@ use crate::wire::{
 /// Answers a container's ARP request for the gateway or for a neighbour. A probe or announcement
 /// of its own address (RFC 5227) is left unanswered; so is a question about an address nobody has.
 ///
-/// A [`code`].
+/// A [`code`](super::refusal::code).
 #[inline(never)]
 pub(super) fn answer_request<E: Env<V4>, P: Packet>(
     packet: &mut P,
@@ -49,7 +49,7 @@ fn reply<E: Env<V4>, P: Packet>(
 /// address (RFC 4862 section 5.4) is left unanswered; so is a question about an address nobody has. Nothing else that
 /// is meant for a link goes anywhere: what a container advertises is believed by nobody.
 ///
-/// A [`code`].
+/// A [`code`](super::refusal::code).
 #[inline(never)]
 pub(super) fn answer_solicitation<E: Env<V6>, P: Packet>(
     packet: &mut P,

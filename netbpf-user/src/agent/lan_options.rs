@@ -42,7 +42,7 @@ impl LanRequest {
         };
         let (default, option) = (modes[0], modes[0].option());
         let its = [PARENT, option, "mtu", "com.docker.network.driver.mtu"];
-        for name in request.options.keys().filter(|name| !its.contains(&&***name)) {
+        if let Some(name) = request.options.keys().find(|name| !its.contains(&&***name)) {
             let is_of_bridge = OPTIONS.iter().any(|(own, theirs)| own == name || theirs.contains(&&**name));
             return Err(invalid(match name.as_str() {
                 "mode" => format!("the option mode is for the driver bridge: that of {driver} is {option}"),
