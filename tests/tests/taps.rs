@@ -1,0 +1,66 @@
+//! Tier 0: an endpoint whose device has no peer is sent to by the device itself, from wherever.
+
+use netbpf_common::abi::{EndpointFlags, Event};
+use netbpf_common::path::Verdict;
+use netbpf_tests::family::TestFamily;
+use netbpf_tests::fixture::Hook;
+use netbpf_tests::for_both;
+use netbpf_tests::journey::{Speech, Tuple, answer, frame_on, link_on, travel};
+use netbpf_tests::memory::Memory;
+use netbpf_tests::packet::IcmpError;
+use netbpf_tests::talk::{Talk, assert_told, at, peer};
+use netbpf_tests::world::{C1, C2, C3, Container};
+
+for_both!(
+    whoever_sends_to_it_does_so_by_the_device,
+    what_it_is_told_comes_by_the_device,
+    its_echo_replies_go_to_the_host_as_well,
+);
+
+/// The world, in which C1 is behind a tap.
+fn world() -> Memory {
+    let mut memory = Memory::new(64);
+    memory.endpoints.get_mut(&C1.slot).expect("of the world").flags = EndpointFlags::NO_PEER;
+    memory
+}
+
+/// Out of a container's device, as it is.
+const fn device(container: Container) -> Verdict {
+    Verdict::Device { ifindex: container.device() }
+}
+
+fn whoever_sends_to_it_does_so_by_the_device<F: TestFamily>() {
+    let memory = world();
+    for speech in [Speech::SYN, Speech::Udp] {
+        let of_neighbour = Talk::of(&memory, C2, 20_000, at(C1.ip::<F>(), 53)).say(speech);
+        assert_eq!(of_neighbour.verdict, device(C1));
+        // It answers as everybody does.
+        assert_eq!(answer(&memory, &of_neighbour, speech.answer()).verdict, peer(C2));
+        let of_world = Talk::of(&memory, C1, 20_000, F::SERVER).say(speech);
+        assert_eq!(answer(&memory, &of_world, speech.answer()).verdict, device(C1));
+    }
+    assert_eq!(Talk::from_outside(&memory, F::CLIENT, F::WEB).say(Speech::SYN).verdict, device(C1));
+    assert_eq!(Talk::of_host::<F>(&memory, 45_000).say(Speech::SYN).verdict, device(C1));
+    assert_eq!(Talk::of(&memory, C3, 20_000, F::WEB).say(Speech::SYN).verdict, device(C1));
+    assert_eq!(Talk::of(&memory, C1, 30_000, F::WEB).say(Speech::SYN).verdict, device(C1), "to itself");
+}
+
+fn what_it_is_told_comes_by_the_device<F: TestFamily>() {
+    let memory = world();
+    let told = Talk::of(&memory, C1, 20_000, at(F::NOBODY, 53)).say(Speech::Udp);
+    assert_eq!(told.verdict, device(C1));
+    assert_told(&told.bytes, IcmpError::HOST_UNREACHABLE);
+    assert_eq!(memory.events(Event::IcmpMade), 1);
+}
+
+fn its_echo_replies_go_to_the_host_as_well<F: TestFamily>() {
+    let memory = world();
+    let asked = Talk::of(&memory, C1, 77, F::PINGED).say(Speech::Ping);
+    let Tuple { from, to, .. } = asked.tuple();
+    let bytes = Speech::Ping.answer().frame(link_on(Hook::Uplink), to, from, 64, b"odd");
+    let mut frame = frame_on(Hook::Uplink, bytes.clone());
+    assert_eq!(travel(&memory, Hook::Uplink, &mut frame), Verdict::Pass, "to the host as it was");
+    assert_eq!(frame.bytes, bytes);
+    let copied: Vec<u32> = frame.copies.iter().map(|(device, _)| *device).collect();
+    assert_eq!(copied, [C1.device()]);
+}
