@@ -68,7 +68,8 @@ impl Engine {
         let routed = self.netlink.route_subnets().await?;
         for (what, net) in record.addressing.claims() {
             // A network on a device of the host is a part of what lies there already.
-            let locals = state.host.locals.keys().filter(|_| record.driver == Driver::Bridge);
+            let is_apart = record.driver == Driver::Bridge;
+            let locals = state.host.locals.keys().filter(|_| is_apart);
             let addresses = locals.map(|address| ("an address of the host".to_owned(), IpNet::from(*address)));
             let mut others = taken.iter().cloned().chain(addresses);
             if let Some((whose, other)) = others.find(|(_, other)| overlap(net, *other)) {
@@ -77,7 +78,7 @@ impl Engine {
                 )));
             }
             // Part of what the host routes elsewhere may be somebody's to use here; all of it is not.
-            if let Some(route) = routed.iter().find(|route| net.contains(*route)) {
+            if let Some(route) = routed.iter().find(|route| is_apart && net.contains(*route)) {
                 return Err(Error::Conflict(format!(
                     "{what} {net} would take {route} from the host, which has a route there: choose another, or remove that \
                      route"

@@ -23,10 +23,15 @@ const NETWORKS: &[Made] = &[
     ("plain", "-o masquerade=off"),
     ("prefix", "-o mode=routed --ipv6 -o mode_v6=prefix -o external_prefix_v6=2001:db8:77::/64"),
     ("closed", "-o mode=closed"),
+    (
+        "lan",
+        "-d macvlan -o parent=%uplink -o macvlan_mode=private --subnet 10.99.0.0/24 --gateway 10.99.0.1 --ip-range 10.99.0.128/25",
+    ),
     ("fixed", "--ipv6 -o snat=198.18.0.1 -o snat_v6=2001:db8:198::1"),
 ];
 
-/// Verb and flags of containers, and what is done with them afterwards; a verb that takes no container names it as `@NAME`.
+/// Verb and flags of containers, and what is done with them afterwards; a verb that takes no container names it as `@NAME`. `%uplink` is
+/// the uplink.
 const CONTAINERS: &[(&str, &str)] = &[
     (
         "web",
@@ -34,6 +39,7 @@ const CONTAINERS: &[(&str, &str)] = &[
          --network-alias ftp --hostname web.example --dns 10.9.9.9 --dns fd00::9 --dns-search example.org --dns-option \
          ndots:2 --add-host db:10.0.0.9 --add-host six:fd00::8 --add-host host:host-gateway -p 8080:80 -p 127.0.0.1:9000:90 \
          -p [::1]:9001:91 -p 0.0.0.0:5353:53/udp -p 7000-7009:6000-6009/udp -p 3868:3868/sctp -p 198.18.0.1:9002:92 -p 81 \
+         -p 9003:93,allow=10.0.0.0/8,allow=fd00::/8 -p 0.0.0.0:9004:94,allow=10.1.0.0/16,interface=%uplink \
          -P 54/udp",
     ),
     ("simple", "create"),
@@ -54,6 +60,7 @@ const AFTERWARDS: &[&str] = &[
     "network connect @plain @late",
     "publish @late -p 8081:80",
     "network connect @pooled @alone",
+    "network connect --ip 10.99.0.200 --mac-address 02:00:00:00:00:09 @lan @web",
 ];
 
 #[test]
@@ -99,7 +106,7 @@ fn process(verb: &str) -> &'static str {
 
 #[track_caller]
 fn run(lab: &Lab, command: &str) {
-    let command = lab.named(command);
+    let command = lab.named(command).replace("%uplink", &lab.uplink());
     lab.done(&command.split_whitespace().collect::<Vec<_>>());
 }
 
@@ -191,7 +198,10 @@ fn spec(port: &Value) -> String {
     let range = |first: u64| format!("{first}-{}", first + number("count") - 1);
     let address = text(port, "host_ip");
     let address = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-    format!("{address}:{}:{}/{}", range(number("host_port")), range(number("container_port")), text(port, "protocol"))
+    let (host, container) = (range(number("host_port")), range(number("container_port")));
+    let lists = [("allow", "allow"), ("interfaces", "interface")]
+        .map(|(key, option)| texts(port, key).map(|item| format!(",{option}={item}")).collect::<String>());
+    format!("{address}:{host}:{container}/{}{}", text(port, "protocol"), lists.concat())
 }
 
 fn text<'a>(shown: &'a Value, key: &str) -> &'a str {
