@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netbpf_common::abi::{ConfigFlags, DropReason, GatewayMode, NetworkFlags};
+use netbpf_common::abi::{ConfigFlags, DropReason, GatewayMode, NetworkFlags, generation};
 use netbpf_common::path::Verdict;
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::fixture::Hook;
@@ -122,6 +122,7 @@ fn a_network_masquerades_under_an_address_of_its_own<F: TestFamily>() {
     let own: IpAddr = F::ALSO_HOST;
     let network = memory.networks.get_mut(&1).expect("C1's");
     F::subnet_of_mut(network).external = F::addr(own);
+    memory.of_mut::<F>().locals.insert(F::addr(own), 9);
     let seen = |container| {
         let seen = Talk::of(&memory, container, 20_000, F::SERVER).say(Speech::Udp);
         assert_eq!(seen.verdict, Verdict::Neighbour { ifindex: UPLINK, next_hop: neighbour(F::OUTSIDE) });
@@ -130,4 +131,11 @@ fn a_network_masquerades_under_an_address_of_its_own<F: TestFamily>() {
     assert_eq!((seen(C1), seen(C3)), (own, F::HOST));
     let back = send(&memory, Hook::Uplink, Speech::Udp, F::SERVER, at(own, 20_000));
     assert_eq!((back.verdict, back.tuple().to), (peer(C1), at(C1.ip::<F>(), 20_000)));
+    // An address that the host has lost is nobody's to send from, in flows that there are as in new ones.
+    memory.of_mut::<F>().locals.remove(&F::addr(own));
+    memory.bump(generation::ROUTE_EPOCH);
+    for port in [20_000, 20_001] {
+        let lost = Talk::of(&memory, C1, port, F::SERVER).say(Speech::Udp);
+        assert_eq!(lost.verdict, Verdict::Drop(DropReason::NoUplink));
+    }
 }

@@ -1,8 +1,12 @@
 //! Tier 1: the object in the kernel. The verifier takes it, and every fixture comes out of the
 //! programs as it does out of the paths in memory.
 
-use netbpf_common::abi::GatewayMode;
+use std::collections::HashSet;
+use std::net::Ipv6Addr;
+
+use netbpf_common::abi::{GatewayMode, Visitors};
 use netbpf_common::path::Verdict;
+use netbpf_common::wire::V6Addr;
 use netbpf_tests::fixture::{self, Fixture, Hook};
 use netbpf_tests::headers::Headers;
 use netbpf_tests::kernel::Kernel;
@@ -64,6 +68,22 @@ fn comes_out(kernel: &Kernel, mode: GatewayMode, fixture: &Fixture) -> usize {
             }
         })
         .count()
+}
+
+#[test]
+fn a_trie_of_any_size_is_read_as_it_was_written() {
+    let kernel = Kernel::new(64, 16).expect("the object loads");
+    let table = &kernel.datapath.maps.v6.allowed;
+    // Several batches, and keys longer than a hash's positions.
+    let address =
+        |number: u32| V6Addr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, (number >> 16) as u16, number as u16));
+    let written: HashSet<Visitors<V6Addr>> =
+        (0..10_000).map(|number| Visitors::new(number % 7, number % 3, address(number), 128)).collect();
+    let keys: Vec<Visitors<V6Addr>> = written.iter().copied().collect();
+    table.set_all(&keys, &vec![1; keys.len()]).expect("there is room");
+    let read: Vec<Visitors<V6Addr>> =
+        table.entries().expect("it is readable").into_iter().map(|(key, _)| key).collect();
+    assert_eq!((read.len(), read.into_iter().collect::<HashSet<_>>()), (written.len(), written));
 }
 
 #[test]

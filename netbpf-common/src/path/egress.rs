@@ -323,7 +323,7 @@ fn choose<F: Family, E: Env<F>>(
     (query.proto, query.tos) = (key.proto, parsed.ip.tos);
     let uplink = way_out(env, &mut Way { query, route }, flow)?;
     new.set(key, Leg::world(flow.uplink), back);
-    Ok(leave::<F>(subnet, uplink, &mut new.src)?)
+    Ok(leave(env, subnet, uplink, &mut new.src)?)
 }
 
 /// The slot of the endpoint behind a host-side device.

@@ -267,7 +267,7 @@ fn renew_route<F: Family, E: Env<F>>(
         let network = env.endpoint(flow.payer).and_then(|endpoint| env.network(endpoint.network));
         let subnet = F::subnet_of(network.ok_or(DropReason::UnknownDevice)?);
         way.query.src = key.src;
-        leave::<F>(subnet, uplink, &mut way.query.src)?;
+        leave(env, subnet, uplink, &mut way.query.src)?;
         if way.query.src != flow.other.dst {
             return Ok(false);
         }
@@ -298,7 +298,8 @@ pub(super) fn way_out<'a, F: Family, E: Env<F>>(
 
 /// Makes of the address of a container of this subnet the one that it has outside, by this device.
 #[inline(always)]
-pub(super) fn leave<F: Family>(
+pub(super) fn leave<F: Family, E: Env<F>>(
+    env: &E,
     subnet: &Subnet<F::Addr>,
     uplink: &Uplink,
     address: &mut F::Addr,
@@ -308,7 +309,8 @@ pub(super) fn leave<F: Family>(
         GatewayMode::Masquerade => {
             let is_fixed = subnet.external != F::Addr::default();
             *address = if is_fixed { subnet.external } else { F::uplink_address(uplink) };
-            if *address == F::Addr::default() {
+            // One that the host has lost is somebody else's, for all that is known.
+            if *address == F::Addr::default() || is_fixed && !env.is_local(*address) {
                 return Err(DropReason::NoUplink);
             }
         }

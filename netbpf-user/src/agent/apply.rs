@@ -102,7 +102,15 @@ impl Engine {
                 }
                 self.netlink.set_up(*ifindex).await
             }
-            Step::TakeIn(ifindex, device, mtu) => self.take_in(*ifindex, device, *mtu).await,
+            Step::TakeIn(ifindex, device, mtu) => {
+                let taken = self.take_in(*ifindex, device, *mtu).await;
+                if taken.is_err()
+                    && let Err(error) = self.give_back(*ifindex, device)
+                {
+                    tracing::warn!("while undoing: {error}");
+                }
+                taken
+            }
             Step::GiveBack(ifindex, device) => self.give_back(*ifindex, device),
             Step::WriteEndpoint(slot, endpoint) => {
                 maps.endpoints.set(*slot, *endpoint)?;
@@ -158,7 +166,7 @@ impl Engine {
 
     /// Deletes host-side devices. The pins of their programs after them: a link that has lost its device goes at once,
     /// while for one with a device the kernel waits a grace period.
-    async fn delete_devices(&self, devices: &[(u32, String)]) -> Result<()> {
+    pub(super) async fn delete_devices(&self, devices: &[(u32, String)]) -> Result<()> {
         let numbers: Vec<u32> = devices.iter().map(|(ifindex, _)| *ifindex).collect();
         self.netlink.delete_devices(&numbers).await?;
         devices.iter().try_for_each(|(ifindex, device)| self.datapath.detach(&Hook::egress(*ifindex, device)))

@@ -95,10 +95,12 @@ impl Engine {
             let endpoint = self.new_endpoint(&mut state, &record, network, &asked).await?;
             record.endpoints.push(endpoint);
         }
-        if let Some(tap) = &asked.tap {
-            self.take_from_uplinks(&mut state, tap)?;
-        }
-        match self.make(&mut state, &mut record, taken_from, &specs).await {
+        let taken = asked.tap.as_ref().map_or(Ok(()), |tap| self.take_from_uplinks(&mut state, tap));
+        let made = match taken {
+            Ok(()) => self.make(&mut state, &mut record, taken_from, &specs).await,
+            refused => refused,
+        };
+        match made {
             Ok(()) => {
                 let container = record.describe(&state.networks);
                 state.containers.insert(record.name.clone(), record);

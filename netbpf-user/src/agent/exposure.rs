@@ -1,6 +1,7 @@
 //! Which port of which container is reached from where.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use netbpf_common::abi::Transport;
 
@@ -8,7 +9,7 @@ use super::Engine;
 use super::network::{Network, Networks};
 use super::state::State;
 use crate::api::types::{Exposure, Origin};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::namespace::Namespace;
 use crate::net::sockets::{OpenSocket, open_sockets};
 use crate::spec::{Allowed, transport_name};
@@ -20,22 +21,37 @@ impl Engine {
         let records: Vec<ContainerRecord> = {
             let state = self.state.lock().await;
             match container {
-                Some(name) => vec![state.container(name)?.clone()],
+                Some(name) => vec![whose(&state, name)?.clone()],
                 None => state.containers.values().filter(|record| record.shared_with.is_none()).cloned().collect(),
             }
         };
         let mut exposed = Vec::new();
         for record in records.iter().filter(|record| !record.is_host) {
-            // One that has just gone is exposed to nobody.
-            let Ok(namespace) = Namespace::open(record.netns()) else { continue };
-            let sockets = namespace.run(open_sockets).await?;
+            let sockets = if record.is_machine() { None } else { Some(listeners_in(record.netns()).await) };
             let state = self.state.lock().await;
+            // One that has just gone is exposed to nobody.
             if state.containers.get(&record.name).is_some_and(|now| now.id == record.id) {
-                exposed.extend(of_container(&state, record, &sockets));
+                let sockets = sockets.transpose()?;
+                exposed.extend(of_container(&state, record, sockets.as_deref()));
             }
         }
         Ok(exposed)
     }
+}
+
+/// Whose network a container has.
+fn whose<'a>(state: &'a State, name: &str) -> Result<&'a ContainerRecord> {
+    let record = state.container(name)?;
+    if record.is_host {
+        return Err(Error::Invalid(format!(
+            "container {name} has the host's own network: `ss -lntu` on the host shows what is reached there"
+        )));
+    }
+    record.shared_with.as_ref().map_or(Ok(record), |owner| state.container(owner))
+}
+
+async fn listeners_in(netns: &Path) -> Result<Vec<OpenSocket>> {
+    Namespace::open(netns)?.run(open_sockets).await
 }
 
 /// Ports in a row.
@@ -51,16 +67,18 @@ impl Ports {
         Self { transport: rule.transport, first: rule.container_port, last: rule.container_port + rule.more }
     }
 
-    /// Those that somebody listens on at an address; unknown for SCTP, whose sockets the kernel does not list here.
-    fn listeners(self, sockets: &[OpenSocket], address: IpAddr) -> Option<u32> {
-        let open = open_at(sockets, address);
+    /// Those that somebody listens on at an address; unknown for SCTP, whose sockets the kernel does not list here, and in a machine
+    /// of its own.
+    fn listeners(self, sockets: Option<&[OpenSocket]>, address: IpAddr) -> Option<u32> {
+        let open = open_at(sockets?, address);
         let mine =
             open.iter().filter(|it| it.transport == self.transport && (self.first..=self.last).contains(&it.first));
         (self.transport != Transport::Sctp).then_some(mine.count() as u32)
     }
 }
 
-fn of_container(state: &State, record: &ContainerRecord, sockets: &[OpenSocket]) -> Vec<Exposure> {
+/// The ways to a container in whose namespace there are these sockets; none are known of a machine of its own.
+fn of_container(state: &State, record: &ContainerRecord, sockets: Option<&[OpenSocket]>) -> Vec<Exposure> {
     let way = |ports: Ports, listeners, from, address, at_port, allowed: &Allowed| Exposure {
         container: record.name.clone(),
         port: ports.first,
@@ -82,7 +100,7 @@ fn of_container(state: &State, record: &ContainerRecord, sockets: &[OpenSocket])
     for endpoint in &record.endpoints {
         for (address, from) in ways_to(&state.networks, endpoint) {
             let own = served_at(endpoint, address).unwrap_or(address);
-            for ports in open_at(sockets, own) {
+            for ports in open_at(sockets.unwrap_or_default(), own) {
                 let listeners = Some(1);
                 exposed.push(way(ports, listeners, from.clone(), address, ports.first, &Allowed::default()));
             }
@@ -133,7 +151,8 @@ fn ways_to(networks: &Networks, endpoint: &EndpointRecord) -> Vec<(IpAddr, Vec<O
             (own, near.iter().cloned().chain(world).collect())
         })
         .collect();
-    ways.extend(endpoint.outside(network).map(|outside| (outside, vec![Origin::Host, Origin::World])));
+    near.push(Origin::World);
+    ways.extend(endpoint.outside(network).map(|outside| (outside, near)));
     ways
 }
 

@@ -21,6 +21,9 @@ use crate::store::{ContainerRecord, Made, Mode};
 /// What the aliases of such devices begin with: by it they are known as netbpf's, in namespaces that may have others.
 const MARK: &str = "netbpf:";
 
+/// The same of those that are not complete: an agent that is killed leaves one behind, which is made anew.
+const UNFINISHED: &str = "netbpf?";
+
 /// What an end takes from the device that it lies on.
 #[derive(Debug)]
 pub(super) struct Ground {
@@ -68,6 +71,7 @@ impl Engine {
         if let Some(left) = inside.device_named(&end.transit).await? {
             inside.delete_device(left.ifindex).await?;
         }
+        remove_marked(&end.netns, |device| device.name == end.inside.name && !is_complete(device)).await?;
         let new = NewLan {
             name: &end.transit,
             parent: (parent.ifindex, &parent.name),
@@ -80,9 +84,10 @@ impl Engine {
         let device = inside.device_named(&end.transit).await?;
         let device = device.ok_or_else(|| Error::Internal(format!("{} has vanished", end.transit)))?;
         let complete = async {
-            inside.rename(device.ifindex, &end.inside.name, &format!("{MARK}{}", end.network)).await?;
+            inside.rename(device.ifindex, &end.inside.name, &format!("{UNFINISHED}{}", end.network)).await?;
             let settled = self.settle(&namespace, &end.inside, None).await?;
-            self.configure(&settled, &end.inside, None).await
+            self.configure(&settled, &end.inside, None).await?;
+            inside.set_alias(device.ifindex, &format!("{MARK}{}", end.network)).await
         };
         let complete = complete.await;
         if complete.is_err()
@@ -107,7 +112,8 @@ impl Engine {
         for record in state.containers.values().filter(|record| has_own(record)) {
             match marked(&record.netns).await {
                 Ok((_, devices)) => {
-                    there.extend(devices.into_iter().map(|device| (record.netns.clone(), device.name)));
+                    let devices = devices.into_iter().filter(is_complete);
+                    there.extend(devices.map(|device| (record.netns.clone(), device.name)));
                 }
                 Err(error) => tracing::warn!("container {}: {error}", record.name),
             }
@@ -202,9 +208,13 @@ pub(super) async fn remove_marked(netns: &Path, is_meant: impl Fn(&Device) -> bo
     Ok(())
 }
 
+fn is_complete(device: &Device) -> bool {
+    device.alias.starts_with(MARK)
+}
+
 async fn marked(netns: &Path) -> Result<(Netlink, Vec<Device>)> {
     let inside = Namespace::open(netns)?.run(Netlink::open).await?;
     let mut devices = inside.devices().await?;
-    devices.retain(|device| device.is_lan && device.alias.starts_with(MARK));
+    devices.retain(|device| device.is_lan && (is_complete(device) || device.alias.starts_with(UNFINISHED)));
     Ok((inside, devices))
 }

@@ -87,13 +87,15 @@ impl Engine {
         }
         let (name, gateways) = (record.name.clone(), record.addressing.parts().map(|part| part.gateway));
         let gateways: Vec<IpAddr> = gateways.filter(|_| record.driver == Driver::Bridge).collect();
-        if let Some(lan) = record.driver.lan() {
-            self.prepare_parent(lan).await?;
-        }
+        let lan = record.driver.lan().cloned();
 
         state.networks.insert(Network::new(record.clone()));
         let made = async {
+            // Kept first: a parent that was made for it goes with it, also after a crash.
             self.store.save(&Changes { networks: vec![record], ..Changes::default() })?;
+            if let Some(lan) = &lan {
+                self.prepare_parent(lan).await?;
+            }
             self.write_networks(&state)?;
             host::set_right(&self.netlink, &state.networks, &self.virtuals, self.devices).await
         };
@@ -161,11 +163,12 @@ impl Engine {
     /// Forgets a network and takes it out of the kernel, to the end whatever fails. Returns what failed.
     async fn take_away(&self, state: &mut State, name: &str) -> Vec<Error> {
         let Some(removed) = state.networks.remove(name) else { return Vec::new() };
+        // Before it is forgotten: nobody would take away later what nobody knows.
+        let mut errors: Vec<Error> = self.leave_parent(state, &removed.record).await.err().into_iter().collect();
         let forgotten = self.store.save(&Changes { removed_networks: vec![name.into()], ..Changes::default() });
-        let mut errors: Vec<Error> = forgotten.err().into_iter().collect();
+        errors.extend(forgotten.err());
         errors.extend(host::set_right(&self.netlink, &state.networks, &self.virtuals, self.devices).await.err());
         errors.extend(self.write_networks(state).err());
-        errors.extend(self.leave_parent(state, &removed.record).await.err());
         self.tell_names(state).await;
         errors
     }

@@ -11,7 +11,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::net::device::{Device, Framing};
 use crate::net::lan::NewLan;
 use crate::net::namespace::Namespace;
-use crate::net::{Netlink, wireless};
+use crate::net::{Netlink, sysctl, wireless};
 use crate::store::{Lan, Made, Mode, NetworkRecord};
 
 /// Longest name of a device (IFNAMSIZ).
@@ -43,7 +43,8 @@ impl Engine {
         let (device, made) = find(name, &devices, self.gateway_mac)?;
         let is_wireless = wireless::is_wireless(device.ifindex);
         let is_wireless = is_wireless.context(|| format!("ask whether {} is wireless", device.name))?;
-        check(device, request.mode, is_own(device, self.gateway_mac), is_wireless)?;
+        let is_own = is_own(device, self.gateway_mac) || state.taps().contains(&device.ifindex);
+        check(device, request.mode, is_own, is_wireless)?;
         check_others(&state.networks, name, request.mode)?;
         Ok(Parent { name: name.clone(), made, mtu: device.mtu })
     }
@@ -70,7 +71,9 @@ impl Engine {
             Made::Dummy => self.netlink.make_dummy(&lan.parent).await,
             Made::Vlan { on, id } => {
                 let on = self.netlink.device_named(on).await?.ok_or_else(|| gone(on))?;
-                self.netlink.make_vlan(&lan.parent, on.ifindex, *id).await
+                self.netlink.make_vlan(&lan.parent, on.ifindex, *id).await?;
+                // The host itself learns nothing from whoever is there.
+                sysctl::write_where_present(&format!("ipv6/conf/{}/accept_ra", lan.parent), "0")
             }
         }
     }
@@ -207,6 +210,7 @@ mod tests {
             mtu: 1500,
             is_veth: false,
             is_tun: false,
+            is_up: true,
             is_lan: false,
             alias: String::new(),
             framing: Framing::Ethernet,

@@ -25,6 +25,7 @@ impl Engine {
         self.never_go_back(state)?;
         self.datapath.drop_dead_links()?;
         self.make_parents(state).await;
+        self.delete_unfinished().await?;
         let observed = self.observe(state).await?;
         let planned = steps(state.containers.values(), &state.networks, &observed);
         if !planned.is_empty() {
@@ -95,6 +96,14 @@ impl Engine {
             generations.set(generation::LAST_ENDPOINT, newest)?;
         }
         Ok(())
+    }
+
+    /// Deletes devices that an agent was killed over before they were complete: those are set up last.
+    async fn delete_unfinished(&self) -> Result<()> {
+        let devices = self.netlink.devices().await?.into_iter();
+        let unfinished = devices.filter(|device| !device.is_up && host::is_own(device, self.gateway_mac));
+        let unfinished: Vec<(u32, String)> = unfinished.map(|device| (device.ifindex, device.name)).collect();
+        self.delete_devices(&unfinished).await
     }
 
     async fn observe(&self, state: &State) -> Result<Observed> {

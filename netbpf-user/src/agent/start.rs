@@ -249,7 +249,12 @@ pub(super) async fn remove_instance(netlink: &Netlink, settings: &Settings, host
 pub(super) fn remove_files(settings: &Settings) -> Vec<Error> {
     let mut errors = Vec::new();
     let mut note = |path: &Path, result: std::io::Result<()>| match result {
-        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty | ErrorKind::ResourceBusy
+            ) =>
+        {
             errors.push(Error::Internal(format!("cannot remove {}: {error}", path.display())));
         }
         _ => {}

@@ -61,7 +61,8 @@ impl State {
     /// An endpoint slot in no use.
     pub(super) fn free_slot(&self) -> Result<u32> {
         let used: BTreeSet<u32> = self.endpoints().map(|(_, endpoint)| endpoint.slot).collect();
-        (1..ENDPOINT_SLOTS).find(|slot| !used.contains(slot)).ok_or_else(|| {
+        // From above: those of the low numbers that the kernel gives to devices are for taps.
+        (1..ENDPOINT_SLOTS).rev().find(|slot| !used.contains(slot)).ok_or_else(|| {
             Error::Exhausted(format!("all {} endpoints are in use: remove containers", ENDPOINT_SLOTS - 1))
         })
     }

@@ -165,7 +165,7 @@ fn full<K: Pod, V: Pod>(map: &Table<K, V>, entries: usize) -> MapStatus {
     MapStatus { name: map.name().into(), entries: entries as u64, max: u64::from(map.max_entries()) }
 }
 
-fn maps_of_family<A: InFamily>(maps: &FamilyMaps<A>, flows: usize) -> Result<[MapStatus; 5]> {
+fn maps_of_family<A: InFamily>(maps: &FamilyMaps<A>, flows: usize) -> Result<[MapStatus; 6]> {
     let ports = maps.ports.entries()?.iter().filter(|(_, port)| *port != PublishedPort::default()).count();
     Ok([
         full(&maps.flows, flows),
@@ -173,5 +173,6 @@ fn maps_of_family<A: InFamily>(maps: &FamilyMaps<A>, flows: usize) -> Result<[Ma
         full(&maps.locals, maps.locals.entries()?.len()),
         full(&maps.ports, ports),
         full(&maps.published, maps.published.entries()?.len()),
+        full(&maps.allowed, maps.allowed.entries()?.len()),
     ])
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use netbpf_common::abi::ENDPOINT_SLOTS;
+use nix::net::if_::if_nametoindex;
 
 use super::Engine;
 use super::state::State;
@@ -56,23 +57,24 @@ impl Engine {
     /// Lets a device be no uplink any more: what it receives is an endpoint's from now on.
     pub(super) fn take_from_uplinks(&self, state: &mut State, tap: &Tap) -> Result<()> {
         let Some(uplink) = state.host.uplinks.remove(&tap.ifindex) else { return Ok(()) };
-        self.datapath.maps.uplinks.remove(tap.ifindex)?;
-        self.datapath.detach(&Hook::uplink(tap.ifindex, uplink.name, uplink.is_bare))
+        // The program first: one that nobody knew any more would let the machine speak as the world does.
+        self.datapath.detach(&Hook::uplink(tap.ifindex, uplink.name, uplink.is_bare))?;
+        self.datapath.maps.uplinks.remove(tap.ifindex)
     }
 
     /// Lets a tap be an endpoint's device.
     pub(super) async fn take_in(&self, ifindex: u32, device: &str, mtu: u32) -> Result<()> {
+        self.netlink.set_mtu(ifindex, mtu).await?;
         sysctl::isolate(device)?;
         Ipv6::Off.apply(device)?;
-        self.netlink.set_mtu(ifindex, mtu).await?;
         self.attach_egress(ifindex, device).await?;
         self.netlink.set_up(ifindex).await
     }
 
-    /// Gives a tap back to the host, as far as it is there.
+    /// Gives a tap back to the host, as far as it is there. The program last: by it a later start knows what to give back.
     pub(super) fn give_back(&self, ifindex: u32, device: &str) -> Result<()> {
-        self.datapath.detach(&Hook::egress(ifindex, device))?;
-        sysctl::give_back(device)
+        give_back_settings(ifindex, device)?;
+        self.datapath.detach(&Hook::egress(ifindex, device))
     }
 
     /// Sees what has become of devices that are no endpoints' any more.
@@ -80,6 +82,11 @@ impl Engine {
         let seen = self.look_at_host().await?;
         self.follow_host(state, &seen)
     }
+}
+
+/// Lets a tap be as the kernel makes them, unless its name is another device's by now.
+pub(super) fn give_back_settings(ifindex: u32, device: &str) -> Result<()> {
+    if if_nametoindex(device) == Ok(ifindex) { sysctl::give_back(device) } else { Ok(()) }
 }
 
 /// Refuses what is no tap, or somebody's.
@@ -93,6 +100,13 @@ fn check(state: &State, device: &Device) -> Result<()> {
     if device.is_port {
         return Err(Error::Conflict(format!(
             "{name} is the port of a bridge: take it out of there with `ip link set {name} nomaster`"
+        )));
+    }
+    let lies_on = |parent: &str| parent == name || parent.rsplit_once('.').is_some_and(|(on, _)| on == name);
+    if let Some((network, _)) = state.networks.lans().find(|(_, lan)| lies_on(&lan.parent)) {
+        return Err(Error::Conflict(format!(
+            "network {} lies on {name}, and would be cut off from it: remove that network first",
+            network.name
         )));
     }
     let slot = device.ifindex % ENDPOINT_SLOTS;

@@ -7,12 +7,13 @@ use netbpf_common::wire::Mac;
 use super::containers::marked;
 use super::lan::remove_marked;
 use super::parent::remove_parent;
+use super::taps::give_back_settings;
 use super::{files, host, process, start};
 use crate::config::Settings;
 use crate::datapath::{Datapath, Hook, remove_filter};
 use crate::error::{Error, Result};
 use crate::net::device::Framing;
-use crate::net::{Netlink, namespace, sysctl};
+use crate::net::{Netlink, namespace};
 use crate::process::Files;
 use crate::store::{Store, Stored};
 
@@ -74,7 +75,7 @@ async fn forget_containers(settings: &Settings, netlink: &Netlink, errors: &mut 
         Ok(None) => None,
         Ok(Some(Stored { instance, networks, containers })) => {
             for tap in containers.values().flat_map(|record| &record.endpoints).filter(|endpoint| endpoint.is_tap) {
-                errors.extend(sysctl::give_back(&tap.device).err());
+                errors.extend(give_back_settings(tap.ifindex, &tap.device).err());
             }
             for record in containers.values().filter(|record| !record.is_host) {
                 errors.extend(remove_marked(&record.netns, |_| true).await.err());

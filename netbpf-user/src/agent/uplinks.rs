@@ -228,6 +228,7 @@ mod tests {
             mtu: 1500,
             is_veth: false,
             is_tun: false,
+            is_up: true,
             is_lan: false,
             alias: String::new(),
             framing: Framing::Ethernet,

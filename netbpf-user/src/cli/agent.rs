@@ -9,6 +9,7 @@ use clap::Args;
 use netbpf_user::Settings;
 use netbpf_user::agent::Engine;
 use netbpf_user::api::{self, Socket};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -38,8 +39,19 @@ impl Agent {
         let mut settings = self.settings.settings()?;
         self.uplinks.apply(&mut settings);
         settings.validate()?;
+        open_many_files();
         tokio::runtime::Runtime::new().context("cannot start the agent")?.block_on(serve(settings))?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The resolver has a socket for each question that is on its way: as many as the administrator allows, not as few as programs get that
+/// ask for no more.
+fn open_many_files() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!("cannot raise the number of open files: {error}");
     }
 }
 

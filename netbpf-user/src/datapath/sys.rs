@@ -99,19 +99,20 @@ pub(super) fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], valu
     bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
 }
 
-/// Where a batch lookup goes on: opaque to us, at most as long as a hash map's bucket number or an array's index.
-pub(super) type Position = u32;
-
-/// Reads up to `keys.len()` elements after `position` (from the start when `None`). Returns how many, and where to go on
+/// Reads up to `keys.len()` elements after a position (from the start when `None`). Returns how many, and where to go on
 /// unless that was the end. ENOSPC: one bucket has more elements than fit.
+///
+/// A position is opaque: a hash has the number of a bucket there, the first four bytes, every other map a whole key
+/// (`generic_map_lookup_batch` in kernel/bpf/syscall.c).
 pub(super) fn lookup_batch<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
-    position: Option<Position>,
+    position: Option<K>,
     keys: &mut [K],
     values: &mut [V],
-) -> io::Result<(usize, Option<Position>)> {
+) -> io::Result<(usize, Option<K>)> {
+    const { assert!(size_of::<K>() >= size_of::<u32>(), "the kernel writes a bucket's number here") };
     assert_eq!(keys.len(), values.len());
-    let mut next: Position = 0;
+    let mut next = K::zeroed();
     let mut attr = empty();
     attr.batch.map_fd = number(map);
     attr.batch.in_batch = position.as_ref().map_or(0, |position| pointer(std::slice::from_ref(position)));

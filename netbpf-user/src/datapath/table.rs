@@ -141,7 +141,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     fn cannot_write(&self, error: &io::Error) -> Error {
         match error.raw_os_error() {
-            Some(libc::E2BIG) => {
+            Some(libc::E2BIG | libc::ENOSPC) => {
                 Error::Exhausted(format!("the map {} is full: it holds {} entries", self.name, self.max_entries))
             }
             _ => Error::Internal(format!("cannot write the map {}: {error}", self.name)),

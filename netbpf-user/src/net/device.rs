@@ -23,6 +23,8 @@ pub(crate) struct Device {
     pub(crate) mac: Option<Mac>,
     /// MTU, in bytes.
     pub(crate) mtu: u32,
+    /// Whether it is set up.
+    pub(crate) is_up: bool,
     /// Whether it is a veth.
     pub(crate) is_veth: bool,
     /// Whether a process of the host is behind it: a tun or a tap.
@@ -122,7 +124,7 @@ impl Netlink {
         self.change(ifindex, "set the MTU of", LinkUnspec::new_with_index(ifindex).mtu(mtu)).await
     }
 
-    async fn change(&self, ifindex: u32, what: &str, change: LinkMessageBuilder<LinkUnspec>) -> Result<()> {
+    pub(super) async fn change(&self, ifindex: u32, what: &str, change: LinkMessageBuilder<LinkUnspec>) -> Result<()> {
         let result = self.handle.link().set(change.build()).execute().await;
         accept(result, &[]).map_err(|error| Error::Internal(format!("cannot {what} device {ifindex}: {error}")))
     }
@@ -197,6 +199,7 @@ impl From<&LinkMessage> for Device {
             name: String::new(),
             mac: None,
             mtu: 0,
+            is_up: message.header.flags.contains(LinkFlags::Up),
             is_veth: false,
             is_tun: false,
             is_lan: false,

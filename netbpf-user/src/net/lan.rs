@@ -100,6 +100,11 @@ impl Netlink {
         })
     }
 
+    /// Gives a device an alias.
+    pub(crate) async fn set_alias(&self, ifindex: u32, alias: &str) -> Result<()> {
+        self.change(ifindex, "note whose", LinkUnspec::new_with_index(ifindex).alias(alias)).await
+    }
+
     /// Makes a VLAN of a device, up.
     pub(crate) async fn make_vlan(&self, name: &str, on: u32, id: u16) -> Result<()> {
         self.make_parent(LinkVlan::new(name, on, id).up().build(), name, "vlan").await

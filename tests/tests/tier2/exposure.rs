@@ -71,6 +71,13 @@ fn ports_without_a_listener_are_told_apart<F: TestFamily>() {
     let _two = Server::tcp(&web.place, "web", 83);
     assert!(listeners().contains(&json!(["tcp", 2])), "{:?}", listeners());
     assert!(lab.done(&["exposure"]).contains("2 of 4"));
+    // Who shares a network is reached as the one whose it is.
+    let sharer = lab.name("sharer");
+    lab.done(&["create", "--name", &sharer, "--network", &format!("container:{}", web.name)]);
+    assert_eq!(lab.json(&["exposure", &sharer, "--json"]), lab.json(&["exposure", &web.name, "--json"]));
+    let housed = lab.name("housed");
+    lab.done(&["create", "--name", &housed, "--network", "host"]);
+    assert!(lab.refused(&["exposure", &housed]).contains("the host's own network"));
     let line = lab.refused(&["exposure", "nobody"]);
     assert!(line.contains("no container 'nobody'"), "{line}");
 }

@@ -98,6 +98,9 @@ fn a_machine_speaks_and_is_spoken_to_as_a_container<F: TestFamily>() {
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     assert_eq!((&vm.shown["device"], &vm.shown["netns"]), (&Value::from("vm0"), &Value::from("")));
     assert!(lab.problems().is_empty(), "{:?}", lab.problems());
+    let exposed = lab.json(&["exposure", &vm.name, "--json"]);
+    let published: Vec<&Value> = exposed.as_array().expect("a list").iter().collect();
+    assert!(!published.is_empty() && published.iter().all(|way| way["listeners"].is_null()), "{exposed}");
 }
 
 fn a_machine_cannot_take_the_address_of_another<F: TestFamily>() {
@@ -179,6 +182,13 @@ fn what_is_no_tap_that_can_be_taken_in_is_refused_and_stays_as_it_was() {
         lab.unchanged(&before, &flags.join(" "));
     }
     lab.done(&["attach", "--name", &name, "--tap", "vm0"]);
+    let lan = ["network", "create", "-d", "macvlan", "--subnet", "10.8.0.0/24", "-o"];
+    let line = lab.refused(&[&lan[..], &["parent=vm0", "lan"]].concat());
+    assert!(line.contains("netbpf's own"), "{line}");
+    lab.ip(&lab.host, "tuntap add dev tap6 mode tap");
+    lab.done(&[&lan[..], &["parent=tap6", &lab.name("lan")]].concat());
+    let line = lab.refused(&["attach", "--name", &lab.name("other"), "--tap", "tap6"]);
+    assert!(line.contains(&lab.name("lan")), "{line}");
     for command in [
         &["exec", &name, "--", "true"][..],
         &["network", "connect", "default", &name],
