@@ -1,6 +1,7 @@
 //! What is asked of a network on a device of the host, and what of that is not for it.
 
-use super::requested::{OPTIONS, invalid};
+use super::bridge_options::OPTIONS;
+use super::requested::invalid;
 use crate::api::types::NetworkRequest;
 use crate::error::Result;
 use crate::store::Mode;

@@ -5,6 +5,7 @@
 
 mod allowed;
 mod apply;
+mod bridge_options;
 mod check;
 mod collector;
 mod connect;
@@ -24,6 +25,7 @@ mod names;
 mod network;
 mod networks;
 mod parent;
+mod place;
 mod plan;
 mod process;
 mod publish;

@@ -202,23 +202,6 @@ mod tests {
 
     const GATEWAY: Mac = Mac::new([2, 1, 2, 3, 4, 5]);
 
-    fn device(name: &str) -> Device {
-        Device {
-            ifindex: 2,
-            name: name.into(),
-            mac: Some(Mac::new([0x52, 0, 0, 0, 0, 1])),
-            mtu: 1500,
-            is_veth: false,
-            is_tun: false,
-            is_up: true,
-            is_lan: false,
-            alias: String::new(),
-            framing: Framing::Ethernet,
-            is_loopback: false,
-            is_port: false,
-        }
-    }
-
     fn on(networks: &mut Networks, name: &str, parent: &str, mode: Mode) {
         let lan = Lan { parent: parent.into(), made: None, mode, gateways: Vec::new() };
         let like = Network::of_settings(&Settings::default(), Addressing::default(), None).record;
@@ -229,7 +212,7 @@ mod tests {
     fn what_carries_no_frames_of_others_is_refused_with_its_reason() {
         let refused =
             |device: Device, mode, own, wireless| check(&device, mode, own, wireless).unwrap_err().to_string();
-        let (eth0, bridge) = (|| device("eth0"), Mode::Bridge);
+        let (eth0, bridge) = (|| Device::example(2, "eth0"), Mode::Bridge);
         check(&eth0(), bridge, false, false).unwrap();
         assert!(refused(eth0(), bridge, true, false).contains("own"));
         for (line, word) in [
@@ -250,7 +233,11 @@ mod tests {
 
     #[test]
     fn a_name_with_a_number_is_a_vlan_of_a_device_that_is_there() {
-        let devices = [Device { is_loopback: true, ..device("lo") }, device("eth0"), device("eth1.7")];
+        let devices = [
+            Device { is_loopback: true, ..Device::example(2, "lo") },
+            Device::example(2, "eth0"),
+            Device::example(2, "eth1.7"),
+        ];
         let found = |name: &str| find(name, &devices, GATEWAY).map(|(device, made)| (&*device.name, made));
         assert_eq!(found("eth0").unwrap(), ("eth0", None));
         assert_eq!(found("eth1.7").unwrap(), ("eth1.7", None), "it is there");

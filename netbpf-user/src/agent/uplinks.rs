@@ -220,34 +220,17 @@ mod tests {
 
     const MAC: Mac = Mac::new([2, 1, 2, 3, 4, 5]);
 
-    fn device(ifindex: u32, name: &str) -> Device {
-        Device {
-            ifindex,
-            name: name.into(),
-            mac: Some(Mac::new([0x52, 0, 0, 0, 0, ifindex as u8])),
-            mtu: 1500,
-            is_veth: false,
-            is_tun: false,
-            is_up: true,
-            is_lan: false,
-            alias: String::new(),
-            framing: Framing::Ethernet,
-            is_loopback: false,
-            is_port: false,
-        }
-    }
-
     #[test]
     fn every_device_that_is_not_ours_is_an_uplink() {
         let devices = [
-            Device { is_loopback: true, ..device(1, "lo") },
-            device(2, "eth0"),
-            Device { is_port: true, ..device(3, "eth1") },
-            device(4, "br0"),
-            Device { is_veth: true, mac: Some(MAC), ..device(5, "netbpf0") },
-            Device { is_veth: true, ..device(6, "veth7") },
-            Device { framing: Framing::Bare, ..device(7, "wg0") },
-            Device { framing: Framing::Other, ..device(8, "ib0") },
+            Device { is_loopback: true, ..Device::example(1, "lo") },
+            Device::example(2, "eth0"),
+            Device { is_port: true, ..Device::example(3, "eth1") },
+            Device::example(4, "br0"),
+            Device { is_veth: true, mac: Some(MAC), ..Device::example(5, "netbpf0") },
+            Device { is_veth: true, ..Device::example(6, "veth7") },
+            Device { framing: Framing::Bare, ..Device::example(7, "wg0") },
+            Device { framing: Framing::Other, ..Device::example(8, "ib0") },
         ];
         let names = |restriction: &[String]| -> Vec<&str> {
             uplinks(&devices, restriction, MAC).iter().map(|device| &*device.name).collect()

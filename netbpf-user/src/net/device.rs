@@ -41,6 +41,27 @@ pub(crate) struct Device {
     pub(crate) is_port: bool,
 }
 
+#[cfg(test)]
+impl Device {
+    /// A network card, for tests.
+    pub(crate) fn example(ifindex: u32, name: &str) -> Self {
+        Self {
+            ifindex,
+            name: name.into(),
+            mac: Some(Mac::new([0x52, 0, 0, 0, 0, ifindex as u8])),
+            mtu: 1500,
+            is_up: true,
+            is_veth: false,
+            is_tun: false,
+            is_lan: false,
+            alias: String::new(),
+            framing: Framing::Ethernet,
+            is_loopback: false,
+            is_port: false,
+        }
+    }
+}
+
 /// What the packets of a device begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
