@@ -15,7 +15,7 @@ use netbpf_tests::world::ETHERNET;
 for_both!(every_packet_of_a_fixture_is_of_the_family_that_the_fixture_is_about);
 
 /// Tests that are no function of a family, by their file, and why.
-const ALONE: [(&str, &str, Why); 34] = [
+const ALONE: [(&str, &str, Why); 35] = [
     ("crossing", "a_container_that_sends_ipv6_from_an_address_that_stands_for_ipv4_is_nobody", CROSSING),
     ("crossing", "an_error_without_a_counterpart_or_about_no_answer_is_dropped_by_name", CROSSING),
     ("crossing", "machines_behind_a_nat64_are_machines_like_others", CROSSING),
@@ -53,6 +53,7 @@ const ALONE: [(&str, &str, Why); 34] = [
         "every_loopback_address_of_ipv4_is_the_one_and_none_is_that_which_a_port_is_published_on",
         Why::OneHas("more than one loopback address"),
     ),
+    ("tier1", "a_trie_of_any_size_is_read_as_it_was_written", Why::AboutNeither),
     ("tier1", "every_fixture_comes_out_of_the_kernel_as_it_says", Why::AboutBoth),
     ("tier1", "no_length_of_a_packet_upsets_a_program", Why::AboutBoth),
     ("tier1", "the_verifier_takes_every_program", Why::AboutNeither),
