@@ -27,11 +27,11 @@ impl Engine {
         };
         let mut exposed = Vec::new();
         for record in records.iter().filter(|record| !record.is_host) {
-            let sockets = if record.is_machine() { None } else { Some(listeners_in(record.netns()).await) };
+            // Of one whose namespace somebody has taken away it is not known, as of a machine of its own; `status` names it.
+            let sockets = if record.is_machine() { None } else { listeners_in(record.netns()).await.ok() };
             let state = self.state.lock().await;
             // One that has just gone is exposed to nobody.
             if state.containers.get(&record.name).is_some_and(|now| now.id == record.id) {
-                let sockets = sockets.transpose()?;
                 exposed.extend(of_container(&state, record, sockets.as_deref()));
             }
         }
