@@ -188,6 +188,12 @@ pub mod program {
     /// cgroup/bind6.
     pub const BIND6: &str = "bind6";
 
+    /// Those of devices.
+    pub const DEVICE: [&str; 4] = [EGRESS, UPLINK, UPLINK_BARE, HOST];
+
+    /// Those that delete flows.
+    pub const COLLECT: [&str; 2] = [COLLECT_V4, COLLECT_V6];
+
     /// The socket hooks, attached to the instance's cgroup.
     pub const SOCKET: [&str; 10] =
         [CONNECT4, CONNECT6, SENDMSG4, SENDMSG6, RECVMSG4, RECVMSG6, GETPEERNAME4, GETPEERNAME6, BIND4, BIND6];

@@ -21,7 +21,7 @@ pub enum Xdp {
 }
 
 /// Level of the datapath's own log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DatapathLog {
     /// None.

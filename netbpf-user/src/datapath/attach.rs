@@ -12,8 +12,7 @@ use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandl
 use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 use netbpf_common::abi::program;
 
-use super::load::{load_bare, socket_hook};
-use super::{Datapath, classifier, sys};
+use super::{Datapath, sys};
 use crate::error::{Context as _, Result};
 
 /// Place of our filter on a clsact qdisc. Fixed, so that a new agent finds the filter of the one before it.
@@ -99,10 +98,7 @@ impl Datapath {
     pub(crate) fn attach(&self, hook: &Hook) -> Result<()> {
         let what = || format!("attach {} to {}", hook.program, hook.device);
         let mut programs = self.programs.lock().expect("no panic while it was held");
-        if hook.program == program::UPLINK_BARE {
-            load_bare(&self.directory, &mut programs)?;
-        }
-        let program = classifier(&mut programs, hook.program)?;
+        let program = programs.classifier(hook.program)?;
         let pin = self.links().join(hook.pin());
         if let Some(link) = existing(&pin).context(what)? {
             if sys::link_info(link.as_fd()).context(what)?.target == u64::from(hook.ifindex) {
@@ -174,7 +170,7 @@ impl Datapath {
         let mut programs = self.programs.lock().expect("no panic while it was held");
         for name in program::SOCKET {
             let what = || format!("attach {name} to the cgroup {}", cgroup.display());
-            let program = socket_hook(&mut programs, name)?;
+            let program = programs.socket(name)?;
             let pin = self.links().join(name);
             if let Some(link) = existing(&pin).context(what)? {
                 if sys::link_info(link.as_fd()).context(what)?.target == id {
@@ -193,9 +189,7 @@ impl Datapath {
 
     /// What the kernel says is attached: pinned links, and the filters of a kernel without TCX.
     pub(crate) fn attachments(&self) -> Result<Vec<Attachment>> {
-        let programs = self.programs.lock().expect("no panic while it was held");
-        let current: BTreeMap<&str, u32> =
-            programs.programs().filter_map(|(name, program)| Some((name, program.info().ok()?.id()))).collect();
+        let current = self.programs.lock().expect("no panic while it was held").ids();
         let links = self.links();
         let mut attachments = Vec::new();
         for entry in fs::read_dir(&links).context(|| format!("read {}", links.display()))? {

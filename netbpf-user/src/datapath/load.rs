@@ -1,31 +1,20 @@
-//! From the object in this binary to loaded programs and pinned maps.
+//! The pinned maps of an instance, and the places that its pins need.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use aya::maps::{Map, MapData, MapInfo, ProgramArray};
-use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier};
-use aya::{Ebpf, EbpfError, EbpfLoader};
-use netbpf_common::abi::{ABI_VERSION, Config, map, program};
+use aya::maps::MapInfo;
+use netbpf_common::abi::{ABI_VERSION, Config, map};
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::SigSet;
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use super::attach::{Filters, device_links};
+use super::programs::{self, Constants, Programs, Source};
 use super::table::Table;
 use super::{Datapath, FamilyMaps, Maps, foreign_layout, netns_cookie, probe};
-use crate::config::{DatapathLog, Settings};
-use crate::error::{Context as _, Error, Result, chain};
-
-/// The kernel programs, built from netbpf-ebpf.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netbpf-ebpf"));
-
-/// A constant of the programs: what the kernel takes besides the flags that every kernel knows.
-const IPV6_CHECKSUM_FLAG: &str = "IPV6_CHECKSUM_FLAG";
-
-/// Lines of the verifier's log that are kept when it refuses a program.
-const VERIFIER_LINES: usize = 40;
+use crate::config::Settings;
+use crate::error::{Context as _, Error, Result};
 
 /// Where the kernel and distributions expect a bpffs.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -36,11 +25,6 @@ impl Datapath {
     /// # Errors
     /// When the kernel refuses a program, or the pinned maps are of another layout.
     pub fn load(settings: &Settings) -> Result<Self> {
-        if OBJECT.is_empty() {
-            return Err(Error::Unsupported(
-                "this netbpf was built without its kernel programs: build it again with `cargo xtask build`".into(),
-            ));
-        }
         let directory = settings.bpffs.clone();
         let maps_directory = directory.join("maps");
         let sizes = sizes(settings);
@@ -48,22 +32,10 @@ impl Datapath {
         for directory in [&maps_directory, &directory.join("links")] {
             fs::create_dir_all(directory).context(|| format!("make {}", directory.display()))?;
         }
-
-        let mut loader = EbpfLoader::new();
-        for name in map::all() {
-            loader.map_pin_path(name, maps_directory.join(name));
-        }
-        for Size { map, value, places_each, .. } in sizes {
-            loader.map_max_entries(map, value * places_each);
-        }
-        let level = level(settings.datapath_log);
-        loader.override_global(aya_log::LEVEL, &level, false);
         let ipv6_checksum_flag = probe::ipv6_checksum_flag()?;
-        loader.override_global(IPV6_CHECKSUM_FLAG, &ipv6_checksum_flag, true);
-        let mut programs = loader.load(OBJECT).map_err(|error| cannot_load(&error))?;
-        load(&mut programs, |name| !BARE.contains(&name))?;
-        let parts = program::PARTS.map(|name| if BARE.contains(&name) { "" } else { name });
-        join_parts(&directory, &programs, &parts)?;
+        let constants = Constants { log: settings.datapath_log, ipv6_checksum_flag };
+        let sizes = sizes.iter().map(|size| (size.map, size.value * size.places_each)).collect();
+        let programs = Programs::take_over_or_load(Source { directory: directory.clone(), constants, sizes })?;
         let maps = Maps::open(&maps_directory)?;
         Ok(Self {
             directory,
@@ -83,7 +55,9 @@ impl Datapath {
     pub(crate) fn unpin(settings: &Settings) -> Result<()> {
         let directory = &settings.bpffs;
         // Links first: a program must not run on maps that are no longer ours.
-        for part in [directory.join("links"), directory.join("maps"), directory.clone()] {
+        for part in
+            [directory.join("links"), directory.join(programs::DIRECTORY), directory.join("maps"), directory.clone()]
+        {
             let gone = if part == *directory { remove_instance(directory) } else { fs::remove_dir_all(&part) };
             match gone {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -123,73 +97,6 @@ impl Maps {
             counters: Table::open(directory, map::COUNTERS)?,
         })
     }
-}
-
-pub(super) fn socket_hook<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
-    let program =
-        programs.program_mut(name).ok_or_else(|| Error::Internal(format!("the object has no program {name}")))?;
-    program.try_into().context(|| format!("use the program {name} as a socket hook"))
-}
-
-/// Lets the paths of these programs find the parts of them that are for IPv6. Packets meet the new ones from here on, which
-/// work on the same maps.
-fn join_parts(directory: &Path, programs: &Ebpf, names: &[&str]) -> Result<()> {
-    let what = || format!("use the map {}", map::PARTS);
-    let parts = MapData::from_pin(directory.join("maps").join(map::PARTS)).context(what)?;
-    let mut parts = ProgramArray::try_from(Map::ProgramArray(parts)).context(what)?;
-    for (place, name) in (0..).zip(program::PARTS).filter(|(_, name)| names.contains(name)) {
-        let part: &SchedClassifier = programs
-            .program(name)
-            .ok_or_else(|| Error::Internal(format!("the object has no program {name}")))?
-            .try_into()
-            .context(|| format!("use the program {name}"))?;
-        let descriptor = part.fd().context(|| format!("use the program {name}"))?;
-        parts.set(place, descriptor, 0).context(|| format!("put the program {name} into its place"))?;
-    }
-    Ok(())
-}
-
-/// What only devices without Ethernet headers need: loaded with the first of them, since the verifier takes its time.
-const BARE: [&str; 2] = [program::UPLINK_BARE, program::PARTS[2]];
-
-/// Loads the programs of devices without Ethernet headers, unless they are.
-pub(super) fn load_bare(directory: &Path, programs: &mut Ebpf) -> Result<()> {
-    let is_loaded = programs.program(program::UPLINK_BARE).is_some_and(|program| program.info().is_ok());
-    if is_loaded {
-        return Ok(());
-    }
-    load(programs, |name| BARE.contains(&name))?;
-    join_parts(directory, programs, &BARE)
-}
-
-/// Loads some programs. The verifier takes its time over the paths of packets, so each has a thread.
-fn load(programs: &mut Ebpf, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
-    std::thread::scope(|scope| {
-        let loading: Vec<_> = programs
-            .programs_mut()
-            .filter(|(name, _)| is_wanted(name))
-            .map(|(name, program)| {
-                scope.spawn(move || {
-                    // A signal makes the verifier give up; it finds another thread.
-                    SigSet::all().thread_block().context(|| "block signals".into())?;
-                    let loaded = match program {
-                        Program::SchedClassifier(program) => program.load(),
-                        Program::CgroupSockAddr(program) => program.load(),
-                        _ => return Err(Error::Internal(format!("the object has a program {name} of another kind"))),
-                    };
-                    loaded.map_err(|error| refused(name, &error))
-                })
-            })
-            .collect();
-        // All are waited for, whichever fails.
-        let results: Vec<Result<()>> = loading
-            .into_iter()
-            .map(|thread| {
-                thread.join().unwrap_or_else(|_| Err(Error::Internal("loading a program has panicked".into())))
-            })
-            .collect();
-        results.into_iter().collect()
-    })
 }
 
 /// The size of a map, and the setting that it comes from.
@@ -254,46 +161,6 @@ fn check_pinned(directory: &Path, sizes: &[Size]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The levels of aya-log; 0 is below all of them, and the verifier then removes the code.
-fn level(log: DatapathLog) -> u8 {
-    match log {
-        DatapathLog::Off => 0,
-        DatapathLog::Error => aya_log::Level::Error as u8,
-        DatapathLog::Warn => aya_log::Level::Warn as u8,
-        DatapathLog::Info => aya_log::Level::Info as u8,
-        DatapathLog::Debug => aya_log::Level::Debug as u8,
-    }
-}
-
-fn cannot_load(error: &EbpfError) -> Error {
-    match error {
-        EbpfError::BtfError(error) => Error::Unsupported(format!(
-            "the kernel offers no usable BTF ({error}): netbpf needs Linux 6.1 or newer with CONFIG_DEBUG_INFO_BTF=y"
-        )),
-        other => Error::Internal(format!("cannot load the kernel programs: {}", chain(other))),
-    }
-}
-
-fn refused(name: &str, error: &ProgramError) -> Error {
-    if let ProgramError::LoadError { verifier_log, .. } = error {
-        // Millions of lines for a program that is too large; the reason is at the end.
-        let log = verifier_log.to_string();
-        let end: Vec<&str> = log.lines().rev().take(VERIFIER_LINES).collect();
-        let end: Vec<&str> = end.into_iter().rev().collect();
-        tracing::error!("the verifier's last words on {name}:\n{}", end.join("\n"));
-    }
-    let kernel = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
-    let reason = match error {
-        ProgramError::LoadError { io_error, .. } => io_error.to_string(),
-        other => chain(other),
-    };
-    Error::Unsupported(format!(
-        "the kernel {} refuses the program {name} ({reason}): netbpf needs Linux 6.1 or newer; \
-         the agent's log has the verifier's words",
-        kernel.unwrap_or_default()
-    ))
 }
 
 /// Makes sure that the instance's directory can be on a bpffs that outlives the agent.

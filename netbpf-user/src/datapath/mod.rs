@@ -5,16 +5,15 @@ pub(crate) mod clock;
 mod family;
 mod load;
 mod probe;
+mod programs;
 mod sys;
 mod table;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use aya::Ebpf;
-use aya::programs::tc::SchedClassifier;
 use aya::programs::{TestRun as _, TestRunOptions};
-use netbpf_common::abi::{COLLECT_KEYS, COUNTERS, Config, Endpoint, FlowKey, Network, Rule, Uplink};
+use netbpf_common::abi::{COLLECT_KEYS, COUNTERS, Config, Endpoint, FlowKey, Network, Rule, Uplink, program};
 use netbpf_common::wire::{V4Addr, V6Addr};
 
 pub(crate) use attach::{Attachment, Hook, remove_filter};
@@ -64,7 +63,7 @@ pub struct Maps {
 #[derive(Debug)]
 pub struct Datapath {
     directory: PathBuf,
-    programs: Mutex<Ebpf>,
+    programs: Mutex<programs::Programs>,
     /// The maps.
     pub maps: Maps,
     /// Whether the kernel's checksum helper knows IPv6.
@@ -118,7 +117,7 @@ impl Datapath {
     /// When the kernel does not take the frame or the context.
     pub fn run(&self, program: &str, frame: &[u8], context: &[u8], repeat: u32) -> Result<Run> {
         let mut programs = self.programs.lock().expect("no panic while it was held");
-        let classifier = classifier(&mut programs, program)?;
+        let classifier = programs.classifier(program)?;
         let mut output = vec![0; frame.len() + HEADROOM];
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -134,8 +133,10 @@ impl Datapath {
 
     /// Moves the datapath's own log lines out of its ring buffer, when `datapath_log` is on.
     pub(crate) fn logger(&self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
-        let mut programs = self.programs.lock().expect("no panic while it was held");
-        aya_log::EbpfLogger::init(&mut programs)
+        let programs = self.programs.lock().expect("no panic while it was held");
+        // One buffer is that of all.
+        let any = *programs.ids().get(program::EGRESS)?;
+        aya_log::EbpfLogger::init_from_id(any)
             .inspect_err(|error| tracing::warn!("the datapath's log cannot be read: {error}"))
             .ok()
     }
@@ -153,12 +154,6 @@ pub(crate) fn netns_cookie() -> Result<u64> {
             "the kernel does not tell network namespaces apart ({error}): netbpf needs Linux 6.1 or newer"
         ))
     })
-}
-
-fn classifier<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
-    let program =
-        programs.program_mut(name).ok_or_else(|| Error::Internal(format!("the object has no program {name}")))?;
-    program.try_into().context(|| format!("use the program {name} as a classifier"))
 }
 
 /// Pinned state that this version cannot go on with. It is refused, never reset: traffic may rest on it.
