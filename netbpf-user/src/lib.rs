@@ -6,6 +6,7 @@ pub mod config;
 pub mod datapath;
 pub mod dns;
 pub mod error;
+mod failpoint;
 mod ipam;
 mod net;
 pub mod process;

@@ -10,6 +10,7 @@ use super::Engine;
 use super::plan::{Inside, Pair, Step};
 use crate::datapath::Hook;
 use crate::error::{Context as _, Error, Result};
+use crate::failpoint;
 use crate::net::device::VethEnd;
 use crate::net::namespace::{self, Namespace};
 use crate::net::route::MAIN_TABLE;
@@ -266,11 +267,13 @@ impl Engine {
 
     fn mark(&self, name: &str) -> Result<()> {
         let mark = self.marks().join(name);
+        failpoint::before("mark a namespace");
         fs::write(&mark, []).context(|| format!("write {}", mark.display()))
     }
 
     fn unmark(&self, name: &str) -> Result<()> {
         let mark = self.marks().join(name);
+        failpoint::before("unmark a namespace");
         match fs::remove_file(&mark) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).context(|| format!("remove {}", mark.display()))

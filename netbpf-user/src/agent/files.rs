@@ -12,6 +12,7 @@ use super::network::Networks;
 use super::state::State;
 use crate::config::Settings;
 use crate::error::{Context as _, Error, Result};
+use crate::failpoint;
 use crate::net::namespace;
 use crate::process::{Contents, Files};
 use crate::store::ContainerRecord;
@@ -42,6 +43,7 @@ impl Engine {
         let files = Files::of(&self.settings.run_dir, &record.name);
         let write = || files.write(&contents(&self.settings, networks, record, owner)?);
         write().context(|| format!("write the files of container {}", record.name))?;
+        failpoint::before("link the files of a container");
         if let Some(link) = link(record)
             && let Err(error) = fs::create_dir_all(OF_NAMESPACES).and_then(|()| symlink(files.etc(), &link))
             // Of this container before, or what an administrator has put there.
@@ -63,7 +65,10 @@ impl Engine {
 /// Removes what `ip netns exec` finds, if it leads to these files.
 fn remove_link(files: &Files, record: &ContainerRecord) -> Result<()> {
     match link(record).filter(|link| fs::read_link(link).is_ok_and(|to| to == files.etc())) {
-        Some(link) => fs::remove_file(&link).context(|| format!("remove {}", link.display())),
+        Some(link) => {
+            failpoint::before("remove the link to files");
+            fs::remove_file(&link).context(|| format!("remove {}", link.display()))
+        }
         None => Ok(()),
     }
 }

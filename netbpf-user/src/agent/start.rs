@@ -22,6 +22,7 @@ use super::{Engine, host};
 use crate::config::{Addressing, DatapathLog, GlobalId, Settings, Virtuals, overlap};
 use crate::datapath::{Datapath, Hook, cgroup_root, check_cgroup, mount_bpffs, readable};
 use crate::error::{Context as _, Error, Result};
+use crate::failpoint;
 use crate::net::watch::Watch;
 use crate::net::{self, Netlink};
 use crate::process::Files;
@@ -260,10 +261,12 @@ pub(super) fn remove_files(settings: &Settings) -> Vec<Error> {
         _ => {}
     };
     for file in [settings.socket(), settings.state_dir.join("netbpf.redb"), settings.state_dir.join("lock")] {
+        failpoint::before("remove a file of the instance");
         note(&file, fs::remove_file(&file));
     }
     let (files, marks) = (Files::all(&settings.run_dir), settings.run_dir.join(super::MARKS));
     for directory in [&files, &marks, &settings.run_dir, &settings.state_dir, Path::new(OF_NAMESPACES)] {
+        failpoint::before("remove a directory of the instance");
         note(directory, fs::remove_dir(directory));
     }
     errors

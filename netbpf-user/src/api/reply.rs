@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::types::ErrorBody;
 use crate::Error;
+use crate::failpoint;
 
 /// A refusal: status and the one clear line.
 pub(super) struct Refusal {
@@ -54,7 +55,9 @@ impl IntoResponse for Refusal {
 pub(super) async fn complete<T: Send + 'static>(
     call: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Refusal> {
-    match tokio::spawn(call).await {
+    let done = tokio::spawn(call).await;
+    failpoint::before("answer");
+    match done {
         Ok(result) => result.map_err(Refusal::from),
         Err(error) => {
             tracing::error!("a request died: {error}");

@@ -14,6 +14,7 @@ use netbpf_common::abi::program;
 
 use super::{Datapath, sys};
 use crate::error::{Context as _, Result};
+use crate::failpoint;
 
 /// Place of our filter on a clsact qdisc. Fixed, so that a new agent finds the filter of the one before it.
 const FILTER: NlOptions = NlOptions { priority: 0x6e62, handle: TcHandle::new(0, 1), classid: None };
@@ -102,6 +103,7 @@ impl Datapath {
         let pin = self.links().join(hook.pin());
         if let Some(link) = existing(&pin).context(what)? {
             if sys::link_info(link.as_fd()).context(what)?.target == u64::from(hook.ifindex) {
+                failpoint::before("replace a program");
                 return sys::update_link(link.as_fd(), program.fd().context(what)?.as_fd().as_fd()).context(what);
             }
             // The device it hung on is gone, and another has got its number.
@@ -109,9 +111,11 @@ impl Datapath {
         }
         let direction = hook.direction.into();
         let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
+        failpoint::before("attach a program");
         match program.attach_with_options(&hook.device, direction, tcx) {
             Ok(id) => {
                 let link: FdLink = program.take_link(id).context(what)?.try_into().context(what)?;
+                failpoint::before("pin a link");
                 link.pin(&pin).context(what)?;
                 Ok(())
             }
@@ -154,6 +158,7 @@ impl Datapath {
         if removed.is_some() {
             remove_filter(hook);
         }
+        failpoint::before("remove the pin of a link");
         match fs::remove_file(self.links().join(hook.pin())) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(error).context(|| format!("detach {} from {}", hook.program, hook.device))
@@ -174,14 +179,17 @@ impl Datapath {
             let pin = self.links().join(name);
             if let Some(link) = existing(&pin).context(what)? {
                 if sys::link_info(link.as_fd()).context(what)?.target == id {
+                    failpoint::before("replace a hook of sockets");
                     sys::update_link(link.as_fd(), program.fd().context(what)?.as_fd()).context(what)?;
                     continue;
                 }
                 fs::remove_file(&pin).context(what)?;
             }
             // Links share a cgroup by nature; the kernel refuses the flags of the older attachment for them.
+            failpoint::before("attach a hook of sockets");
             let link = program.attach(&directory, CgroupAttachMode::Single).context(what)?;
             let link: FdLink = program.take_link(link).context(what)?.try_into().context(what)?;
+            failpoint::before("pin a hook of sockets");
             link.pin(&pin).context(what)?;
         }
         Ok(())

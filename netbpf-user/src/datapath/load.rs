@@ -15,6 +15,7 @@ use super::table::Table;
 use super::{Datapath, FamilyMaps, Maps, foreign_layout, netns_cookie, probe};
 use crate::config::Settings;
 use crate::error::{Context as _, Error, Result};
+use crate::failpoint;
 
 /// Where the kernel and distributions expect a bpffs.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -58,6 +59,7 @@ impl Datapath {
         for part in
             [directory.join("links"), directory.join(programs::DIRECTORY), directory.join("maps"), directory.clone()]
         {
+            failpoint::before("remove pins");
             let gone = if part == *directory { remove_instance(directory) } else { fs::remove_dir_all(&part) };
             match gone {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

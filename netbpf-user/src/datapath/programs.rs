@@ -16,6 +16,7 @@ use nix::sys::signal::SigSet;
 
 use crate::config::DatapathLog;
 use crate::error::{Context as _, Error, Result, chain};
+use crate::failpoint;
 
 /// The kernel programs, built from netbpf-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netbpf-ebpf"));
@@ -125,6 +126,7 @@ impl Programs {
                 fs::remove_file(&pin).context(what)?;
             }
             let program = loaded.program_mut(name).ok_or_else(|| missing(name))?;
+            failpoint::before("pin a program");
             program.pin(&pin).context(what)?;
         }
         self.open(names)
@@ -166,6 +168,7 @@ impl Programs {
         let directory = self.source.directory.join(DIRECTORY);
         let entries = fs::read_dir(&directory).context(|| format!("read {}", directory.display()))?;
         for entry in entries.flatten().filter(|entry| entry.path() != self.pins) {
+            failpoint::before("remove the pins of other programs");
             fs::remove_dir_all(entry.path()).context(|| format!("remove {}", entry.path().display()))?;
         }
         Ok(())
@@ -201,6 +204,7 @@ impl Source {
         let level = level(self.constants.log);
         loader.override_global(aya_log::LEVEL, &level, false);
         loader.override_global(IPV6_CHECKSUM_FLAG, &self.constants.ipv6_checksum_flag, true);
+        failpoint::before("make maps");
         let mut programs = loader.load(OBJECT).map_err(|error| cannot_load(&error))?;
         verify(&mut programs, names)?;
         Ok(programs)

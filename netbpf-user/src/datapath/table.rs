@@ -11,6 +11,7 @@ use bytemuck::Pod;
 
 use super::sys;
 use crate::error::{Context as _, Error, Result};
+use crate::failpoint;
 
 /// Elements read per call: enough that the call's cost vanishes, small enough for the stack of memory they need.
 const BATCH: usize = 4096;
@@ -78,16 +79,19 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     /// Writes one element.
     pub fn set(&self, key: K, value: V) -> Result<()> {
+        failpoint::before(self.name);
         sys::update(self.fd(), &key, &value).map_err(|error| self.cannot_write(&error))
     }
 
     /// Writes many elements.
     pub fn set_all(&self, keys: &[K], values: &[V]) -> Result<()> {
+        failpoint::before(self.name);
         sys::update_batch(self.fd(), keys, values).map_err(|error| self.cannot_write(&error))
     }
 
     /// Deletes one element, if it is there.
     pub fn remove(&self, key: K) -> Result<()> {
+        failpoint::before(self.name);
         sys::delete(self.fd(), &key).context(|| format!("delete from the map {}", self.name))
     }
 

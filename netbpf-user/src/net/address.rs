@@ -9,6 +9,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMe
 
 use super::{Netlink, accept, describe};
 use crate::error::{Error, Result};
+use crate::failpoint;
 
 /// An address of a device of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,7 @@ impl Netlink {
             let route = if alone { AddressFlags::Noprefixroute } else { AddressFlags::empty() };
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad | route));
         }
+        failpoint::before("add an address");
         accept(request.execute().await, &[libc::EEXIST])
             .map_err(|error| Error::Internal(format!("cannot give device {ifindex} the address {address}: {error}")))
     }
@@ -53,6 +55,7 @@ impl Netlink {
             let Some(address) = local(&message).filter(|_| message.header.index == ifindex) else { continue };
             let is_kept = kept.iter().any(|net| (net.addr(), net.prefix_len()) == (address, message.header.prefix_len));
             if !is_kept && !is_link_local(address) {
+                failpoint::before("delete an address");
                 accept(self.handle.address().del(message).execute().await, &[libc::EADDRNOTAVAIL, libc::ENODEV])
                     .map_err(|error| {
                         Error::Internal(format!("cannot take the address {address} from device {ifindex}: {error}"))

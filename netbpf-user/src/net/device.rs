@@ -11,6 +11,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{Netlink, accept, describe, errno};
 use crate::error::{Error, Result};
+use crate::failpoint;
 
 /// A device as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +122,7 @@ impl Netlink {
             .describe(LinkVeth::new(end.name, peer.name))
             .set_info_data(InfoData::Veth(InfoVeth::Peer(other)))
             .build();
+        failpoint::before("make a veth pair");
         self.handle.link().add(pair).execute().await.map_err(|error| {
             let line = format!("cannot make the devices {} and {}: {}", end.name, peer.name, describe(&error));
             match errno(&error) {
@@ -146,6 +148,7 @@ impl Netlink {
     }
 
     pub(super) async fn change(&self, ifindex: u32, what: &str, change: LinkMessageBuilder<LinkUnspec>) -> Result<()> {
+        failpoint::before(what);
         let result = self.handle.link().set(change.build()).execute().await;
         accept(result, &[]).map_err(|error| Error::Internal(format!("cannot {what} device {ifindex}: {error}")))
     }
@@ -157,6 +160,7 @@ impl Netlink {
 
     /// Deletes a device, and with it the other end of a veth pair.
     pub(crate) async fn delete_device(&self, ifindex: u32) -> Result<()> {
+        failpoint::before("delete a device");
         let result = self.handle.link().del(ifindex).execute().await;
         accept(result, &[libc::ENODEV])
             .map_err(|error| Error::Internal(format!("cannot delete device {ifindex}: {error}")))
@@ -176,12 +180,14 @@ impl Netlink {
         for ifindex in ifindexes {
             let mut message = LinkUnspec::new_with_index(*ifindex).build();
             message.attributes.push(LinkAttribute::Group(group));
+            failpoint::before("put a device into a group");
             let joined = self.handle.link().set(message).execute().await;
             accept(joined, &[libc::ENODEV])
                 .map_err(|error| Error::Internal(format!("cannot delete device {ifindex}: {error}")))?;
         }
         let mut request = self.handle.link().del(0);
         request.message_mut().attributes.push(LinkAttribute::Group(group));
+        failpoint::before("delete a group of devices");
         accept(request.execute().await, &[libc::ENODEV])
             .map_err(|error| Error::Internal(format!("cannot delete {} devices: {error}", ifindexes.len())))
     }

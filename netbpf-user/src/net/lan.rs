@@ -8,6 +8,7 @@ use rtnetlink::{LinkDummy, LinkIpVlan, LinkMacVlan, LinkMessageBuilder, LinkUnsp
 
 use super::{Netlink, accept, describe, errno};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::store::Mode;
 
 /// A macvlan or ipvlan to be made.
@@ -85,6 +86,7 @@ fn no_driver(kind: &str) -> Error {
 impl Netlink {
     /// Makes a macvlan or ipvlan, down.
     pub(crate) async fn make_lan(&self, new: &NewLan<'_>) -> Result<()> {
+        failpoint::before("make a macvlan or ipvlan");
         let made = self.handle.link().add(new.message()).execute().await;
         made.map_err(|error| new.refusal(&error))
     }
@@ -92,6 +94,7 @@ impl Netlink {
     /// Gives a device that is down its name and its alias, both or neither. A name in use is a conflict.
     pub(crate) async fn rename(&self, ifindex: u32, name: &str, alias: &str) -> Result<()> {
         let change = LinkUnspec::new_with_index(ifindex).name(name).alias(alias).build();
+        failpoint::before("rename a device");
         self.handle.link().set(change).execute().await.map_err(|error| match errno(&error) {
             libc::EEXIST => {
                 Error::Conflict(format!("the container has a device {name} already: rename or remove that one"))
@@ -116,6 +119,7 @@ impl Netlink {
     }
 
     async fn make_parent(&self, message: LinkMessage, name: &str, kind: &str) -> Result<()> {
+        failpoint::before("make a parent");
         match self.handle.link().add(message).execute().await {
             Err(error) if errno(&error) == libc::EOPNOTSUPP => Err(no_driver(kind)),
             made => accept(made, &[])

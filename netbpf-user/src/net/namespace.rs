@@ -12,6 +12,7 @@ use nix::sys::statfs::{FsType, statfs};
 use tokio::runtime::Handle;
 
 use crate::error::{Context as _, Error, Result};
+use crate::failpoint;
 
 /// Where `ip netns` looks for names.
 const DIRECTORY: &str = "/run/netns";
@@ -42,6 +43,7 @@ impl Namespace {
         let path = reserve(name)?;
         let made = in_thread(move || {
             unshare(CloneFlags::CLONE_NEWNET).context(|| "make a network namespace".into())?;
+            failpoint::before("mount a namespace");
             mount(Some("/proc/thread-self/ns/net"), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
                 .context(|| format!("mount a network namespace on {}", path.display()))
         })
@@ -100,6 +102,7 @@ impl Namespace {
 /// Gives a name to a namespace that exists: from then on it outlives its processes. A name in use is a conflict.
 pub(crate) fn name(existing: &Path, name: &str) -> Result<()> {
     let path = reserve(name)?;
+    failpoint::before("mount a namespace");
     let named = mount(Some(existing), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         .context(|| format!("mount the network namespace {} on {}", existing.display(), path.display()));
     if named.is_err()
@@ -114,6 +117,7 @@ pub(crate) fn name(existing: &Path, name: &str) -> Result<()> {
 fn reserve(name: &str) -> Result<PathBuf> {
     share_directory()?;
     let path = path(name);
+    failpoint::before("make the name of a namespace");
     File::options().write(true).create_new(true).open(&path).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => in_use(name),
         _ => Error::Internal(format!("cannot make {}: {error}", path.display())),
@@ -124,11 +128,13 @@ fn reserve(name: &str) -> Result<PathBuf> {
 /// Removes a named namespace. What still runs in it keeps it alive, unnamed.
 pub(crate) fn remove(name: &str) -> Result<()> {
     let path = path(name);
+    failpoint::before("unmount a namespace");
     match umount2(&path, MntFlags::MNT_DETACH) {
         // No mount on it, or no such file.
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
         Err(error) => return Err(error).context(|| format!("unmount {}", path.display())),
     }
+    failpoint::before("remove the name of a namespace");
     match fs::remove_file(&path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).context(|| format!("remove {}", path.display()))

@@ -12,6 +12,7 @@ use rtnetlink::packet_route::route::{
 use super::address::is_link_local;
 use super::{Netlink, accept, describe};
 use crate::error::{Error, Result};
+use crate::failpoint;
 
 /// The table that is looked in when no rule says another.
 pub(crate) const MAIN_TABLE: u32 = 254;
@@ -85,6 +86,7 @@ impl Netlink {
         route.header.scope = RouteScope::NoWhere;
         route.header.kind = RouteType::Unspec;
         route.attributes.extend([RouteAttribute::Oif(ifindex), RouteAttribute::Destination(subnet.addr().into())]);
+        failpoint::before("delete a route");
         let deleted = self.handle.route().del(route).execute().await;
         accept(deleted, &[libc::ESRCH])
             .map_err(|error| Error::Internal(format!("cannot take the route to {subnet} away: {error}")))
@@ -123,6 +125,7 @@ impl Netlink {
     }
 
     async fn put(&self, route: RouteMessage) -> std::result::Result<(), String> {
+        failpoint::before("add a route");
         accept(self.handle.route().add(route).replace().execute().await, &[libc::EEXIST])
     }
 

@@ -7,6 +7,7 @@ use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
 use super::{Netlink, accept};
 use crate::error::{Error, Result};
+use crate::failpoint;
 
 /// Before the main table's, which has 32766.
 const PRIORITY: u32 = 1000;
@@ -25,12 +26,14 @@ impl Netlink {
     pub(crate) async fn add_rule(&self, source: IpAddr, table: u32) -> Result<()> {
         let mut request = self.handle.rule().add();
         *request.message_mut() = from(source, table);
+        failpoint::before("add a rule");
         accept(request.execute().await, &[libc::EEXIST])
             .map_err(|error| Error::Internal(format!("cannot set the rule for {source}: {error}")))
     }
 
     /// No longer does.
     pub(crate) async fn delete_rule(&self, source: IpAddr, table: u32) -> Result<()> {
+        failpoint::before("delete a rule");
         let deleted = self.handle.rule().del(from(source, table)).execute().await;
         accept(deleted, &[libc::ENOENT])
             .map_err(|error| Error::Internal(format!("cannot take the rule for {source} away: {error}")))

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 
 use crate::error::{Context as _, Result};
+use crate::failpoint;
 
 /// Writes one setting.
 pub(crate) fn write(path: &str, value: &str) -> Result<()> {
@@ -11,6 +12,7 @@ pub(crate) fn write(path: &str, value: &str) -> Result<()> {
     if fs::read_to_string(&file).is_ok_and(|current| current.trim() == value) {
         return Ok(());
     }
+    failpoint::before("write a sysctl");
     fs::write(&file, value).context(|| format!("write '{value}' to {file}"))
 }
 

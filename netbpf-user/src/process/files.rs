@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::failpoint;
+
 /// A directory per container below the instance's run directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Files {
@@ -31,6 +33,7 @@ impl Files {
         fs::create_dir_all(self.etc())?;
         let Contents { hosts, hostname, resolv_conf } = contents;
         for (name, text) in [("hosts", hosts), ("hostname", hostname), ("resolv.conf", resolv_conf)] {
+            failpoint::before("write a file of a container");
             fs::write(self.etc().join(name), text)?;
         }
         Ok(())
@@ -58,6 +61,7 @@ impl Files {
     /// # Errors
     /// When the file system refuses.
     pub fn remove(&self) -> io::Result<()> {
+        failpoint::before("remove the files of a container");
         match fs::remove_dir_all(&self.directory) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -44,6 +44,7 @@ impl Agent {
             .args(&options.agent_flags)
             .env("NOTIFY_SOCKET", &notifications)
             .env_remove("NETBPF_SOCKET")
+            .envs(options.agent_variables.iter().cloned())
             // A Ctrl-C at the terminal is for who holds the rig.
             .process_group(0)
             .stdin(Stdio::null())

@@ -45,6 +45,8 @@ pub struct Options {
     pub offloads: Offloads,
     /// Further flags of the agent.
     pub agent_flags: Vec<String>,
+    /// Further variables of its environment.
+    pub agent_variables: Vec<(&'static str, PathBuf)>,
 }
 
 impl Options {
@@ -56,6 +58,7 @@ impl Options {
             rp_filter: 1,
             offloads: Offloads::On,
             agent_flags: Vec::new(),
+            agent_variables: Vec::new(),
         }
     }
 }

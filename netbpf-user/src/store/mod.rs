@@ -17,6 +17,7 @@ pub(crate) use record::{ContainerRecord, EndpointRecord, ExtraHost, ProcessRecor
 
 use crate::config::GlobalId;
 use crate::error::{Error, Result};
+use crate::failpoint;
 
 /// Layout of what is stored. Version 1 knew IPv4 alone, version 2 one network alone: see `older`.
 const VERSION: u32 = 3;
@@ -180,8 +181,10 @@ impl Store {
         change: impl FnOnce(&redb::WriteTransaction) -> std::result::Result<(), redb::Error>,
     ) -> Result<()> {
         let commit = || -> std::result::Result<(), redb::Error> {
+            failpoint::before("begin to write the database");
             let transaction = self.database.begin_write()?;
             change(&transaction)?;
+            failpoint::before("write the database");
             transaction.commit()?;
             Ok(())
         };

@@ -9,6 +9,7 @@ mod arp;
 mod basics;
 mod broadcast;
 mod bulk;
+mod crash;
 mod differential;
 mod docker_users;
 mod doctor;

@@ -12,6 +12,9 @@ use super::{Lab, Outcome, PATIENCE};
 /// Where the agent's settings are.
 pub(super) const SETTINGS: &str = "settings.toml";
 
+/// Where the agent looks how many of its effects are left to it (netbpf-user/src/failpoint.rs).
+pub(super) const FAILPOINT: &str = "failpoint";
+
 /// What the settings of an IPv6 lab begin with: addresses that a test can know beforehand.
 const WITH_IPV6: &str =
     "ipv6 = true\nsubnet_v6 = \"fd00:172:30::/64\"\nvirtual_subnet_v6 = \"fd00:169:254:30::/120\"\n";
@@ -20,6 +23,33 @@ impl Lab {
     /// `kill -9`.
     pub(crate) fn kill_agent(&mut self) {
         self.rig.kill_agent().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// The agent dies before an effect, after it has had this many.
+    pub(crate) fn dies_after(&self, effects: u32) {
+        fs::write(self.files.path().join(FAILPOINT), effects.to_string()).expect("written");
+    }
+
+    /// It dies no more. Gives where it has died, if it has.
+    pub(crate) fn dies_no_more(&mut self) -> Option<String> {
+        let place = self.died();
+        if place.is_some() {
+            self.agent_ends();
+        }
+        place
+    }
+
+    /// Where an agent has died that has never been ready.
+    pub(crate) fn died(&self) -> Option<String> {
+        let file = self.files.path().join(FAILPOINT);
+        let left = fs::read_to_string(&file).expect("readable");
+        fs::remove_file(&file).expect("removed");
+        left.strip_prefix("killed ").map(str::to_owned)
+    }
+
+    /// Whether an agent with these settings comes up.
+    pub(crate) fn agent_starts(&mut self) -> bool {
+        self.rig.start_agent().is_ok()
     }
 
     /// `systemctl stop`.

@@ -117,7 +117,9 @@ impl Lab {
         let files = tempfile::tempdir().expect("a new directory");
         let config = files.path().join(agent::SETTINGS).to_str().expect("UTF-8").to_owned();
         let agent_flags = vec!["--config".into(), config];
-        let options = Options { ip_forward, rp_filter, agent_flags, ..Options::new(program::netbpf()) };
+        let agent_variables = vec![("NETBPF_FAILPOINT", files.path().join(agent::FAILPOINT))];
+        let options =
+            Options { ip_forward, rp_filter, agent_flags, agent_variables, ..Options::new(program::netbpf()) };
         let rig = Rig::without_agent(options).unwrap_or_else(|error| panic!("{error}"));
         let maker = Path::new(env!("CARGO_BIN_EXE_socket-maker"));
         let host = Place::with_cgroup(rig.host().clone(), version, &rig.cgroup(), maker);
@@ -322,7 +324,7 @@ impl Lab {
         BTreeMap::from([
             ("ps", self.done(&["ps", "--json"])),
             ("status", serde_json::to_string_pretty(&status).expect("JSON")),
-            ("links", device_names(&self.host.command("ip", &["-json", "link", "show"])).join("\n")),
+            ("links", self.host_devices().join("\n")),
             ("addresses", self.host.command("ip", &["-oneline", "address", "show"])),
             ("routes", routes(&self.host)),
             (
@@ -344,6 +346,11 @@ impl Lab {
                 assert_eq!(now, before[view], "{by} has changed `{view}`");
             }
         }
+    }
+
+    /// Names of the host's devices.
+    pub(crate) fn host_devices(&self) -> Vec<String> {
+        device_names(&self.host.command("ip", &["-json", "link", "show"]))
     }
 
     fn own_namespaces(&self) -> Vec<String> {
