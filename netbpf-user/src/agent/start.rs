@@ -41,9 +41,9 @@ impl Engine {
         mount_bpffs(&settings)?;
         make_directory(&settings.state_dir, 0o700)?;
         let lock = lock(&settings.state_dir)?;
-        let store = Arc::new(Store::open(&settings.state_dir)?);
-        let stored = store.load()?;
         make_directory(&settings.run_dir, 0o755)?;
+        let (store, stored) = Store::open(&settings.state_dir, &settings.run_dir)?;
+        let store = Arc::new(store);
         make_directory(&settings.run_dir.join(super::MARKS), 0o700)?;
 
         let is_first = stored.is_none();
@@ -260,7 +260,9 @@ pub(super) fn remove_files(settings: &Settings) -> Vec<Error> {
         }
         _ => {}
     };
-    for file in [settings.socket(), settings.state_dir.join("netbpf.redb"), settings.state_dir.join("lock")] {
+    let copy = Store::remove_copy(&settings.run_dir).err();
+    let [database, damaged] = Store::files(&settings.state_dir);
+    for file in [settings.socket(), database, damaged, settings.state_dir.join("lock")] {
         failpoint::before("remove a file of the instance");
         note(&file, fs::remove_file(&file));
     }
@@ -269,6 +271,7 @@ pub(super) fn remove_files(settings: &Settings) -> Vec<Error> {
         failpoint::before("remove a directory of the instance");
         note(directory, fs::remove_dir(directory));
     }
+    errors.extend(copy);
     errors
 }
 

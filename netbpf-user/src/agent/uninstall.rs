@@ -68,30 +68,18 @@ pub async fn uninstall(settings: &Settings) -> Result<()> {
 /// Kills the processes that the database knows, and removes the devices that nothing else tells of. Returns the gateway's MAC
 /// address, by which the others are known.
 async fn forget_containers(settings: &Settings, netlink: &Netlink, errors: &mut Vec<Error>) -> Option<Mac> {
-    if !settings.state_dir.exists() {
-        return None;
+    let Stored { instance, networks, containers } = Store::last_words(&settings.state_dir, &settings.run_dir)?;
+    for tap in containers.values().flat_map(|record| &record.endpoints).filter(|endpoint| endpoint.is_tap) {
+        errors.extend(give_back_settings(tap.ifindex, &tap.device).err());
     }
-    match Store::open(&settings.state_dir).and_then(|store| store.load()) {
-        Ok(None) => None,
-        Ok(Some(Stored { instance, networks, containers })) => {
-            for tap in containers.values().flat_map(|record| &record.endpoints).filter(|endpoint| endpoint.is_tap) {
-                errors.extend(give_back_settings(tap.ifindex, &tap.device).err());
-            }
-            for record in containers.values().filter(|record| !record.is_host) {
-                errors.extend(remove_marked(&record.netns, |_| true).await.err());
-            }
-            for lan in networks.values().filter_map(|network| network.driver.lan()) {
-                errors.extend(remove_parent(netlink, lan).await.err());
-            }
-            for running in containers.values().filter_map(|record| record.process).filter(process::is_running) {
-                errors.extend(process::kill(&running).err());
-            }
-            Some(Mac::new(instance.gateway_mac))
-        }
-        // A database that nobody can read is one more thing to remove.
-        Err(error) => {
-            tracing::warn!("{error}");
-            None
-        }
+    for record in containers.values().filter(|record| !record.is_host) {
+        errors.extend(remove_marked(&record.netns, |_| true).await.err());
     }
+    for lan in networks.values().filter_map(|network| network.driver.lan()) {
+        errors.extend(remove_parent(netlink, lan).await.err());
+    }
+    for running in containers.values().filter_map(|record| record.process).filter(process::is_running) {
+        errors.extend(process::kill(&running).err());
+    }
+    Some(Mac::new(instance.gateway_mac))
 }

@@ -1,23 +1,23 @@
 //! Desired state on disk: an embedded database in the state directory.
 
+mod copy;
+mod database;
 mod network;
 mod older;
 mod record;
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 pub(crate) use network::{Driver, Lan, Made, Mode, NetworkRecord};
 pub(crate) use record::{ContainerRecord, EndpointRecord, ExtraHost, ProcessRecord, RuleRecord};
 
 use crate::config::GlobalId;
-use crate::error::{Error, Result};
-use crate::failpoint;
+use crate::error::{Context as _, Error, Result};
+use copy::Copy;
+use database::{Database, Trouble};
 
 /// Layout of what is stored. Version 1 knew IPv4 alone, version 2 one network alone: see `older`.
 const VERSION: u32 = 3;
@@ -25,9 +25,11 @@ const VERSION: u32 = 3;
 /// The oldest layout that is read.
 const OLDEST: u32 = 1;
 
-const INSTANCE: TableDefinition<'_, (), &[u8]> = TableDefinition::new("instance");
-const NETWORKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("networks");
-const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
+/// The database, in the state directory.
+const FILE: &str = "netbpf.redb";
+
+/// One that could not be read any more.
+const DAMAGED: &str = "netbpf.redb.damaged";
 
 /// What is kept of the instance itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,166 +79,131 @@ impl From<&ContainerRecord> for Changes {
     }
 }
 
-/// The database of an instance.
+/// The database of an instance, and its copy.
 #[derive(Debug)]
 pub(crate) struct Store {
     database: Database,
-    path: PathBuf,
+    copy: Copy,
 }
 
 impl Store {
-    /// Opens the database in a state directory, or makes it.
-    pub(crate) fn open(state_dir: &Path) -> Result<Self> {
-        let path = state_dir.join("netbpf.redb");
-        match Database::create(&path) {
-            Ok(database) => Ok(Self { database, path }),
-            Err(error) => Err(unusable(&path, &error)),
-        }
+    /// Opens the database in a state directory, or makes it, and reads what is stored: nothing in a new one. One that is damaged, empty or
+    /// gone is made anew from its copy in the run directory, which lives as long as the kernel's state does; what is left of it
+    /// stays beside it.
+    pub(crate) fn open(state_dir: &Path, run_dir: &Path) -> Result<(Self, Option<Stored>)> {
+        let path = state_dir.join(FILE);
+        let copy = Copy::in_run_dir(run_dir);
+        let opened = Database::open(&path).and_then(|database| Ok((database.load()?, database)));
+        let why = match opened {
+            Ok((Some(stored), database)) => {
+                copy.replace(&stored)?;
+                return Ok((Self { database, copy }, Some(stored)));
+            }
+            Ok((None, database)) if !copy.exists() => return Ok((Self { database, copy }, None)),
+            Ok((None, database)) => {
+                drop(database);
+                "it is empty".to_owned()
+            }
+            Err(Trouble::Damaged(why)) => why,
+            Err(Trouble::Refused(error)) => return Err(error),
+        };
+        let Some(stored) = copy.read()? else { return Err(lost(&path, &why)) };
+        let kept = state_dir.join(DAMAGED);
+        std::fs::rename(&path, &kept).context(|| format!("move the damaged {} away", path.display()))?;
+        tracing::warn!(
+            "the database {} was damaged ({why}): it is made anew from its copy in {}, and what was left of it is {}",
+            path.display(),
+            run_dir.display(),
+            kept.display()
+        );
+        let database = Database::open(&path).map_err(|trouble| trouble.refusal(&path))?;
+        database.write_all(&stored)?;
+        Ok((Self { database, copy }, Some(stored)))
     }
 
-    /// What is stored; nothing in a new database.
-    pub(crate) fn load(&self) -> Result<Option<Stored>> {
-        let bad = |error: &dyn Display| unusable(&self.path, error);
-        let transaction = self.database.begin_read().map_err(|error| bad(&error))?;
-        let instance = match transaction.open_table(INSTANCE) {
-            Ok(table) => table.get(()).map_err(|error| bad(&error))?.map(|bytes| bytes.value().to_vec()),
-            Err(TableError::TableDoesNotExist(_)) => None,
-            Err(error) => return Err(bad(&error)),
-        };
-        let Some(instance) = instance else { return Ok(None) };
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
+    /// What is stored of an instance that is to go, as far as it can be read. Nothing is made or mended.
+    pub(crate) fn last_words(state_dir: &Path, run_dir: &Path) -> Option<Stored> {
+        let path = state_dir.join(FILE);
+        let read = || Database::open(&path)?.load();
+        let stored = if path.exists() { read() } else { Ok(None) };
+        match stored {
+            Ok(Some(stored)) => return Some(stored),
+            Ok(None) => {}
+            Err(trouble) => tracing::warn!("{}", trouble.refusal(&path)),
         }
-        let Versioned { version } = serde_json::from_slice(&instance).map_err(|error| bad(&error))?;
-        if !(OLDEST..=VERSION).contains(&version) {
-            return Err(Error::Unsupported(format!(
-                "the database {} has layout {version}, this netbpf knows {VERSION}: use the version of netbpf that wrote it",
-                self.path.display()
-            )));
-        }
-        let instance: InstanceRecord = serde_json::from_slice(&instance).map_err(|error| bad(&error))?;
-        let instance = InstanceRecord { version: VERSION, ..instance };
-        let networks = self.table(&transaction, NETWORKS)?;
-        let containers = self.table(&transaction, CONTAINERS)?;
-        let containers = containers.into_iter().map(|(name, record)| (name, older::container(record)));
-        Ok(Some(Stored {
-            instance,
-            networks: decode_all(networks.into_iter()).map_err(|error| bad(&error))?,
-            containers: decode_all(containers).map_err(|error| bad(&error))?,
-        }))
+        Copy::in_run_dir(run_dir).read().unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            None
+        })
     }
 
-    /// The entries of a table, none of one that is not there yet.
-    fn table(
-        &self,
-        transaction: &redb::ReadTransaction,
-        table: TableDefinition<'_, &str, &[u8]>,
-    ) -> Result<Vec<(String, Value)>> {
-        let bad = |error: &dyn Display| unusable(&self.path, error);
-        let table = match transaction.open_table(table) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(bad(&error)),
-        };
-        let entries = table.iter().map_err(|error| bad(&error))?.map(|entry| {
-            let (name, bytes) = entry.map_err(|error| bad(&error))?;
-            let value = serde_json::from_slice(bytes.value()).map_err(|error| bad(&error))?;
-            Ok((name.value().to_owned(), value))
-        });
-        entries.collect()
+    /// Files of the database in a state directory.
+    pub(crate) fn files(state_dir: &Path) -> [PathBuf; 2] {
+        [FILE, DAMAGED].map(|name| state_dir.join(name))
+    }
+
+    /// Removes the copy.
+    pub(crate) fn remove_copy(run_dir: &Path) -> Result<()> {
+        Copy::in_run_dir(run_dir).remove()
     }
 
     /// Writes the instance.
     pub(crate) fn save_instance(&self, instance: &InstanceRecord) -> Result<()> {
-        self.commit(|transaction| {
-            transaction.open_table(INSTANCE)?.insert((), &encode(instance)[..])?;
-            Ok(())
-        })
+        self.database.write_instance(instance)?;
+        self.copy.write_instance(instance);
+        Ok(())
     }
 
     /// Writes changes, in one step.
     pub(crate) fn save(&self, changes: &Changes) -> Result<()> {
-        self.commit(|transaction| {
-            let mut networks = transaction.open_table(NETWORKS)?;
-            for network in &changes.networks {
-                networks.insert(&*network.name, &encode(network)[..])?;
-            }
-            for name in &changes.removed_networks {
-                networks.remove(&**name)?;
-            }
-            let mut containers = transaction.open_table(CONTAINERS)?;
-            for container in &changes.containers {
-                containers.insert(&*container.name, &encode(container)[..])?;
-            }
-            for name in &changes.removed_containers {
-                containers.remove(&**name)?;
-            }
-            Ok(())
-        })
-    }
-
-    fn commit(
-        &self,
-        change: impl FnOnce(&redb::WriteTransaction) -> std::result::Result<(), redb::Error>,
-    ) -> Result<()> {
-        let commit = || -> std::result::Result<(), redb::Error> {
-            failpoint::before("begin to write the database");
-            let transaction = self.database.begin_write()?;
-            change(&transaction)?;
-            failpoint::before("write the database");
-            transaction.commit()?;
-            Ok(())
-        };
-        commit().map_err(|error| {
-            Error::Internal(format!("cannot write {}: {error}; nothing was changed", self.path.display()))
-        })
+        self.database.write(changes)?;
+        self.copy.write(changes);
+        Ok(())
     }
 }
 
-fn decode_all<R: for<'de> Deserialize<'de>>(
-    entries: impl Iterator<Item = (String, Value)>,
-) -> serde_json::Result<BTreeMap<String, R>> {
-    entries.map(|(name, value)| Ok((name, serde_json::from_value(value)?))).collect()
-}
-
-fn encode(record: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(record).expect("records have string keys and no fallible serializers")
-}
-
-fn unusable(path: &Path, error: &dyn Display) -> Error {
+/// The refusal of a database that nothing is left of.
+fn lost(path: &Path, why: &str) -> Error {
     Error::Internal(format!(
-        "cannot use the database {}: {error}; restore it, or remove it together with the instance (`netbpf uninstall`)",
+        "the database {} is damaged ({why}), and there is no copy of it in the run directory: restore it from a backup, or remove it \
+         together with the instance (`netbpf uninstall`); the datapath goes on as it is",
         path.display()
     ))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
-    fn directory(name: &str) -> PathBuf {
-        let directory = std::env::temp_dir().join(format!("netbpf-store-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        directory
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    /// A store with its copy below the same directory.
+    fn open(directory: &Path) -> Result<(Store, Option<Stored>)> {
+        Store::open(directory, &directory.join("run"))
+    }
+
+    fn instance() -> InstanceRecord {
+        InstanceRecord::new([2, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5])
     }
 
     #[test]
     fn what_was_saved_is_there_after_a_restart_and_what_was_forgotten_is_not() {
-        let directory = directory("restart");
-        let instance = InstanceRecord::new([2, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5]);
+        let directory = directory();
         {
-            let store = Store::open(&directory).unwrap();
-            assert!(store.load().unwrap().is_none());
-            store.save_instance(&instance).unwrap();
+            let (store, stored) = open(directory.path()).unwrap();
+            assert!(stored.is_none());
+            store.save_instance(&instance()).unwrap();
             let containers = vec![ContainerRecord::example("a"), ContainerRecord::example("b")];
             store.save(&Changes { containers, ..Changes::default() }).unwrap();
             store.save(&Changes { removed_containers: vec!["a".into()], ..Changes::default() }).unwrap();
         }
-        let stored = Store::open(&directory).unwrap().load().unwrap().unwrap();
-        assert_eq!(stored.instance, instance);
+        let stored = open(directory.path()).unwrap().1.unwrap();
+        assert_eq!(stored.instance, instance());
         assert_eq!(stored.containers.into_values().collect::<Vec<_>>(), [ContainerRecord::example("b")]);
-        std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
@@ -251,15 +218,13 @@ mod tests {
         {
             let instance =
                 format!(r#"{{"version":{version},"gateway_mac":[2,1,2,3,4,5],"last_address":"172.30.0.9"}}"#);
-            let directory = directory(&format!("older-{version}"));
-            let store = Store::open(&directory).unwrap();
-            let write = |transaction: &redb::WriteTransaction| {
-                transaction.open_table(INSTANCE)?.insert((), instance.as_bytes())?;
-                transaction.open_table(CONTAINERS)?.insert("a", record.as_bytes())?;
-                Ok(())
-            };
-            store.commit(write).unwrap();
-            let stored = store.load().unwrap().unwrap();
+            let directory = directory();
+            {
+                let (store, _) = open(directory.path()).unwrap();
+                store.database.write_raw(&instance, "a", record).unwrap();
+            }
+            let (store, stored) = open(directory.path()).unwrap();
+            let stored = stored.unwrap();
             assert_eq!((stored.instance.version, stored.instance.global_id), (VERSION, None));
             let [endpoint] = &stored.containers["a"].endpoints[..] else { panic!("one end") };
             assert_eq!((&*endpoint.network, &*endpoint.name, endpoint.slot), ("default", "eth0", 1));
@@ -267,24 +232,88 @@ mod tests {
             assert!(stored.containers["a"].rules[0].is_wildcard());
             // Records of both layouts, side by side.
             store.save(&Changes::from(&ContainerRecord::example("b"))).unwrap();
-            let again = store.load().unwrap().unwrap();
+            drop(store);
+            let again = open(directory.path()).unwrap().1.unwrap();
             assert_eq!(again.containers["a"], stored.containers["a"]);
             assert_eq!(again.containers["b"], ContainerRecord::example("b"));
-            std::fs::remove_dir_all(directory).unwrap();
         }
     }
 
     #[test]
-    fn a_newer_or_a_broken_database_is_refused_in_one_line() {
-        let directory = directory("refused");
+    fn a_newer_database_is_refused_in_one_line_and_left_as_it_is() {
+        let directory = directory();
         {
-            let store = Store::open(&directory).unwrap();
-            store.save_instance(&InstanceRecord { version: 9, ..InstanceRecord::new([2; 6], [0; 5]) }).unwrap();
-            assert!(store.load().unwrap_err().to_string().contains("layout 9"));
+            let (store, _) = open(directory.path()).unwrap();
+            store.save_instance(&InstanceRecord { version: 9, ..instance() }).unwrap();
         }
-        std::fs::write(directory.join("netbpf.redb"), b"not a database").unwrap();
-        let refused = Store::open(&directory).unwrap_err().to_string();
-        assert!(refused.contains("netbpf.redb") && !refused.contains('\n'), "{refused}");
-        std::fs::remove_dir_all(directory).unwrap();
+        let refused = open(directory.path()).unwrap_err().to_string();
+        assert!(refused.contains("layout 9") && !refused.contains('\n'), "{refused}");
+        assert!(!directory.path().join(DAMAGED).exists());
+    }
+
+    /// A database with two containers; what stands in its file.
+    fn filled(directory: &Path) -> Vec<u8> {
+        let (store, _) = open(directory).unwrap();
+        store.save_instance(&instance()).unwrap();
+        for name in ["a", "b"] {
+            store.save(&Changes::from(&ContainerRecord::example(name))).unwrap();
+        }
+        drop(store);
+        fs::read(directory.join(FILE)).unwrap()
+    }
+
+    fn names(stored: &Stored) -> Vec<&str> {
+        stored.containers.keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn a_damaged_database_is_made_anew_from_its_copy_and_what_was_left_of_it_stays() {
+        let directory = directory();
+        let whole = filled(directory.path());
+        let file = directory.path().join(FILE);
+        for (what, damage) in [
+            ("garbage", b"not a database".to_vec()),
+            ("empty", Vec::new()),
+            ("half", whole[..whole.len() / 2].to_vec()),
+            ("a header alone", whole[..4096].to_vec()),
+            ("zeros", vec![0; whole.len()]),
+        ] {
+            fs::write(&file, &damage).unwrap();
+            let (store, stored) = open(directory.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(names(&stored.unwrap()), ["a", "b"], "{what}");
+            drop(store);
+            assert_eq!(names(&open(directory.path()).unwrap().1.unwrap()), ["a", "b"], "{what}, once more");
+        }
+        fs::remove_file(&file).unwrap();
+        assert_eq!(names(&open(directory.path()).unwrap().1.unwrap()), ["a", "b"], "gone");
+    }
+
+    #[test]
+    fn a_damaged_database_without_a_copy_is_refused_in_one_line_and_left_as_it_is() {
+        let directory = directory();
+        filled(directory.path());
+        fs::remove_dir_all(directory.path().join("run")).unwrap();
+        let file = directory.path().join(FILE);
+        fs::write(&file, b"not a database").unwrap();
+        let refused = open(directory.path()).unwrap_err().to_string();
+        assert!(refused.contains(FILE) && refused.contains("uninstall") && !refused.contains('\n'), "{refused}");
+        assert_eq!(fs::read(&file).unwrap(), b"not a database");
+    }
+
+    #[test]
+    fn no_byte_that_flips_makes_the_agent_forget_or_die() {
+        let directory = directory();
+        let whole = filled(directory.path());
+        let file = directory.path().join(FILE);
+        let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+        for at in used.into_iter().step_by(101) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x10;
+            fs::write(&file, &damaged).unwrap();
+            match open(directory.path()) {
+                Ok((_, stored)) => assert_eq!(names(&stored.expect("all of it")), ["a", "b"], "byte {at}"),
+                Err(error) => assert!(!error.to_string().contains('\n'), "byte {at}: {error}"),
+            }
+        }
     }
 }

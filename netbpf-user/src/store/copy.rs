@@ -1,0 +1,172 @@
+//! A second copy of what is stored, in the run directory: gone with the kernel's state at a reboot, there when the database is damaged.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::database::encode;
+use super::{Changes, InstanceRecord, Stored};
+use crate::error::{Context as _, Error, Result};
+use crate::failpoint;
+
+/// The directory below the run directory.
+const DIRECTORY: &str = "records";
+const INSTANCE: &str = "instance";
+const NETWORKS: &str = "networks";
+const CONTAINERS: &str = "containers";
+
+/// One file for each record. The instance's tells that all others are there.
+#[derive(Debug)]
+pub(super) struct Copy {
+    directory: PathBuf,
+}
+
+impl Copy {
+    pub(super) fn in_run_dir(run_dir: &Path) -> Self {
+        Self { directory: run_dir.join(DIRECTORY) }
+    }
+
+    /// Whether there is one.
+    pub(super) fn exists(&self) -> bool {
+        self.directory.join(INSTANCE).exists()
+    }
+
+    /// Lets the copy be of this and nothing else.
+    pub(super) fn replace(&self, stored: &Stored) -> Result<()> {
+        let replace = || -> io::Result<()> {
+            self.keep_only(NETWORKS, &stored.networks.keys().collect())?;
+            self.keep_only(CONTAINERS, &stored.containers.keys().collect())?;
+            stored.networks.iter().try_for_each(|(name, record)| self.put(NETWORKS, name, record))?;
+            stored.containers.iter().try_for_each(|(name, record)| self.put(CONTAINERS, name, record))?;
+            put(&self.directory.join(INSTANCE), &stored.instance)
+        };
+        replace().context(|| format!("write {}", self.directory.display()))
+    }
+
+    /// Writes the instance.
+    pub(super) fn write_instance(&self, instance: &InstanceRecord) {
+        let made = self.make(&self.directory).and_then(|()| put(&self.directory.join(INSTANCE), instance));
+        self.or_none(made);
+    }
+
+    /// Follows the database.
+    pub(super) fn write(&self, changes: &Changes) {
+        let follow = || -> io::Result<()> {
+            changes.networks.iter().try_for_each(|record| self.put(NETWORKS, &record.name, record))?;
+            changes.removed_networks.iter().try_for_each(|name| remove(&self.directory.join(NETWORKS).join(name)))?;
+            changes.containers.iter().try_for_each(|record| self.put(CONTAINERS, &record.name, record))?;
+            changes.removed_containers.iter().try_for_each(|name| remove(&self.directory.join(CONTAINERS).join(name)))
+        };
+        self.or_none(follow());
+    }
+
+    /// What it says; nothing where there is none.
+    pub(super) fn read(&self) -> Result<Option<Stored>> {
+        if !self.exists() {
+            return Ok(None);
+        }
+        Ok(Some(Stored {
+            instance: get(&self.directory.join(INSTANCE))?,
+            networks: self.get_all(NETWORKS)?.into_iter().collect(),
+            containers: self.get_all(CONTAINERS)?.into_iter().collect(),
+        }))
+    }
+
+    /// Removes it.
+    pub(super) fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).context(|| format!("remove {}", self.directory.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A copy that lags behind is worse than none.
+    fn or_none(&self, followed: io::Result<()>) {
+        if let Err(error) = followed {
+            tracing::warn!(
+                "there is no copy of the database any more: cannot write {}: {error}",
+                self.directory.display()
+            );
+            _ = fs::remove_file(self.directory.join(INSTANCE));
+        }
+    }
+
+    fn make(&self, directory: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    }
+
+    fn put(&self, kind: &str, name: &str, record: &impl Serialize) -> io::Result<()> {
+        let directory = self.directory.join(kind);
+        self.make(&directory)?;
+        put(&directory.join(name), record)
+    }
+
+    fn keep_only(&self, kind: &str, names: &BTreeSet<&String>) -> io::Result<()> {
+        let directory = self.directory.join(kind);
+        self.make(&directory)?;
+        let is_known = |name: &OsStr| names.iter().any(|known| OsStr::new(known) == name);
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            if !is_known(&entry.file_name()) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn get_all<R: DeserializeOwned>(&self, kind: &str) -> Result<Vec<(String, R)>> {
+        let directory = self.directory.join(kind);
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.context(|| format!("read {}", directory.display()))?,
+        };
+        let is_whole = |path: &PathBuf| path.extension().is_none_or(|extension| extension != UNREADY);
+        let paths = entries.flatten().map(|entry| entry.path()).filter(is_whole);
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        paths.map(|path| Ok((name(&path), get(&path)?))).collect()
+    }
+}
+
+/// What a file is called before all of it is written: names of records have no tilde.
+const UNREADY: &str = "unready~";
+
+fn put(path: &Path, record: &impl Serialize) -> io::Result<()> {
+    let bytes = encode(record);
+    if fs::read(path).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    failpoint::before("write the copy of a record");
+    let mut unready = path.as_os_str().to_owned();
+    unready.push(".");
+    unready.push(UNREADY);
+    fs::write(&unready, bytes)?;
+    fs::rename(unready, path)
+}
+
+fn get<R: DeserializeOwned>(path: &Path) -> Result<R> {
+    let damaged = |error: &dyn std::fmt::Display| {
+        Error::Internal(format!(
+            "the database is damaged, and so is its copy ({}: {error}): restore the database from a backup, or remove it together \
+             with the instance (`netbpf uninstall`)",
+            path.display()
+        ))
+    };
+    let bytes = fs::read(path).map_err(|error| damaged(&error))?;
+    serde_json::from_slice(&bytes).map_err(|error| damaged(&error))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    failpoint::before("remove the copy of a record");
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
