@@ -66,12 +66,15 @@ impl Engine {
         }
         record.addressing.check_apart(&self.virtuals)?;
         let routed = self.netlink.route_subnets().await?;
+        // As the kernel has them now: what the datapath knows of the host may lag behind a network that has just gone.
+        let mut addresses = self.netlink.addresses().await?;
+        addresses.retain(|address| address.ifindex != self.devices.0);
         for (what, net) in record.addressing.claims() {
             // A network on a device of the host is a part of what lies there already.
             let is_apart = record.driver == Driver::Bridge;
-            let locals = state.host.locals.keys().filter(|_| is_apart);
-            let addresses = locals.map(|address| ("an address of the host".to_owned(), IpNet::from(*address)));
-            let mut others = taken.iter().cloned().chain(addresses);
+            let locals = addresses.iter().filter(|_| is_apart);
+            let locals = locals.map(|local| ("an address of the host".to_owned(), IpNet::from(local.address)));
+            let mut others = taken.iter().cloned().chain(locals);
             if let Some((whose, other)) = others.find(|(_, other)| overlap(net, *other)) {
                 return Err(Error::Conflict(format!(
                     "{what} {net} overlaps {other}, which is {whose}: choose another"
@@ -166,7 +169,15 @@ impl Engine {
         // Before it is forgotten: nobody would take away later what nobody knows.
         let mut errors: Vec<Error> = self.leave_parent(state, &removed.record).await.err().into_iter().collect();
         let forgotten = self.store.save(&Changes { removed_networks: vec![name.into()], ..Changes::default() });
-        errors.extend(forgotten.err());
+        if let Err(error) = forgotten {
+            // It would be back at the next start: it stays.
+            if let Some(lan) = removed.record.driver.lan() {
+                errors.extend(self.prepare_parent(lan).await.err());
+            }
+            state.networks.insert(removed);
+            errors.insert(0, error);
+            return errors;
+        }
         errors.extend(host::set_right(&self.netlink, &state.networks, &self.virtuals, self.devices).await.err());
         errors.extend(self.write_networks(state).err());
         self.tell_names(state).await;

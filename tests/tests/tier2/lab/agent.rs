@@ -61,9 +61,13 @@ impl Lab {
         self.rig.start_agent().unwrap_or_else(|error| panic!("{error}"));
     }
 
+    pub(crate) fn agent_pid(&self) -> u32 {
+        self.rig.agent_pid().expect("it was started")
+    }
+
     /// Waits until the agent's process has ended by itself.
     pub(crate) fn agent_ends(&mut self) {
-        let stat = format!("/proc/{}/stat", self.rig.agent_pid().expect("it was started"));
+        let stat = format!("/proc/{}/stat", self.agent_pid());
         // The rig, its parent, has not waited for it yet: it is a zombie.
         until("the agent has ended", || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")));
         self.stop_agent();

@@ -337,6 +337,31 @@ impl Lab {
         ])
     }
 
+    /// The agent's directories.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.rig.state_dir()
+    }
+
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.rig.run_dir()
+    }
+
+    pub(crate) fn bpffs(&self) -> PathBuf {
+        self.rig.bpffs()
+    }
+
+    /// As [`Lab::unchanged`], whatever has become of these views.
+    #[track_caller]
+    pub(crate) fn unchanged_but(&self, before: &Snapshot, views: &[&str], by: &str) {
+        let mut now = self.snapshot();
+        let expected = before.iter().map(|(view, text)| {
+            let text = if views.contains(view) { now.remove(view).unwrap_or_default() } else { text.clone() };
+            (*view, text)
+        });
+        let expected: Snapshot = expected.collect();
+        self.unchanged(&expected, by);
+    }
+
     /// Waits until all is as it was: devices of a removed namespace go a little later than the namespace.
     #[track_caller]
     pub(crate) fn unchanged(&self, before: &Snapshot, by: &str) {
