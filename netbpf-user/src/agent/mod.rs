@@ -17,7 +17,6 @@ mod exposure;
 mod files;
 mod flows;
 mod host;
-mod ipv6;
 mod lan;
 mod lan_options;
 mod members;
@@ -58,6 +57,7 @@ use crate::store::Store;
 use state::State;
 
 pub(crate) use check::resolver as check_resolver;
+pub use doctor::{CHECKS, compare_versions, doctor_without_agent};
 pub(crate) use network::DEFAULT_NETWORK;
 pub use uninstall::uninstall;
 
@@ -88,6 +88,8 @@ pub struct Engine {
     since: u64,
     /// The resolver of containers, unless the settings switch it off.
     names: Option<names::Names>,
+    /// Counters of the last minutes.
+    recent: std::sync::Mutex<doctor::Recent>,
     /// Tells that changes of the host were followed.
     followed: Notify,
     /// Asks the collector not to wait for its time.

@@ -84,6 +84,7 @@ impl Engine {
                 settings: settings.clone(),
                 global_id,
                 virtuals,
+                recent: std::sync::Mutex::default(),
                 followed: Notify::new(),
                 names: settings.dns_port().map(Names::start),
             });
@@ -152,6 +153,9 @@ impl Engine {
                     Ok(0) => {}
                     Ok(count) => tracing::debug!(count, "flows collected"),
                     Err(error) => tracing::error!("{error}"),
+                }
+                if is_time && let Err(error) = engine.note_counters() {
+                    tracing::error!("{error}");
                 }
                 // Not after every removal: the kernel lets nobody read these settings while it deletes a device.
                 if is_time && let Err(error) = engine.keep_devices().await {
