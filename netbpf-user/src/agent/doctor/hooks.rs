@@ -22,7 +22,10 @@ pub(super) async fn look(subject: &Subject, netlink: &Netlink, devices: &[Device
     let mut filters = BTreeSet::new();
     let mut xdp = Vec::new();
     for device in devices {
-        let is_uplink = subject.uplinks.as_ref().is_some_and(|uplinks| uplinks.contains_key(&device.ifindex));
+        let is_uplink = match &subject.uplinks {
+            Some(uplinks) => uplinks.contains_key(&device.ifindex),
+            None => !device.is_loopback && !device.is_port,
+        };
         if subject.own_hooks.contains(&device.ifindex) {
             let direction = if device.name == HOST_DEVICE { Direction::Egress } else { Direction::Ingress };
             let order = on_device(device.ifindex, direction);

@@ -154,9 +154,11 @@ async fn look(subject: Subject, netlink: &Netlink, route_mtus: &[(String, bool, 
         Err(error) => vec![Finding::unseen("tc-programs", &error)],
     };
     findings.extend(world::look(&subject, netlink, &devices, route_mtus).await?);
-    findings.push(
-        routes::look(&subject, netlink, &devices).await.unwrap_or_else(|error| Finding::unseen("routes", &error)),
-    );
+    if !subject.nets.is_empty() {
+        findings.push(
+            routes::look(&subject, netlink, &devices).await.unwrap_or_else(|error| Finding::unseen("routes", &error)),
+        );
+    }
     let blocking = move || {
         let mut findings = kernel::look(&subject);
         findings.extend(places::look(&subject));

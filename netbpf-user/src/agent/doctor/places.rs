@@ -1,6 +1,7 @@
 //! File systems that the datapath rests on.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,9 @@ struct Bpffs {
     directory: PathBuf,
     /// Whether the nearest directory that exists is on a bpffs.
     is_bpffs: bool,
-    /// Whether PID 1 sees the same; none when there is nothing to see yet.
+    /// Whether the agent will mount one: it does so in the machine's own mount namespace alone.
+    is_to_be: bool,
+    /// Whether PID 1 sees the same; none when that cannot be told.
     is_seen_by_init: Option<bool>,
 }
 
@@ -29,17 +32,28 @@ impl Bpffs {
     fn of(directory: &Path) -> Self {
         let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let is_bpffs = statfs(existing).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
-        let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+        let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
         let seen = Path::new("/proc/1/root").join(existing.strip_prefix("/").unwrap_or(existing));
-        let is_seen_by_init = is_bpffs.then(|| device(&seen) == device(existing));
-        Self { directory: directory.into(), is_bpffs, is_seen_by_init }
+        let is_seen_by_init = match (device(&seen), device(existing)) {
+            _ if !is_bpffs => None,
+            (Ok(seen), Ok(own)) => Some(seen == own),
+            (Err(error), _) if error.kind() == ErrorKind::NotFound => Some(false),
+            // Who may not look there cannot tell.
+            _ => None,
+        };
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        let is_to_be = !is_bpffs && namespace("self") == namespace("1");
+        Self { directory: directory.into(), is_bpffs, is_to_be, is_seen_by_init }
     }
 }
 
 fn bpffs(place: &Bpffs) -> Finding {
     const CHECK: &str = "bpffs";
-    let Bpffs { directory, is_bpffs, is_seen_by_init } = place;
+    let Bpffs { directory, is_bpffs, is_to_be, is_seen_by_init } = place;
     let directory = directory.display();
+    if *is_to_be {
+        return Finding::well(CHECK, format!("{directory} is not on a bpffs yet: the agent mounts one"));
+    }
     if !is_bpffs {
         return Finding::amiss(
             CHECK,
@@ -80,12 +94,13 @@ mod tests {
 
     #[test]
     fn a_bpffs_must_be_there_and_be_everybodys() {
-        let place = |is_bpffs, is_seen_by_init| {
-            bpffs(&Bpffs { directory: "/sys/fs/bpf/netbpf".into(), is_bpffs, is_seen_by_init })
+        let place = |is_bpffs, is_to_be, is_seen_by_init| {
+            bpffs(&Bpffs { directory: "/sys/fs/bpf/netbpf".into(), is_bpffs, is_to_be, is_seen_by_init })
         };
-        assert!(place(true, Some(true)).ok);
-        assert!(place(false, None).advice.contains("mount -t bpf"));
-        assert!(place(true, Some(false)).found.contains("private mount namespace"));
+        assert!(place(true, false, Some(true)).ok);
+        assert!(place(false, true, None).ok);
+        assert!(place(false, false, None).advice.contains("mount -t bpf"));
+        assert!(place(true, false, Some(false)).found.contains("private mount namespace"));
     }
 
     #[test]
