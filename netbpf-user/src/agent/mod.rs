@@ -16,6 +16,7 @@ mod ends;
 mod exposure;
 mod files;
 mod flows;
+mod health;
 mod host;
 mod lan;
 mod lan_options;
@@ -94,6 +95,8 @@ pub struct Engine {
     followed: Notify,
     /// Asks the collector not to wait for its time.
     uncollected: Arc<Notify>,
+    /// What must run for as long as the engine serves.
+    tasks: health::Tasks,
     /// Ends the background tasks.
     stop: watch::Sender<bool>,
     /// Held while the agent lives: one agent per state directory.
@@ -154,7 +157,7 @@ impl Engine {
     }
 
     /// Runs a task until it ends or the engine stops.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> tokio::task::AbortHandle {
         let mut stop = self.stop.subscribe();
         tokio::spawn(async move {
             tokio::select! {
@@ -162,7 +165,8 @@ impl Engine {
                 _ = stop.wait_for(|stop| *stop) => {}
                 () = task => {}
             }
-        });
+        })
+        .abort_handle()
     }
 
     /// For tasks, which must not keep the engine alive.

@@ -79,6 +79,7 @@ impl Engine {
                 burial: Mutex::default(),
                 uncollected: Arc::default(),
                 since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+                tasks: Default::default(),
                 stop: watch::Sender::new(false),
                 _lock: lock,
                 settings: settings.clone(),
@@ -129,7 +130,7 @@ impl Engine {
 
     fn follow(self: &Arc<Self>, mut watch: Watch) {
         let engine = self.weak();
-        self.spawn(async move {
+        let events = self.spawn(async move {
             while let Some(changes) = watch.next().await {
                 let Some(engine) = engine.upgrade() else { return };
                 if let Err(error) = engine.host_changed(&changes).await {
@@ -138,9 +139,10 @@ impl Engine {
             }
             tracing::error!("the kernel's announcements have ended: changes of the host are not seen any more");
         });
+        self.tasks.keep("follows the host", events);
 
         let (engine, uncollected) = (self.weak(), self.uncollected.clone());
-        self.spawn(async move {
+        let collector = self.spawn(async move {
             let mut ticks = tokio::time::interval(COLLECT_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -163,6 +165,7 @@ impl Engine {
                 }
             }
         });
+        self.tasks.keep("collects flows", collector);
 
         if self.settings.datapath_log != DatapathLog::Off
             && let Some(logger) = self.datapath.logger()
