@@ -18,6 +18,18 @@ fn every_counter_is_explained_and_no_other() {
 }
 
 #[test]
+fn every_check_of_doctor_is_explained_and_no_other() {
+    let code = document("netbpf-user/src/agent/doctor/mod.rs");
+    let list = code.split("pub const CHECKS").nth(1).and_then(|rest| rest.split("];").next()).expect("the list");
+    let checks: Vec<&str> =
+        list.lines().filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix("\",")).collect();
+    let text = document("docs/operations.md");
+    let rows: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(checks.len() > 20, "{checks:?}");
+    assert_eq!(rows, checks);
+}
+
+#[test]
 fn every_file_the_architecture_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     for document_path in ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"] {

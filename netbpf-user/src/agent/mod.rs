@@ -16,8 +16,8 @@ mod ends;
 mod exposure;
 mod files;
 mod flows;
+mod health;
 mod host;
-mod ipv6;
 mod lan;
 mod lan_options;
 mod members;
@@ -58,6 +58,7 @@ use crate::store::Store;
 use state::State;
 
 pub(crate) use check::resolver as check_resolver;
+pub use doctor::{CHECKS, compare_versions, doctor_without_agent};
 pub(crate) use network::DEFAULT_NETWORK;
 pub use uninstall::uninstall;
 
@@ -88,10 +89,14 @@ pub struct Engine {
     since: u64,
     /// The resolver of containers, unless the settings switch it off.
     names: Option<names::Names>,
+    /// Counters of the last minutes.
+    recent: std::sync::Mutex<doctor::Recent>,
     /// Tells that changes of the host were followed.
     followed: Notify,
     /// Asks the collector not to wait for its time.
     uncollected: Arc<Notify>,
+    /// What must run for as long as the engine serves.
+    tasks: health::Tasks,
     /// Ends the background tasks.
     stop: watch::Sender<bool>,
     /// Held while the agent lives: one agent per state directory.
@@ -152,7 +157,7 @@ impl Engine {
     }
 
     /// Runs a task until it ends or the engine stops.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> tokio::task::AbortHandle {
         let mut stop = self.stop.subscribe();
         tokio::spawn(async move {
             tokio::select! {
@@ -160,7 +165,8 @@ impl Engine {
                 _ = stop.wait_for(|stop| *stop) => {}
                 () = task => {}
             }
-        });
+        })
+        .abort_handle()
     }
 
     /// For tasks, which must not keep the engine alive.

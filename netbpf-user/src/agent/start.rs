@@ -80,11 +80,13 @@ impl Engine {
                 burial: Mutex::default(),
                 uncollected: Arc::default(),
                 since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+                tasks: Default::default(),
                 stop: watch::Sender::new(false),
                 _lock: lock,
                 settings: settings.clone(),
                 global_id,
                 virtuals,
+                recent: std::sync::Mutex::default(),
                 followed: Notify::new(),
                 names: settings.dns_port().map(Names::start),
             });
@@ -129,7 +131,7 @@ impl Engine {
 
     fn follow(self: &Arc<Self>, mut watch: Watch) {
         let engine = self.weak();
-        self.spawn(async move {
+        let events = self.spawn(async move {
             while let Some(changes) = watch.next().await {
                 let Some(engine) = engine.upgrade() else { return };
                 if let Err(error) = engine.host_changed(&changes).await {
@@ -138,9 +140,10 @@ impl Engine {
             }
             tracing::error!("the kernel's announcements have ended: changes of the host are not seen any more");
         });
+        self.tasks.keep("follows the host", events);
 
         let (engine, uncollected) = (self.weak(), self.uncollected.clone());
-        self.spawn(async move {
+        let collector = self.spawn(async move {
             let mut ticks = tokio::time::interval(COLLECT_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -154,12 +157,16 @@ impl Engine {
                     Ok(count) => tracing::debug!(count, "flows collected"),
                     Err(error) => tracing::error!("{error}"),
                 }
+                if is_time && let Err(error) = engine.note_counters() {
+                    tracing::error!("{error}");
+                }
                 // Not after every removal: the kernel lets nobody read these settings while it deletes a device.
                 if is_time && let Err(error) = engine.keep_devices().await {
                     tracing::error!("{error}");
                 }
             }
         });
+        self.tasks.keep("collects flows", collector);
 
         if self.settings.datapath_log != DatapathLog::Off
             && let Some(logger) = self.datapath.logger()

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::reply::{Body, Checked, Refusal, complete};
+use super::reply::{Body, Checked, Made, Refusal, complete};
 use super::types::{Container, CreateRequest, ErrorBody, ProcessRequest};
 use crate::agent::Engine;
 
@@ -30,9 +30,10 @@ pub(super) async fn list(State(engine): State<Arc<Engine>>) -> Result<Json<Vec<C
 pub(super) async fn create(
     State(engine): State<Arc<Engine>>,
     Body(request): Body<CreateRequest>,
-) -> Result<(StatusCode, Json<Container>), Refusal> {
+) -> Result<(StatusCode, Extension<Made>, Json<Container>), Refusal> {
     let container = complete(async move { engine.create(request).await }).await?;
-    Ok((StatusCode::CREATED, Json(container)))
+    let made = Made { what: "container", name: container.name.clone() };
+    Ok((StatusCode::CREATED, Extension(made), Json(container)))
 }
 
 /// One container.

@@ -8,6 +8,7 @@ mod containers;
 mod exposure;
 mod flows;
 mod instance;
+mod log;
 mod networks;
 mod peer;
 mod ports;
@@ -145,6 +146,7 @@ fn router(engine: Arc<Engine>, stop: Arc<Notify>) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(RequestBodyTimeoutLayer::new(READ_TIMEOUT))
         .layer(middleware::from_fn(peer::admit))
+        .layer(middleware::from_fn(log::requests))
         .layer(Extension(stop))
         .with_state(engine)
 }

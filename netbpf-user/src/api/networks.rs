@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 
-use super::reply::{Body, Checked, Refusal, complete};
+use super::reply::{Body, Checked, Made, Refusal, complete};
 use super::types::{ConnectRequest, Container, DisconnectRequest, ErrorBody, Network, NetworkRequest};
 use crate::agent::Engine;
 
@@ -28,9 +28,10 @@ pub(super) async fn list(State(engine): State<Arc<Engine>>) -> Result<Json<Vec<N
 pub(super) async fn create(
     State(engine): State<Arc<Engine>>,
     Body(request): Body<NetworkRequest>,
-) -> Result<(StatusCode, Json<Network>), Refusal> {
+) -> Result<(StatusCode, Extension<Made>, Json<Network>), Refusal> {
     let network = complete(async move { engine.create_network(request).await }).await?;
-    Ok((StatusCode::CREATED, Json(network)))
+    let made = Made { what: "network", name: network.name.clone() };
+    Ok((StatusCode::CREATED, Extension(made), Json(network)))
 }
 
 /// One network.

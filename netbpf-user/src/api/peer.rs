@@ -21,6 +21,11 @@ impl Peer {
     pub(super) fn of(stream: &UnixStream) -> Self {
         Self(stream.peer_cred().ok())
     }
+
+    /// For the log.
+    pub(super) fn user_and_process(self) -> (Option<u32>, Option<i32>) {
+        (self.0.map(|it| it.uid()), self.0.and_then(|it| it.pid()))
+    }
 }
 
 /// Lets root, the agent's own user and the members of the socket's group in. The socket's mode says the same; this holds

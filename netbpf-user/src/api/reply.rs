@@ -3,10 +3,10 @@
 use std::fmt::Display;
 use std::future::Future;
 
-use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::{StatusCode, request::Parts};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 
 use super::types::ErrorBody;
 use crate::Error;
@@ -31,6 +31,19 @@ impl Refusal {
     }
 }
 
+/// The line of a refusal, for the log.
+#[derive(Clone)]
+pub(super) struct Told(pub(super) String);
+
+/// What a request without a name in its path has made, for the log.
+#[derive(Clone)]
+pub(super) struct Made {
+    /// `container` or `network`.
+    pub(super) what: &'static str,
+    /// Its name.
+    pub(super) name: String,
+}
+
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let status = match error {
@@ -47,7 +60,8 @@ impl From<Error> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(ErrorBody { error: self.line })).into_response()
+        let told = Told(self.line.clone());
+        (self.status, Extension(told), Json(ErrorBody { error: self.line })).into_response()
     }
 }
 

@@ -10,10 +10,12 @@ use netbpf_user::Settings;
 use netbpf_user::agent::Engine;
 use netbpf_user::api::{self, Socket};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::settings::{SettingsFlags, UplinkFlags};
+use super::settings::{LogFlags, SettingsFlags, UplinkFlags};
+use super::{Global, log, service};
 
 /// How long requests that were begun may take when the agent is told to stop.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
@@ -32,13 +34,18 @@ pub(super) struct Agent {
     settings: SettingsFlags,
     #[command(flatten)]
     uplinks: UplinkFlags,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 impl Agent {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         let mut settings = self.settings.settings()?;
         self.uplinks.apply(&mut settings);
+        self.log.apply(&mut settings);
         settings.validate()?;
+        // It tells of what it does; the other verbs keep quiet unless asked.
+        log::start(global.verbose.saturating_add(1), settings.log_format);
         open_many_files();
         tokio::runtime::Runtime::new().context("cannot start the agent")?.block_on(serve(settings))?;
         Ok(ExitCode::SUCCESS)
@@ -70,23 +77,24 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 async fn listen(path: &std::path::Path, engine: Arc<Engine>, stop: Arc<Notify>) -> anyhow::Result<()> {
     let socket = Socket::bind(path)?;
     tracing::info!("ready at {}", path.display());
-    // Without systemd there is nobody to tell.
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!("cannot tell systemd that the agent is ready: {error}");
-    }
+    let headline = engine.headline().await;
+    service::tell(&[NotifyState::Ready, NotifyState::Status(&headline)]);
+    let reports = tokio::spawn(service::report(engine.clone()));
     let stopping = Arc::new(Notify::new());
     let server = api::serve(socket, engine, stop, stopping.clone());
     let overdue = async {
         stopping.notified().await;
         tokio::time::sleep(LAST_REQUESTS).await;
     };
-    tokio::select! {
+    let served = tokio::select! {
         served = server => served.context("the socket failed"),
         () = overdue => {
             tracing::warn!("stopped while a request was open");
             Ok(())
         }
-    }
+    };
+    reports.abort();
+    served
 }
 
 fn stop_on_signal(stop: Arc<Notify>) -> anyhow::Result<()> {
@@ -97,6 +105,7 @@ fn stop_on_signal(stop: Arc<Notify>) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        service::tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
         stop.notify_one();
     });
     Ok(())

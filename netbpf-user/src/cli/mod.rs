@@ -10,6 +10,7 @@ mod exec;
 mod exposure;
 mod flows;
 mod inspect;
+mod log;
 mod network;
 mod output;
 mod port;
@@ -17,12 +18,12 @@ mod ps;
 mod publish;
 mod rm;
 mod run;
+mod service;
 mod settings;
 mod status;
 mod uninstall;
 mod unpublish;
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -31,8 +32,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Parser, Subcommand};
 use netbpf_user::Settings;
 use netbpf_user::api::Client;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use netbpf_user::config::LogFormat;
 
 /// Container networks in eBPF: no bridge, no netfilter rule, no proxy process.
 #[derive(Parser)]
@@ -107,7 +107,10 @@ pub(crate) fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return explain(&error),
     };
-    log(&arguments);
+    // The agent's settings say how it logs.
+    if !matches!(arguments.verb, Verb::Agent(_)) {
+        log::start(arguments.global.verbose, LogFormat::Text);
+    }
     run(arguments).unwrap_or_else(|error| {
         eprintln!("netbpf: {}", format!("{error:#}").replace('\n', " "));
         ExitCode::FAILURE
@@ -137,7 +140,7 @@ fn usage_line(complaint: &str) -> String {
 
 fn run(Arguments { global, verb }: Arguments) -> anyhow::Result<ExitCode> {
     match verb {
-        Verb::Agent(verb) => verb.run(),
+        Verb::Agent(verb) => verb.run(&global),
         Verb::Uninstall(verb) => verb.run(&global),
         Verb::Run(verb) => verb.run(&global),
         Verb::Create(verb) => verb.run(&global),
@@ -156,23 +159,6 @@ fn run(Arguments { global, verb }: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Flows(verb) => verb.run(&global),
         Verb::Demo(verb) => verb.run(&global),
     }
-}
-
-/// The agent tells of what it does; the other verbs keep quiet unless asked.
-fn log(arguments: &Arguments) {
-    let quiet = if matches!(arguments.verb, Verb::Agent(_)) { 1 } else { 0 };
-    let level = match quiet + arguments.global.verbose {
-        0 => LevelFilter::WARN,
-        1 => LevelFilter::INFO,
-        2 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
-    };
-    let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("NETBPF_LOG").from_env_lossy();
-    // The level of these lines is the setting datapath_log: what has come out of the kernel is shown.
-    let filter = filter.add_directive("netbpf_ebpf=trace".parse().expect("a target and a level"));
-    let stderr = std::io::stderr;
-    let colours = stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(colours).with_target(false).init();
 }
 
 #[cfg(test)]

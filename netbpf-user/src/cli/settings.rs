@@ -5,7 +5,7 @@ use std::path::{self, PathBuf};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use netbpf_user::Settings;
-use netbpf_user::config::Xdp;
+use netbpf_user::config::{LogFormat, Xdp};
 
 /// Where an instance lives: of `agent`, and of `uninstall` where no agent runs.
 #[derive(clap::Args)]
@@ -36,6 +36,31 @@ pub(super) struct UplinkFlags {
     /// XDP on the uplinks
     #[arg(long, value_enum)]
     xdp: Option<XdpFlag>,
+}
+
+/// How the agent logs.
+#[derive(clap::Args)]
+pub(super) struct LogFlags {
+    /// Form of the log: lines for people and for the journal, or objects of JSON [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormatFlag>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormatFlag {
+    Text,
+    Json,
+}
+
+impl LogFlags {
+    pub(super) fn apply(self, settings: &mut Settings) {
+        if let Some(format) = self.log_format {
+            settings.log_format = match format {
+                LogFormatFlag::Text => LogFormat::Text,
+                LogFormatFlag::Json => LogFormat::Json,
+            };
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -20,6 +20,17 @@ pub enum Xdp {
     Native,
 }
 
+/// How events are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people, or for the journal where that reads them.
+    #[default]
+    Text,
+    /// An object of JSON per line.
+    Json,
+}
+
 /// Level of the datapath's own log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

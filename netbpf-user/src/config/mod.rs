@@ -15,7 +15,7 @@ use netbpf_common::abi::{RING_SHARES, TIMEOUTS, Timeout};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use addressing::{Addressing, GlobalId, Part, Virtuals, overlap, unique_local};
-pub use kinds::{AddressPool, DatapathLog, GatewayMode, PortRange, Xdp};
+pub use kinds::{AddressPool, DatapathLog, GatewayMode, LogFormat, PortRange, Xdp};
 
 use crate::error::Result;
 
@@ -102,6 +102,8 @@ pub struct Settings {
     pub clamp_mss: bool,
     /// Lifetimes of idle flows in seconds, by name; see [`Settings::TIMEOUT_NAMES`].
     pub timeouts: BTreeMap<String, u32>,
+    /// How the agent writes its log.
+    pub log_format: LogFormat,
     /// Least severe lines of the datapath that reach the log. Off costs nothing per packet.
     pub datapath_log: DatapathLog,
 }
@@ -147,6 +149,7 @@ impl Default for Settings {
             full_cone: false,
             clamp_mss: false,
             timeouts: BTreeMap::new(),
+            log_format: LogFormat::Text,
             datapath_log: DatapathLog::Off,
         }
     }

@@ -254,6 +254,25 @@ pub(super) fn device_links(links: &Path) -> Result<Vec<(PathBuf, u64)>> {
     Ok(pins.filter_map(|entry| link(entry.path())).collect())
 }
 
+/// What runs by pinned links in an instance's directory: number of the device, none for a cgroup, and that of the program. Needs
+/// no program to be loaded.
+pub(crate) fn pinned_programs(directory: &Path) -> Vec<(Option<u32>, u32)> {
+    let Ok(entries) = fs::read_dir(directory.join("links")) else { return Vec::new() };
+    let links = entries.flatten().filter_map(|entry| {
+        let link = existing(&entry.path()).ok()??;
+        let info = sys::link_info(link.as_fd()).ok()?;
+        // Pins of socket hooks bear no number.
+        let is_of_device = entry.file_name().to_string_lossy().contains('-');
+        Some((is_of_device.then(|| info.target as u32), info.program_id))
+    });
+    links.collect()
+}
+
+/// Whether a filter of a clsact qdisc stands where ours do; `info` as the kernel has it: priority and protocol.
+pub(crate) fn is_own_filter(info: u32) -> bool {
+    info >> 16 == u32::from(FILTER.priority)
+}
+
 fn existing(pin: &Path) -> std::io::Result<Option<std::os::fd::OwnedFd>> {
     match sys::open_pin(pin) {
         Ok(link) => Ok(Some(link)),

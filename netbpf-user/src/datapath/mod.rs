@@ -4,6 +4,7 @@ mod attach;
 pub(crate) mod clock;
 mod family;
 mod load;
+mod neighbours;
 mod probe;
 mod programs;
 mod sys;
@@ -16,9 +17,10 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use netbpf_common::abi::{COLLECT_KEYS, COUNTERS, Config, Endpoint, FlowKey, Network, Rule, Uplink, program};
 use netbpf_common::wire::{V4Addr, V6Addr};
 
-pub(crate) use attach::{Attachment, Hook, remove_filter};
+pub(crate) use attach::{Attachment, Direction, Hook, is_own_filter, pinned_programs, remove_filter};
 pub use family::{FamilyMaps, InFamily};
 pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
+pub(crate) use neighbours::{has_batches, has_tcx, on_cgroup, on_device, program_infos};
 pub(crate) use sys::readable;
 pub use table::Table;
 

@@ -294,7 +294,9 @@ fn refused(name: &str, error: &ProgramError) -> Error {
         let log = verifier_log.to_string();
         let end: Vec<&str> = log.lines().rev().take(VERIFIER_LINES).collect();
         let end: Vec<&str> = end.into_iter().rev().collect();
-        tracing::error!("the verifier's last words on {name}:\n{}", end.join("\n"));
+        for line in end {
+            tracing::error!(program = name, "the verifier: {line}");
+        }
     }
     let kernel = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
     let reason = match error {

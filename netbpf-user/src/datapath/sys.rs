@@ -12,7 +12,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_type};
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_map_type, bpf_prog_type,
+};
 use bytemuck::Pod;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -213,6 +215,60 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         if is_tcx { u64::from(info.__bindgen_anon_1.tcx.ifindex) } else { info.__bindgen_anon_1.cgroup.cgroup_id }
     };
     Ok(LinkInfo { id: info.id, program_id: info.prog_id, target })
+}
+
+/// Where programs may be attached.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place<'a> {
+    /// A device, by its number.
+    Device(u32),
+    /// A cgroup: also what its ancestors bring.
+    Cgroup(BorrowedFd<'a>),
+}
+
+/// Numbers of the programs that are attached in one way, in the order in which they run; for a cgroup those of its
+/// ancestors last. EINVAL: the kernel knows no such way.
+pub(super) fn programs_at(place: Place<'_>, how: bpf_attach_type) -> io::Result<Vec<u32>> {
+    const EFFECTIVE: u32 = 1;
+    let mut programs = vec![0_u32; 64];
+    loop {
+        let mut attr = empty();
+        match place {
+            Place::Device(ifindex) => attr.query.__bindgen_anon_1.target_ifindex = ifindex,
+            Place::Cgroup(cgroup) => {
+                attr.query.__bindgen_anon_1.target_fd = number(cgroup);
+                attr.query.query_flags = EFFECTIVE;
+            }
+        }
+        attr.query.attach_type = how as u32;
+        attr.query.prog_ids = pointer_mut(&mut programs);
+        attr.query.__bindgen_anon_2.prog_cnt = programs.len() as u32;
+        let result = bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr);
+        match result {
+            Ok(_) => {
+                // SAFETY: `query` is the member that was filled; the kernel has written the count into it.
+                let count = unsafe { attr.query.__bindgen_anon_2.prog_cnt } as usize;
+                programs.truncate(count);
+                return Ok(programs);
+            }
+            // A device that never had one.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => programs.resize(programs.len() * 2, 0),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A hash of a few numbers, for the asking.
+pub(super) fn scratch_map() -> io::Result<OwnedFd> {
+    let mut attr = empty();
+    attr.__bindgen_anon_1.map_type = bpf_map_type::BPF_MAP_TYPE_HASH as u32;
+    attr.__bindgen_anon_1.key_size = size_of::<u32>() as u32;
+    attr.__bindgen_anon_1.value_size = size_of::<u32>() as u32;
+    attr.__bindgen_anon_1.max_entries = 4;
+    let fd = bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr)?;
+    // SAFETY: a descriptor that the kernel has just made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// What owns one descriptor for as long as it lives.

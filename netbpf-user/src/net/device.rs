@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use futures_util::TryStreamExt as _;
 use netbpf_common::wire::Mac;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoKind, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
@@ -40,6 +40,8 @@ pub(crate) struct Device {
     pub(crate) is_loopback: bool,
     /// Whether it is a port of a bridge, bond or team, which sees its packets first.
     pub(crate) is_port: bool,
+    /// Number of the XDP program on it.
+    pub(crate) xdp: Option<u32>,
 }
 
 #[cfg(test)]
@@ -59,6 +61,7 @@ impl Device {
             framing: Framing::Ethernet,
             is_loopback: false,
             is_port: false,
+            xdp: None,
         }
     }
 }
@@ -234,6 +237,7 @@ impl From<&LinkMessage> for Device {
             framing: message.header.link_layer_type.into(),
             is_loopback: message.header.flags.contains(LinkFlags::Loopback),
             is_port: false,
+            xdp: None,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -241,6 +245,12 @@ impl From<&LinkMessage> for Device {
                 LinkAttribute::Address(bytes) => device.mac = <[u8; 6]>::try_from(&bytes[..]).ok().map(Mac::new),
                 LinkAttribute::IfAlias(alias) => device.alias.clone_from(alias),
                 LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+                LinkAttribute::Xdp(all) => {
+                    device.xdp = all.iter().find_map(|it| match it {
+                        LinkXdp::ProgId(program) => Some(*program),
+                        _ => None,
+                    });
+                }
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         match info {

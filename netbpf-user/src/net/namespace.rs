@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -68,7 +69,8 @@ impl Namespace {
 
     /// Opens a namespace by a path that leads to one.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| {
+        // A FIFO would keep who opens it until somebody writes.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| {
             Error::Invalid(format!("cannot open the network namespace {}: {error}", path.display()))
         })?;
         let is_namespace = statfs(path).is_ok_and(|fs| fs.filesystem_type() == NSFS_MAGIC);

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::route::{
 };
 
 use super::address::is_link_local;
-use super::{Netlink, accept, describe};
+use super::{Netlink, accept, describe, errno};
 use crate::error::{Error, Result};
 use crate::failpoint;
 
@@ -103,6 +103,49 @@ impl Netlink {
     /// Subnets that routes of the host lead to, whichever way, but for the defaults.
     pub(crate) async fn route_subnets(&self) -> Result<Vec<IpNet>> {
         Ok(self.unicast_routes().await?.iter().filter_map(destination).collect())
+    }
+
+    /// Subnets that routes of the host lead to, but for the defaults, and the device of each.
+    pub(crate) async fn subnets_and_devices(&self) -> Result<Vec<(IpNet, Option<u32>)>> {
+        let routes = self.unicast_routes().await?;
+        Ok(routes.iter().filter_map(|route| Some((destination(route)?, device(route)))).collect())
+    }
+
+    /// The device that the host sends packets for an address to, policy rules and all; none when it has no way.
+    pub(crate) async fn device_towards(&self, address: IpAddr) -> Result<Option<u32>> {
+        let mut route = of_family(address);
+        route.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        route.attributes.push(RouteAttribute::Destination(address.into()));
+        match self.handle.route().get(route).execute().try_next().await {
+            Ok(found) => Ok(found.as_ref().and_then(device)),
+            Err(error)
+                if matches!(errno(&error), libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(Error::Internal(format!("cannot ask for the route to {address}: {}", describe(&error)))),
+        }
+    }
+
+    /// What the first default route of a family says that its way carries, if it says so.
+    pub(crate) async fn default_mtu(&self, is_ipv4: bool) -> Result<Option<u32>> {
+        let family = if is_ipv4 { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+        let routes = self.routes(family).await?;
+        let mut defaults = routes
+            .iter()
+            .filter(|route| route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast);
+        let metrics = defaults.find_map(|route| {
+            route.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Metrics(metrics) => Some(metrics),
+                _ => None,
+            })
+        });
+        Ok(metrics.and_then(|metrics| {
+            metrics.iter().find_map(|metric| match metric {
+                RouteMetric::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            })
+        }))
     }
 
     async fn unicast_routes(&self) -> Result<Vec<RouteMessage>> {

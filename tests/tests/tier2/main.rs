@@ -39,6 +39,7 @@ mod publish;
 mod rebuild;
 mod refusals;
 mod restart;
+mod service;
 mod settings;
 mod shared;
 mod sockets;

@@ -1,8 +1,9 @@
 //! The agent of a lab: its settings, its life and its end.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 
 use netbpf_tests::version::Version;
 use netbpf_tests::wait::until;
@@ -114,6 +115,37 @@ impl Lab {
         let config = ["--config".into(), self.settings().into_os_string()];
         let flags: Vec<OsString> = self.rig.instance_flags().into_iter().chain(config).collect();
         self.instance("agent", &flags).refusal(settings)
+    }
+
+    /// Where the agent keeps what shall be.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.rig.state_dir()
+    }
+
+    /// Where it keeps what a reboot may remove.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.rig.run_dir()
+    }
+
+    /// Removes the named namespaces of this lab.
+    pub(crate) fn remove_own_namespaces(&self) {
+        for name in self.own_namespaces() {
+            drop(super::OwnNamespace::found(name));
+        }
+    }
+
+    /// What `doctor` says of this instance, as JSON, without its agent.
+    pub(crate) fn doctor_without_agent(&self) -> Outcome {
+        let flags: Vec<OsString> = [OsString::from("--json")].into_iter().chain(self.rig.instance_flags()).collect();
+        self.instance("doctor", &flags)
+    }
+
+    /// Starts an agent with these variables in its environment, whose lines go where the caller wants them.
+    pub(crate) fn agent_with(&self, variables: &[(&str, &OsStr)], flags: &[&str], log: Stdio) -> Child {
+        let mut command = self.rig.host_command(self.rig.program());
+        command.arg("agent").args(self.rig.instance_flags()).args(flags).envs(variables.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.host.run(|| command.spawn().expect("started"))
     }
 
     pub(crate) fn uninstall_without_agent(&self) {

@@ -1,5 +1,6 @@
 //! What netbpf has left on a host.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -17,6 +18,12 @@ pub(crate) struct Footprint {
     namespaces: Vec<String>,
     mounts: Vec<String>,
     files: Vec<String>,
+    own_files: Vec<String>,
+    sysctls: BTreeMap<String, String>,
+    firewall: String,
+    qdiscs: String,
+    filters: String,
+    aliases: String,
 }
 
 impl Footprint {
@@ -32,7 +39,20 @@ impl Footprint {
             namespaces: lab.own_namespaces(),
             mounts: lab.own_mounts(),
             files: files(lab),
+            own_files: of_namespaces(lab),
+            sysctls: lab.host.run(sysctls),
+            firewall: lab.host.command("nft", &["list", "ruleset"]),
+            qdiscs: lab.host.command("tc", &["qdisc", "show"]),
+            filters: lab.host.command("bpftool", &["net", "show"]),
+            aliases: ip(&["-oneline", "-details", "link", "show", "type", "tun"]),
         }
+    }
+}
+
+impl Footprint {
+    /// All but the named namespaces, and what is there for them.
+    pub(crate) fn without_namespaces(self) -> Self {
+        Self { namespaces: Vec::new(), mounts: Vec::new(), own_files: Vec::new(), ..self }
     }
 }
 
@@ -43,6 +63,27 @@ pub(super) fn files(lab: &Lab) -> Vec<String> {
         collect(&directory, &mut files);
     }
     files
+}
+
+/// What is left for `ip netns exec` of containers of this lab.
+fn of_namespaces(lab: &Lab) -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/etc/netns") else { return Vec::new() };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(&lab.name(""))).collect()
+}
+
+/// Settings of all devices, of their neighbours, and of forwarding. A device brings its own and takes them with it.
+fn sysctls() -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    let families =
+        ["ipv4", "ipv6"].into_iter().flat_map(|family| ["conf", "neigh"].map(|kind| format!("{family}/{kind}")));
+    for directory in families {
+        let mut files = Vec::new();
+        collect(&Path::new("/proc/sys/net").join(directory), &mut files);
+        // Some can be written alone, or are unset.
+        settings.extend(files.into_iter().filter_map(|file| fs::read_to_string(&file).ok().map(|value| (file, value))));
+    }
+    settings
 }
 
 /// Every path below a directory, and the directory.

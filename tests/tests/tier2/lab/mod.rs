@@ -5,6 +5,7 @@ mod agent;
 mod attacker;
 mod far;
 mod footprint;
+mod foreign;
 mod namespace;
 mod program;
 mod request;

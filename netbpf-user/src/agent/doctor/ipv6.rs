@@ -1,7 +1,7 @@
 //! What of the host can get in the way of IPv6.
 
-use super::Engine;
-use super::host::{HOST_DEVICE, ROUTE_DEVICE, ipv6_of_devices};
+use crate::agent::Engine;
+use crate::agent::host::{HOST_DEVICE, ROUTE_DEVICE, ipv6_of_devices};
 use crate::api::types::Finding;
 use crate::config::{GatewayMode, Part};
 use crate::net::{has_ipv6, sysctl};

@@ -1,9 +1,8 @@
-//! What of the host can get in the way: looked at when somebody asks, never changed.
+//! Ports that masquerading gives out, and the host too.
 
-use super::Engine;
 use crate::api::types::Finding;
 use crate::config::PortRange;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 use crate::net::sockets::open_sockets;
 use crate::net::sysctl;
 use crate::spec::transport_name;
@@ -11,21 +10,19 @@ use crate::spec::transport_name;
 /// The setting that two of the checks are about.
 const HOST_RANGE: &str = "net.ipv4.ip_local_port_range";
 
-impl Engine {
-    /// Looks at all of it.
-    pub async fn doctor(&self) -> Result<Vec<Finding>> {
-        let nat_ports = self.settings.nat_ports;
-        let own = self.settings.dns_port();
-        let look =
-            move || Ok::<_, Error>(vec![ranges(nat_ports, sysctl::ephemeral_ports()?), sockets(nat_ports, own)?]);
-        let mut findings = tokio::task::spawn_blocking(look).await.context(|| "look at the host".into())??;
-        findings.extend(self.ipv6_findings().await);
-        Ok(findings)
-    }
+/// Whether the host gives out ports that masquerading does as well.
+pub(super) fn ranges(nat_ports: PortRange) -> Finding {
+    let unseen = |error: Error| Finding::unseen("nat-ports", &error);
+    sysctl::ephemeral_ports().map_or_else(unseen, |host| judge_ranges(nat_ports, host))
+}
+
+/// Whether services of the host have such ports.
+pub(super) fn sockets(nat_ports: PortRange, own: Option<u16>) -> Finding {
+    judge_sockets(nat_ports, own).unwrap_or_else(|error| Finding::unseen("nat-port-sockets", &error))
 }
 
 /// Whether the kernel gives the host's sockets ports that masquerading gives out: it asks no hook then.
-fn ranges(nat_ports: PortRange, (first, last): (u16, u16)) -> Finding {
+fn judge_ranges(nat_ports: PortRange, (first, last): (u16, u16)) -> Finding {
     let ok = !nat_ports.overlaps(first, last);
     let advice = format!(
         "keep them apart: set nat_ports in netbpf's settings, or {HOST_RANGE} of the host; until then a connection of the \
@@ -41,7 +38,7 @@ fn ranges(nat_ports: PortRange, (first, last): (u16, u16)) -> Finding {
 
 /// Whether services of the host have ports that masquerading gives out. It leaves those alone, one by one. The port of the
 /// resolver is one by itself.
-fn sockets(nat_ports: PortRange, own: Option<u16>) -> Result<Finding> {
+fn judge_sockets(nat_ports: PortRange, own: Option<u16>) -> Result<Finding> {
     let sockets = open_sockets()?;
     let mut held: Vec<String> = sockets
         .iter()
@@ -73,9 +70,9 @@ mod tests {
     #[test]
     fn ranges_that_touch_are_told_with_what_to_do() {
         let ours = PortRange { first: 16_384, last: 32_767 };
-        assert!(ranges(ours, (32_768, 60_999)).ok);
+        assert!(judge_ranges(ours, (32_768, 60_999)).ok);
         for host in [(32_767, 60_999), (1024, 65_535), (20_000, 20_001), (1024, 16_384)] {
-            let finding = ranges(ours, host);
+            let finding = judge_ranges(ours, host);
             assert!(!finding.ok && finding.advice.contains("nat_ports"), "{host:?}");
         }
     }
