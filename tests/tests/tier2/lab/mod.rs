@@ -338,15 +338,6 @@ impl Lab {
         ])
     }
 
-    /// The agent's directories.
-    pub(crate) fn state_dir(&self) -> PathBuf {
-        self.rig.state_dir()
-    }
-
-    pub(crate) fn run_dir(&self) -> PathBuf {
-        self.rig.run_dir()
-    }
-
     pub(crate) fn bpffs(&self) -> PathBuf {
         self.rig.bpffs()
     }
