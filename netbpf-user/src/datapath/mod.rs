@@ -20,7 +20,7 @@ use netbpf_common::wire::{V4Addr, V6Addr};
 pub(crate) use attach::{Attachment, Hook, remove_filter};
 pub use family::{FamilyMaps, InFamily};
 pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
-pub(crate) use sys::readable;
+pub(crate) use sys::{peer_groups, readable};
 pub use table::Table;
 
 use crate::error::{Context as _, Error, Result};
