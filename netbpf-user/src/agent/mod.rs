@@ -18,6 +18,8 @@ mod files;
 mod flows;
 mod host;
 mod ipv6;
+#[doc(hidden)]
+pub mod judge;
 mod lan;
 mod lan_options;
 mod members;
@@ -41,6 +43,7 @@ mod status;
 mod taps;
 mod uninstall;
 mod uplinks;
+mod wish;
 
 use std::fs::File;
 use std::path::PathBuf;
