@@ -13,6 +13,7 @@ pub mod process;
 pub mod rig;
 pub mod spec;
 mod store;
+mod trust;
 
 pub use config::Settings;
 pub use error::{Error, Result};

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     command::{cargo, run, target_dir, workspace},
-    fuzz, setup, test,
+    deny, fuzz, setup, test,
 };
 
 /// Runs every check, also after one has failed: one run tells all. The tests come last, and so does
@@ -29,6 +29,7 @@ pub(crate) fn ci() -> Result<ExitCode> {
     ];
     let commands = checks.into_iter().filter_map(|(name, mut command)| check(name, || run(&mut command)));
     let mut failed: Vec<_> = commands.collect();
+    failed.extend(check("licences and sources", deny::check));
     failed.extend(check("fuzzing", fuzz::short));
     match test::test(test::Arguments::default()) {
         Ok(report) => Ok(report.print(failed)),

@@ -2,6 +2,7 @@
 
 mod ci;
 mod command;
+mod deny;
 mod ebpf;
 mod fuzz;
 mod packages;

@@ -9,6 +9,9 @@ use crate::command::{find_program, run_quietly};
 /// Debian's Rust for BPF: compiler, prebuilt core, clippy.
 pub(crate) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
+/// What installs programs from Python's registry.
+pub(crate) const PIP: &str = "python3-pip";
+
 /// Programs that tests, demo, measurements and fuzzing call, with the Debian packages that hold them; libFuzzer is C++.
 const PROGRAMS: [(&str, &str); 11] = [
     ("ip", "iproute2"),

@@ -13,6 +13,25 @@ use crate::store::ExtraHost;
 /// Longest name: a file name in /run/netns and, as the hostname, a label of DNS.
 const LONGEST_NAME: usize = 63;
 
+/// Most of each that a container can have. Far more than is of use, and few enough that no request keeps the others waiting.
+const MOST_ALIASES: usize = 256;
+const MOST_RESOLVERS: usize = 32;
+const MOST_DOMAINS: usize = 64;
+const MOST_OPTIONS: usize = 64;
+const MOST_HOSTS: usize = 4096;
+const MOST_PUBLISHES: usize = 8192;
+
+/// Longest option of a resolver; resolv.conf(5) knows none of half this length.
+const LONGEST_OPTION: usize = 64;
+
+/// Refuses more than so many.
+pub(super) fn few(what: &str, given: usize, most: usize) -> Result<()> {
+    if given <= most {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("{given} {what} are too many: give at most {most}")))
+}
+
 /// `[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}`: no `/`, no `..`, nothing that a shell or a path would take for more.
 pub(super) fn name(what: &str, name: &str) -> Result<()> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
@@ -62,6 +81,7 @@ fn labels_of(what: &str, name: &str, longest: usize) -> Result<()> {
 
 /// Other names in a network. DNS takes upper and lower case for the same (RFC 4343).
 pub(super) fn aliases(aliases: &[String]) -> Result<()> {
+    few("aliases", aliases.len(), MOST_ALIASES)?;
     let mut seen = BTreeSet::new();
     for alias in aliases {
         labels("alias", alias)?;
@@ -97,21 +117,29 @@ pub(super) fn mac(text: &str) -> Result<Mac> {
 
 /// The hosts that a container is to be told of.
 pub(super) fn extra_hosts(texts: &[String]) -> Result<Vec<ExtraHost>> {
+    few("hosts to be told of", texts.len(), MOST_HOSTS)?;
     let read = |text: &String| files::extra_host(text).map(|(name, address)| ExtraHost { name, address });
     texts.iter().map(read).collect()
 }
 
 /// What stands in resolv.conf: addresses of servers, domains, and words.
 pub(crate) fn resolver(servers: &[IpAddr], search: &[String], options: &[String]) -> Result<()> {
+    few("resolvers", servers.len(), MOST_RESOLVERS)?;
+    few("search domains", search.len(), MOST_DOMAINS)?;
+    few("options of the resolver", options.len(), MOST_OPTIONS)?;
     if let Some(server) = servers.iter().find(|server| server.is_unspecified() || server.is_multicast()) {
         return Err(Error::Invalid(format!("resolver {server} is no address of a machine: name one that answers DNS")));
     }
     for domain in search.iter().filter(|domain| *domain != ".") {
         labels("search domain", domain.strip_suffix('.').unwrap_or(domain))?;
     }
-    match options.iter().find(|option| option.is_empty() || option.contains(char::is_whitespace)) {
+    let is_word = |option: &str| {
+        let is_plain = |letter: char| !letter.is_whitespace() && !letter.is_control();
+        (1..=LONGEST_OPTION).contains(&option.len()) && option.chars().all(is_plain)
+    };
+    match options.iter().find(|option| !is_word(option)) {
         Some(option) => Err(Error::Invalid(format!(
-            "bad option '{}' of the resolver: write one word, as in ndots:2",
+            "bad option '{}' of the resolver: write one word of at most {LONGEST_OPTION} letters, as in ndots:2",
             option.escape_debug()
         ))),
         None => Ok(()),
@@ -120,6 +148,7 @@ pub(crate) fn resolver(servers: &[IpAddr], search: &[String], options: &[String]
 
 /// The SPECs of `publish` and `publish_exposed`, in this order.
 pub(super) fn specs(publish: &[String], exposed: &[String]) -> Result<Vec<PublishSpec>> {
+    few("publishes", publish.len() + exposed.len(), MOST_PUBLISHES)?;
     let invalid = |error: crate::spec::SpecError| Error::Invalid(error.to_string());
     let publish = publish.iter().map(|text| text.parse::<PublishSpec>().map_err(invalid));
     publish.chain(exposed.iter().map(|text| PublishSpec::exposed(text).map_err(invalid))).collect()
@@ -155,6 +184,30 @@ mod tests {
         let given = |names: [&str; 2]| aliases(&names.map(str::to_owned));
         given(["www", "ftp"]).unwrap();
         assert!(given(["www", "WWW"]).unwrap_err().to_string().contains("twice"));
+    }
+
+    #[test]
+    fn more_than_is_of_use_is_refused_in_a_line_that_says_how_much_is_too_much() {
+        let texts = |text: &str, count: usize| vec![text.to_owned(); count];
+        let numbered = |count: usize| (0..count).map(|number| format!("www{number}")).collect::<Vec<_>>();
+        let servers = |count: usize| vec![IpAddr::from([10, 0, 0, 53]); count];
+        aliases(&numbered(MOST_ALIASES)).unwrap();
+        extra_hosts(&texts("db:10.0.0.9", MOST_HOSTS)).unwrap();
+        resolver(&servers(MOST_RESOLVERS), &texts("example", MOST_DOMAINS), &texts("rotate", MOST_OPTIONS)).unwrap();
+        specs(&texts("80", MOST_PUBLISHES / 2), &texts("80", MOST_PUBLISHES / 2)).unwrap();
+        for (refused, words) in [
+            (aliases(&numbered(MOST_ALIASES + 1)), "257 aliases"),
+            (extra_hosts(&texts("db:10.0.0.9", MOST_HOSTS + 1)).map(drop), "4097 hosts"),
+            (resolver(&servers(MOST_RESOLVERS + 1), &[], &[]), "33 resolvers"),
+            (resolver(&[], &texts("example", MOST_DOMAINS + 1), &[]), "65 search domains"),
+            (resolver(&[], &[], &texts("rotate", MOST_OPTIONS + 1)), "65 options"),
+            (resolver(&[], &[], &texts(&"x".repeat(65), 1)), "at most 64 letters"),
+            (resolver(&[], &[], &texts("a\u{7f}", 1)), "\\u{7f}"),
+            (specs(&texts("80", MOST_PUBLISHES), &texts("80", 1)).map(drop), "8193 publishes"),
+        ] {
+            let line = refused.unwrap_err().to_string();
+            assert!(line.contains(words) && !line.contains('\n'), "{line}");
+        }
     }
 
     #[test]

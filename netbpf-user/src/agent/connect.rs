@@ -45,7 +45,7 @@ impl Asked {
     }
 
     /// For a further one.
-    fn further(request: &ConnectRequest) -> Result<Self> {
+    pub(super) fn further(request: &ConnectRequest) -> Result<Self> {
         Self::new([request.ip.map(Into::into), request.ip6.map(Into::into)], &request.mac_address, &request.aliases)
     }
 

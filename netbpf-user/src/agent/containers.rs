@@ -6,14 +6,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::connect::Asked;
 use super::network::{Networks, now, random_id};
 use super::place::Place;
 use super::plan::{Observed, Step, Wanted, plan};
 use super::reserve::release;
 use super::rules::withdraw;
 use super::state::State;
-use super::{Engine, check, process};
+use super::wish::Wish;
+use super::{Engine, process};
 use crate::api::types::{Container, CreateRequest};
 use crate::error::{Context as _, Error, Result};
 use crate::net::namespace::{self, Namespace};
@@ -23,15 +23,7 @@ impl Engine {
     /// Makes a container, or takes in a namespace that exists.
     pub async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<Container> {
         let id = random_id();
-        let name = request.name.clone().unwrap_or_else(|| id[..12].to_owned());
-        check::name("container", &name)?;
-        let hostname = request.hostname.clone().unwrap_or_else(|| name.clone());
-        check::hostname(&hostname)?;
-        let specs = check::specs(&request.publish, &request.publish_exposed)?;
-        let place = Place::of(&request)?;
-        let mut asked = Asked::of(&request)?;
-        let extra_hosts = check::extra_hosts(&request.extra_hosts)?;
-        check::resolver(&request.dns, &request.dns_search, &request.dns_options)?;
+        let Wish { name, hostname, specs, place, mut asked, extra_hosts } = Wish::read(&request, &id)?;
 
         let mut state = self.change().await?;
         if state.containers.contains_key(&name) {

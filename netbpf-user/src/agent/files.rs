@@ -16,6 +16,7 @@ use crate::failpoint;
 use crate::net::namespace;
 use crate::process::{Contents, Files};
 use crate::store::ContainerRecord;
+use crate::trust;
 
 /// Most servers that a resolver asks (resolv.conf(5), MAXNS).
 const MOST_SERVERS: usize = 3;
@@ -45,11 +46,9 @@ impl Engine {
         write().context(|| format!("write the files of container {}", record.name))?;
         failpoint::before("link the files of a container");
         if let Some(link) = link(record)
-            && let Err(error) = fs::create_dir_all(OF_NAMESPACES).and_then(|()| symlink(files.etc(), &link))
-            // Of this container before, or what an administrator has put there.
-            && error.kind() != ErrorKind::AlreadyExists
+            && let Err(error) = lead(&link, &files.etc())
         {
-            tracing::warn!("`ip netns exec {}` will see the host's files: {}: {error}", record.name, link.display());
+            tracing::warn!("`ip netns exec {}` will see the host's files: {error}", record.name);
         }
         Ok(())
     }
@@ -59,6 +58,16 @@ impl Engine {
         let files = Files::of(&self.settings.run_dir, &record.name);
         remove_link(&files, record)?;
         files.remove().context(|| format!("remove the files of container {}", record.name))
+    }
+}
+
+/// Lets `ip netns exec` find the files.
+fn lead(link: &Path, to: &Path) -> Result<()> {
+    trust::directory(Path::new(OF_NAMESPACES))?;
+    match fs::create_dir_all(OF_NAMESPACES).and_then(|()| symlink(to, link)) {
+        // Of this container before, or what an administrator has put there.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made.context(|| format!("make {}", link.display())),
     }
 }
 

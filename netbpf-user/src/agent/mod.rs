@@ -18,6 +18,8 @@ mod files;
 mod flows;
 mod health;
 mod host;
+#[doc(hidden)]
+pub mod judge;
 mod lan;
 mod lan_options;
 mod members;
@@ -41,6 +43,7 @@ mod status;
 mod taps;
 mod uninstall;
 mod uplinks;
+mod wish;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -132,6 +135,7 @@ impl Engine {
     /// Removes every container, program, pin, device and file of the instance. The engine is of no use afterwards.
     pub async fn uninstall(self: &Arc<Self>) -> Result<()> {
         let mut state = self.change().await?;
+        start::check_files(&self.settings)?;
         self.stop.send_replace(true);
         let mut errors = Vec::new();
         // One after the other, as it is then: what one leaves to those who share its namespace is theirs.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nix::unistd::Uid;
 use procfs::process::Process;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -17,8 +18,14 @@ pub(super) fn is_running(process: &ProcessRecord) -> bool {
 }
 
 fn start_of(pid: u32) -> Option<u64> {
-    let stat = Process::new(i32::try_from(pid).ok()?).ok()?.stat().ok()?;
-    (!matches!(stat.state, 'Z' | 'X')).then_some(stat.starttime)
+    look_at(pid).map(|(start, _)| start)
+}
+
+/// When a process has started, and whose it is: root's, when it does not let its user look into it.
+fn look_at(pid: u32) -> Option<(u64, Uid)> {
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    let (stat, owner) = (process.stat().ok()?, process.uid().ok()?);
+    (!matches!(stat.state, 'Z' | 'X')).then_some((stat.starttime, Uid::from_raw(owner)))
 }
 
 fn open(process: &ProcessRecord) -> Result<Option<std::os::fd::OwnedFd>> {
@@ -42,14 +49,20 @@ pub(super) fn kill(process: &ProcessRecord) -> Result<()> {
 }
 
 impl Engine {
-    /// Notes the process that runs in a container, and watches it.
-    pub async fn set_process(self: &Arc<Self>, name: &str, pid: u32) -> Result<Container> {
+    /// Notes the process that runs in a container, and watches it. It must be one of the user's who says so, or root's word: it is killed
+    /// with its container.
+    pub async fn set_process(self: &Arc<Self>, name: &str, pid: u32, user: Uid) -> Result<Container> {
         let mut state = self.change().await?;
         let mut record = state.container(name)?.clone();
         if let Some(running) = record.process.filter(is_running) {
             return Err(Error::Conflict(format!("container {name} runs process {} already", running.pid)));
         }
-        let start = start_of(pid).ok_or_else(|| Error::Invalid(format!("there is no process {pid}")))?;
+        let (start, owner) = look_at(pid).ok_or_else(|| Error::Invalid(format!("there is no process {pid}")))?;
+        if !user.is_root() && user != owner {
+            return Err(Error::Invalid(format!(
+                "process {pid} is not one of user {user}, who would have it killed with its container: name an own one, or ask as root"
+            )));
+        }
         let process = ProcessRecord { pid, start, exited: false };
         record.process = Some(process);
         self.store.save(&Changes::from(&record))?;

@@ -18,6 +18,12 @@ use crate::config::{Addressing, GatewayMode, Part, subnet};
 use crate::error::{Error, Result};
 use crate::store::{Driver, Lan, NetworkRecord};
 
+/// Most addresses that a network can keep from its containers by name.
+const MOST_RESERVED: usize = 256;
+
+/// Longest name of what such an address is for, in bytes.
+const LONGEST_USE: usize = 255;
+
 /// A request that has been read: what is left open is for the instance to choose.
 #[derive(Debug)]
 pub(super) struct Requested {
@@ -221,6 +227,13 @@ fn reserved(
     parts: [Option<&RequestedPart>; 2],
     is_lan: bool,
 ) -> Result<BTreeMap<String, IpAddr>> {
+    check::few("auxiliary addresses", request.aux_addresses.len(), MOST_RESERVED)?;
+    if let Some(name) = request.aux_addresses.keys().find(|name| name.len() > LONGEST_USE) {
+        return Err(invalid(format!(
+            "bad name '{}' of an auxiliary address: write at most {LONGEST_USE} letters",
+            name.escape_debug()
+        )));
+    }
     let gateway = |part: &RequestedPart| part.gateway.or((!is_lan).then(|| first_host(part.subnet)));
     let mut reserved = BTreeMap::new();
     for (name, text) in &request.aux_addresses {

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netbpf_common::wire::Mac;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -27,6 +27,7 @@ use crate::net::watch::Watch;
 use crate::net::{self, Netlink};
 use crate::process::Files;
 use crate::store::{Changes, ContainerRecord, InstanceRecord, NetworkRecord, Store, Stored};
+use crate::trust;
 
 /// How often flows are collected and the host's settings looked at: half of the shortest timeout.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(5);
@@ -37,6 +38,7 @@ impl Engine {
         settings.validate()?;
         require_root()?;
         require_ipv6(&settings)?;
+        check_files(&settings)?;
         let cgroup = settings.cgroup.clone().map_or_else(cgroup_root, check_cgroup)?;
         mount_bpffs(&settings)?;
         make_directory(&settings.state_dir, 0o700)?;
@@ -269,7 +271,7 @@ pub(super) fn remove_files(settings: &Settings) -> Vec<Error> {
     };
     let copy = Store::remove_copy(&settings.run_dir).err();
     let [database, damaged] = Store::files(&settings.state_dir);
-    for file in [settings.socket(), database, damaged, settings.state_dir.join("lock")] {
+    for file in [settings.socket(), settings.read_socket(), database, damaged, settings.state_dir.join("lock")] {
         failpoint::before("remove a file of the instance");
         note(&file, fs::remove_file(&file));
     }
@@ -280,6 +282,29 @@ pub(super) fn remove_files(settings: &Settings) -> Vec<Error> {
     }
     errors.extend(copy);
     errors
+}
+
+/// Refuses what is not root's alone where an instance has its files.
+pub(super) fn check_files(settings: &Settings) -> Result<()> {
+    let (state, run, pins) = (&settings.state_dir, &settings.run_dir, &settings.bpffs);
+    for directory in [state, run, pins, &pins.join("maps"), &pins.join("links")] {
+        trust::directory(directory)?;
+    }
+    for file in ["netbpf.redb", "lock"] {
+        trust::file(&state.join(file))?;
+    }
+    for socket in [settings.socket(), settings.read_socket()] {
+        trust::socket(&socket)?;
+    }
+    let (containers, marks) = (Files::all(run), run.join(super::MARKS));
+    trust::directory(&marks)?;
+    trust::files_of(&marks)?;
+    trust::directory(&containers)?;
+    trust::directories_of(&containers)?;
+    for pins in ["maps", "links"] {
+        trust::files_of(&settings.bpffs.join(pins))?;
+    }
+    Ok(())
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<()> {
@@ -312,7 +337,9 @@ fn require_ipv6(settings: &Settings) -> Result<()> {
 
 pub(super) fn lock(state_dir: &Path) -> Result<Flock<File>> {
     let path = state_dir.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+    let file = options.open(&path);
     let file = file.context(|| format!("open {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
         nix::errno::Errno::EWOULDBLOCK => Error::Conflict(format!(

@@ -26,6 +26,7 @@ use crate::store::{Store, Stored};
 /// When an agent runs, or something could not be removed; the rest is removed all the same.
 pub async fn uninstall(settings: &Settings) -> Result<()> {
     start::require_root()?;
+    start::check_files(settings)?;
     let _lock = if settings.state_dir.exists() { Some(start::lock(&settings.state_dir)?) } else { None };
     let mut errors = Vec::new();
     let netlink = Netlink::open()?;

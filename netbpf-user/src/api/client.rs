@@ -18,6 +18,7 @@ use super::types::{
     ConnectRequest, Container, CreateRequest, DisconnectRequest, ErrorBody, Exposure, Finding, Flow, Network,
     NetworkRequest, PortMapping, ProcessRequest, PublishRequest, Status,
 };
+use crate::config::read_socket_beside;
 
 /// Why there is no answer, or what the agent said instead.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +27,7 @@ pub enum ClientError {
     #[error("netbpf agent is not running at {0}: start it with `netbpf agent`, or name its socket with --socket")]
     NotRunning(PathBuf),
     /// No right to the socket.
-    #[error("no permission to use {0}: run netbpf as root")]
+    #[error("no permission to use {0}: run netbpf as root, or as a member of the group of that socket")]
     Forbidden(PathBuf),
     /// The agent refused.
     #[error("{line}")]
@@ -254,12 +255,27 @@ impl Client {
         serde_json::from_slice(answer).map_err(|error| self.broken(error))
     }
 
+    /// A connection to the agent; for who only looks by the socket for that, when the other is not for this user.
+    async fn connect_to_agent(&self, method: &Method) -> Result<UnixStream> {
+        let refused = match UnixStream::connect(&self.socket).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        match refused.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Err(ClientError::NotRunning(self.socket.clone())),
+            ErrorKind::PermissionDenied => {
+                let forbidden = || ClientError::Forbidden(self.socket.clone());
+                if !method.is_safe() {
+                    return Err(forbidden());
+                }
+                UnixStream::connect(read_socket_beside(&self.socket)).await.map_err(|_| forbidden())
+            }
+            _ => Err(self.broken(refused)),
+        }
+    }
+
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => ClientError::NotRunning(self.socket.clone()),
-            ErrorKind::PermissionDenied => ClientError::Forbidden(self.socket.clone()),
-            _ => self.broken(error),
-        })?;
+        let stream = self.connect_to_agent(request.method()).await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error))?;
         let answer = async {

@@ -8,6 +8,7 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::peer::Visitor;
 use super::reply::{Body, Checked, Made, Refusal, complete};
 use super::types::{Container, CreateRequest, ErrorBody, ProcessRequest};
 use crate::agent::Engine;
@@ -90,8 +91,9 @@ pub(super) async fn remove(
 )]
 pub(super) async fn set_process(
     State(engine): State<Arc<Engine>>,
+    Extension(visitor): Extension<Visitor>,
     Checked(Path(name)): Checked<Path<String>>,
     Body(request): Body<ProcessRequest>,
 ) -> Result<Json<Container>, Refusal> {
-    complete(async move { engine.set_process(&name, request.pid).await }).await.map(Json)
+    complete(async move { engine.set_process(&name, request.pid, visitor.peer.user).await }).await.map(Json)
 }

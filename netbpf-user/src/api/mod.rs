@@ -1,10 +1,11 @@
-//! The one door to the engine: HTTP and JSON on a unix socket.
+//! The one way to the engine: HTTP and JSON on unix sockets.
 //!
 //! Each route is a thin translation to one call of [`Engine`]; the OpenAPI
 //! document at `/v1/openapi.json` is made from the same types.
 
 mod client;
 mod containers;
+mod door;
 mod exposure;
 mod flows;
 mod instance;
@@ -12,21 +13,18 @@ mod log;
 mod networks;
 mod peer;
 mod ports;
+mod quota;
 mod reply;
+mod server;
 mod socket;
 pub mod types;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::sync::Notify;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use utoipa::OpenApi;
@@ -35,16 +33,14 @@ use crate::agent::Engine;
 use reply::Refusal;
 
 pub use client::{Client, ClientError};
-pub use socket::{Socket, SocketError};
+pub use door::{Doors, OpenDoors};
+#[doc(hidden)]
+pub use reply::read;
+pub use server::serve;
+pub use socket::SocketError;
 
 /// Enough for every port of every transport as a SPEC of its own.
 const BODY_LIMIT: usize = 8 << 20;
-
-/// A client that stops in the middle of its request, or sends none, does not keep a connection for ever.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long no connection is taken after the kernel could give none.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(OpenApi)]
 #[openapi(
@@ -78,51 +74,6 @@ pub fn document() -> utoipa::openapi::OpenApi {
     Document::openapi()
 }
 
-/// Answers requests until `stop` is notified, by the caller or by an uninstall; then notifies `stopping`, and returns when
-/// the requests that were begun are answered.
-///
-/// # Errors
-/// When the socket fails.
-pub async fn serve(
-    socket: Socket,
-    engine: Arc<Engine>,
-    stop: Arc<Notify>,
-    stopping: Arc<Notify>,
-) -> std::io::Result<()> {
-    let application = router(engine, stop.clone());
-    let (listener, _remove_on_return) = socket.split();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT);
-    let connections = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.notified() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!("cannot take a connection: {error}");
-                // Out of descriptors or memory: the next try would fail too, and the one after it.
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let service = application.clone().layer(Extension(peer::Peer::of(&stream)));
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection ended early: {error}");
-            }
-        });
-    }
-    stopping.notify_one();
-    drop(listener);
-    connections.shutdown().await;
-    Ok(())
-}
-
 fn router(engine: Arc<Engine>, stop: Arc<Notify>) -> Router {
     Router::new()
         .route("/v1/status", get(instance::status))
@@ -144,7 +95,7 @@ fn router(engine: Arc<Engine>, stop: Arc<Notify>) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(RequestBodyTimeoutLayer::new(READ_TIMEOUT))
+        .layer(RequestBodyTimeoutLayer::new(server::PATIENCE))
         .layer(middleware::from_fn(peer::admit))
         .layer(middleware::from_fn(log::requests))
         .layer(Extension(stop))

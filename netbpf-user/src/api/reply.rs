@@ -12,6 +12,9 @@ use super::types::ErrorBody;
 use crate::Error;
 use crate::failpoint;
 
+/// Longest line that is told whole, in bytes.
+const LONGEST_LINE: usize = 1000;
+
 /// A refusal: status and the one clear line.
 pub(super) struct Refusal {
     status: StatusCode,
@@ -21,6 +24,12 @@ pub(super) struct Refusal {
 impl Refusal {
     pub(super) fn new(status: StatusCode, line: impl Into<String>) -> Self {
         Self { status, line: line.into() }
+    }
+
+    /// What has panicked.
+    pub(super) fn died(error: &tokio::task::JoinError) -> Self {
+        tracing::error!("a request died: {error}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the agent failed on this request; its log says where")
     }
 
     /// An extractor's rejection under its own status.
@@ -60,9 +69,20 @@ impl From<Error> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let told = Told(self.line.clone());
-        (self.status, Extension(told), Json(ErrorBody { error: self.line })).into_response()
+        let line = shortened(self.line);
+        let told = Told(line.clone());
+        (self.status, Extension(told), Json(ErrorBody { error: line })).into_response()
     }
+}
+
+/// A line that a person can read: what it repeats of a request may be as long as a request.
+fn shortened(line: String) -> String {
+    if line.len() <= LONGEST_LINE {
+        return line;
+    }
+    let beginning = line.floor_char_boundary(LONGEST_LINE / 2);
+    let end = line.ceil_char_boundary(line.len() - LONGEST_LINE / 2);
+    format!("{} ... {}", &line[..beginning], &line[end..])
 }
 
 /// Runs a call to its end even when the client goes away: a request that was begun is never left half done.
@@ -73,10 +93,7 @@ pub(super) async fn complete<T: Send + 'static>(
     failpoint::before("answer");
     match done {
         Ok(result) => result.map_err(Refusal::from),
-        Err(error) => {
-            tracing::error!("a request died: {error}");
-            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the agent failed on this request; its log says where"))
-        }
+        Err(error) => Err(Refusal::died(&error)),
     }
 }
 
@@ -88,12 +105,23 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> 
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let bytes = axum::body::Bytes::from_request(request, state).await.map_err(Refusal::rejected)?;
-        // serde would read an array as a struct's fields in their order.
-        if bytes.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, "the body of the request is no JSON object"));
-        }
-        Json::from_bytes(&bytes).map(|Json(value)| Self(value)).map_err(Refusal::rejected)
+        object(&bytes).map(Self)
     }
+}
+
+/// The object that a body is.
+fn object<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    // serde would read an array as a struct's fields in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "the body of the request is no JSON object"));
+    }
+    Json::from_bytes(bytes).map(|Json(value)| value).map_err(Refusal::rejected)
+}
+
+/// Reads a body as every route does, for fuzzing; or the line that it is refused with.
+#[doc(hidden)]
+pub fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    object(bytes).map_err(|refusal| shortened(refusal.line))
 }
 
 /// An extractor of the path or the query whose rejection is a [`Refusal`].
@@ -109,5 +137,18 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         E::from_request_parts(parts, state).await.map(Self).map_err(Refusal::rejected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_told_by_its_beginning_and_its_end() {
+        assert_eq!(shortened("short".into()), "short");
+        let line = shortened(format!("bad name '{}': use 1 to 63 letters", "é".repeat(100_000)));
+        assert!(line.len() < LONGEST_LINE + 10, "{}", line.len());
+        assert!(line.starts_with("bad name 'é") && line.ends_with("é': use 1 to 63 letters"), "{line}");
     }
 }

@@ -1,5 +1,6 @@
 //! `netbpf agent`
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,9 @@ use anyhow::Context as _;
 use clap::Args;
 use netbpf_user::Settings;
 use netbpf_user::agent::Engine;
-use netbpf_user::api::{self, Socket};
+use netbpf_user::api::{self, Doors};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -47,6 +49,8 @@ impl Agent {
         // It tells of what it does; the other verbs keep quiet unless asked.
         log::start(global.verbose.saturating_add(1), settings.log_format);
         open_many_files();
+        // Whatever the shell has it at: nobody but root writes to what the agent makes.
+        umask(Mode::S_IWGRP | Mode::S_IWOTH);
         tokio::runtime::Runtime::new().context("cannot start the agent")?.block_on(serve(settings))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -63,25 +67,25 @@ fn open_many_files() {
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let path = settings.socket();
-    Socket::check(&path)?;
+    let (path, doors) = (settings.socket(), Doors::of(&settings)?);
+    doors.check()?;
     let stop = Arc::new(Notify::new());
     stop_on_signal(stop.clone())?;
     let engine = Engine::start(settings).await?;
     // Anybody can be told to stop from here on, so nothing may return before `shutdown`.
-    let served = listen(&path, engine.clone(), stop).await;
+    let served = listen(&path, doors, engine.clone(), stop).await;
     engine.shutdown().await;
     served
 }
 
-async fn listen(path: &std::path::Path, engine: Arc<Engine>, stop: Arc<Notify>) -> anyhow::Result<()> {
-    let socket = Socket::bind(path)?;
+async fn listen(path: &Path, doors: Doors, engine: Arc<Engine>, stop: Arc<Notify>) -> anyhow::Result<()> {
+    let doors = doors.open()?;
     tracing::info!("ready at {}", path.display());
     let headline = engine.headline().await;
     service::tell(&[NotifyState::Ready, NotifyState::Status(&headline)]);
     let reports = tokio::spawn(service::report(engine.clone()));
     let stopping = Arc::new(Notify::new());
-    let server = api::serve(socket, engine, stop, stopping.clone());
+    let server = api::serve(doors, engine, stop, stopping.clone());
     let overdue = async {
         stopping.notified().await;
         tokio::time::sleep(LAST_REQUESTS).await;

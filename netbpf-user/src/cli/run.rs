@@ -1,7 +1,6 @@
 //! `netbpf run`
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::Path;
 use std::process::{Child, ExitCode};
 
@@ -86,7 +85,7 @@ impl Run {
 fn start(client: &Client, container: &Container, command: &[OsString], detach: bool) -> Result<Child, Failure> {
     let run_dir = client.socket().parent().unwrap_or(Path::new("/"));
     let files = Files::of(run_dir, &container.name);
-    let log = if detach { File::create(files.log()).map(Some) } else { Ok(None) };
+    let log = if detach { files.create_log().map(Some) } else { Ok(None) };
     let log = log.map_err(|error| Failure::underway("make the log of the container", error))?;
     let entry = Entry {
         netns: container.netns.clone().into(),

@@ -1,6 +1,8 @@
 //! The file of the settings. What is wrong with it is told in one line, with file, line and setting.
 
 use std::fmt::Display;
+use std::fs;
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::Path;
 
@@ -25,7 +27,12 @@ const LONGEST_QUOTE: usize = 60;
 
 /// Reads a file over the defaults.
 pub(super) fn read(path: &Path) -> Result<Settings> {
-    let text = std::fs::read_to_string(path).context(|| format!("read the settings in {}", path.display()))?;
+    let what = || format!("read the settings in {}", path.display());
+    let mut file = fs::File::open(path).context(what)?;
+    // Of the file that is open: the path may be a link, and another file by now.
+    crate::trust::own(path, &file.metadata().context(what)?)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).context(what)?;
     File { path, text: &text }.settings()
 }
 

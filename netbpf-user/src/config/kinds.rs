@@ -106,6 +106,36 @@ impl<'de> Deserialize<'de> for PortRange {
     }
 }
 
+/// A group of users, by name or number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct GroupName(pub String);
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for GroupName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected the name or the number of a group")]
+        enum Written {
+            Number(u32),
+            Name(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(number) => Ok(Self(number.to_string())),
+            // What getgrnam(3) cannot be asked for.
+            Written::Name(name) if name.is_empty() || name.contains(['\0', '\n', ':']) => {
+                Err(de::Error::custom("expected the name or the number of a group"))
+            }
+            Written::Name(name) => Ok(Self(name)),
+        }
+    }
+}
+
 /// How containers of one family reach the world, and the world them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -15,7 +15,7 @@ use netbpf_common::abi::{RING_SHARES, TIMEOUTS, Timeout};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use addressing::{Addressing, GlobalId, Part, Virtuals, overlap, unique_local};
-pub use kinds::{AddressPool, DatapathLog, GatewayMode, LogFormat, PortRange, Xdp};
+pub use kinds::{AddressPool, DatapathLog, GatewayMode, GroupName, LogFormat, PortRange, Xdp};
 
 use crate::error::Result;
 
@@ -30,6 +30,10 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The socket and other files that a reboot may remove.
     pub run_dir: PathBuf,
+    /// Whose members may ask for anything besides root; the group `netbpf`, where there is one, when absent.
+    pub socket_group: Option<GroupName>,
+    /// Whose members may look; the group `netbpf-read`, where there is one, when absent.
+    pub read_group: Option<GroupName>,
     /// Directory of this instance on a bpffs: its pinned maps, links and programs.
     pub bpffs: PathBuf,
     /// cgroup2 directory that the socket hooks hang on; the root of the cgroup2 mount when absent.
@@ -114,6 +118,8 @@ impl Default for Settings {
         Self {
             state_dir: "/var/lib/netbpf".into(),
             run_dir: "/run/netbpf".into(),
+            socket_group: None,
+            read_group: None,
             bpffs: "/sys/fs/bpf/netbpf".into(),
             cgroup: None,
             uplinks: Vec::new(),
@@ -190,6 +196,11 @@ impl Settings {
         self.run_dir.join("netbpf.sock")
     }
 
+    /// Socket of the API for those who may only look.
+    pub fn read_socket(&self) -> PathBuf {
+        read_socket_beside(&self.socket())
+    }
+
     /// Where the resolver of containers listens on the gateways' addresses, if there is to be one.
     pub fn dns_port(&self) -> Option<u16> {
         // Nobody publishes it, and no process of the host is given it.
@@ -231,6 +242,11 @@ impl Settings {
         }
         seconds
     }
+}
+
+/// The socket for those who may only look, by the one for those who may ask for anything.
+pub(crate) fn read_socket_beside(socket: &Path) -> PathBuf {
+    socket.with_file_name("read.sock")
 }
 
 #[cfg(test)]

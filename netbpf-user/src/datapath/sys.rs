@@ -1,5 +1,5 @@
-//! System calls that no crate offers: map elements in batches, links by file descriptor, a program of a few instructions, one
-//! socket option.
+//! System calls that no crate offers: map elements in batches, links by file descriptor, a program of a few instructions, two
+//! socket options.
 //!
 //! All `unsafe` of this crate is here. Keys and values are `bytemuck::Pod`, so every byte pattern the kernel writes is
 //! a value; sizes are compared with the kernel's own when a map is opened (see [`super::table`]).
@@ -301,4 +301,32 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
+/// Supplementary groups of the process at the other end of a unix socket, as they were at connect(2).
+pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0_u32; 32];
+    loop {
+        let mut length = size_of_val(&*groups) as libc::socklen_t;
+        // SAFETY: `groups` and `length` are live and agree; SO_PEERGROUPS writes whole numbers, and none when they do not fit.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = length as usize / size_of::<u32>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        match io::Error::last_os_error() {
+            // The kernel has said how many there are.
+            error if error.raw_os_error() == Some(libc::ERANGE) && count > groups.len() => groups.resize(count, 0),
+            error => return Err(error),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Network namespaces, named as `ip netns` names them.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,13 +8,15 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::statfs::{FsType, statfs};
+use nix::sys::statfs::{FsType, Statfs, fstatfs, statfs};
 use tokio::runtime::Handle;
 
 use crate::error::{Context as _, Error, Result};
 use crate::failpoint;
+use crate::trust;
 
 /// Where `ip netns` looks for names.
 const DIRECTORY: &str = "/run/netns";
@@ -69,18 +72,23 @@ impl Namespace {
 
     /// Opens a namespace by a path that leads to one.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        // A FIFO would keep who opens it until somebody writes.
-        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| {
+        let cannot = |error: &dyn Display| {
             Error::Invalid(format!("cannot open the network namespace {}: {error}", path.display()))
-        })?;
-        let is_namespace = statfs(path).is_ok_and(|fs| fs.filesystem_type() == NSFS_MAGIC);
+        };
+        // Not opened before it is known to be one: there are devices that do things when they are.
+        let found = statfs(path).map_err(|error| cannot(&std::io::Error::from(error)))?;
+        let mut options = File::options();
+        // It may be a pipe by now, which nobody writes to.
+        options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+        let is_namespace = |fs: &Statfs| fs.filesystem_type() == NSFS_MAGIC;
+        let file = is_namespace(&found).then(|| options.open(path)).transpose().map_err(|error| cannot(&error))?;
         // SAFETY of meaning, not of memory: setns() below checks that it is a *network* namespace.
-        if !is_namespace {
+        let Some(file) = file.filter(|file| fstatfs(file).is_ok_and(|fs| is_namespace(&fs))) else {
             return Err(Error::Invalid(format!(
                 "{} is no network namespace: give a path as /run/netns/NAME or /proc/PID/ns/net",
                 path.display()
             )));
-        }
+        };
         Ok(Self { file })
     }
 
@@ -131,7 +139,7 @@ fn reserve(name: &str) -> Result<PathBuf> {
 pub(crate) fn remove(name: &str) -> Result<()> {
     let path = path(name);
     failpoint::before("unmount a namespace");
-    match umount2(&path, MntFlags::MNT_DETACH) {
+    match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
         // No mount on it, or no such file.
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
         Err(error) => return Err(error).context(|| format!("unmount {}", path.display())),
@@ -177,6 +185,7 @@ async fn in_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 
 /// was cloned from this one, and their removal too.
 fn share_directory() -> Result<()> {
     let directory = Path::new(DIRECTORY);
+    trust::directory(directory)?;
     fs::create_dir_all(directory).context(|| format!("make {DIRECTORY}"))?;
     let share = || mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
     match share() {

@@ -1,9 +1,11 @@
 //! The files of a container: what its process sees in /etc, and its log.
 
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use crate::failpoint;
@@ -34,7 +36,7 @@ impl Files {
         let Contents { hosts, hostname, resolv_conf } = contents;
         for (name, text) in [("hosts", hosts), ("hostname", hostname), ("resolv.conf", resolv_conf)] {
             failpoint::before("write a file of a container");
-            fs::write(self.etc().join(name), text)?;
+            overwrite(&self.etc().join(name), 0o644)?.write_all(text.as_bytes())?;
         }
         Ok(())
     }
@@ -44,9 +46,13 @@ impl Files {
         self.directory.join("etc")
     }
 
-    /// Standard output and error of a detached process.
-    pub fn log(&self) -> PathBuf {
-        self.directory.join("log")
+    /// A new log: standard output and error of a detached process.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn create_log(&self) -> io::Result<File> {
+        // What a process prints is for who has started it.
+        overwrite(&self.directory.join("log"), 0o600)
     }
 
     /// Each file, and the one of the host that it is mounted over.
@@ -67,6 +73,13 @@ impl Files {
             _ => Ok(()),
         }
     }
+}
+
+/// An empty file, in the place of the one that was there; never where a link leads. A new one has this mode.
+fn overwrite(path: &Path, mode: u32) -> io::Result<File> {
+    let mut options = File::options();
+    options.mode(mode).write(true).create(true).truncate(true).custom_flags(OFlag::O_NOFOLLOW.bits());
+    options.open(path)
 }
 
 /// What stands in the files.

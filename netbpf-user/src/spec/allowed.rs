@@ -9,6 +9,9 @@ use utoipa::ToSchema;
 
 use super::Reason;
 
+/// Most prefixes and devices of one SPEC.
+pub(super) const MOST_OPTIONS: usize = 256;
+
 /// Whom a publish is for: everybody, unless a list says otherwise. With both lists who is on both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Allowed {
@@ -40,7 +43,10 @@ impl Allowed {
     /// Reads what stands behind the first comma of a SPEC: `allow=10.0.0.0/8,interface=eth0`.
     pub(super) fn parse(text: &str) -> Result<Self, Reason> {
         let mut allowed = Self::default();
-        for option in text.split(',') {
+        for (number, option) in text.split(',').enumerate() {
+            if number == MOST_OPTIONS {
+                return Err(Reason::Options);
+            }
             match option.split_once('=') {
                 Some(("allow", prefix)) => add(&mut allowed.allow, parse_prefix(prefix)?, option)?,
                 Some(("interface", name)) if is_device_name(name) => {

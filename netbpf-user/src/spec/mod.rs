@@ -96,6 +96,8 @@ enum Reason {
     Mapped(Ipv6Addr, IpAddr),
     #[error("there is no option {0:?}; there are allow=CIDR and interface=NAME")]
     Option(String),
+    #[error("more than {} options are too many; publish to a larger prefix", allowed::MOST_OPTIONS)]
+    Options,
     #[error("{0:?} is no prefix; write one as in allow=10.0.0.0/8 or allow=2001:db8::/32")]
     Prefix(String),
     #[error("{0} has bits behind its length; write allow={1}")]

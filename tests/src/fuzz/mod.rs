@@ -1,6 +1,8 @@
 //! What the fuzz targets do with their bytes. The targets themselves (`tests/fuzz`) are one call each, so
 //! that what was found once runs in every `cargo test`.
 
+#[cfg(feature = "api")]
+pub mod api;
 pub mod lives;
 pub mod parse;
 pub mod paths;
@@ -31,11 +33,13 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-/// All of them.
-pub const TARGETS: [Target; 3] = [
+/// All of them; that of the API is built with the agent alone.
+pub const TARGETS: &[Target] = &[
     Target { name: "parse", run: parse::run, seeds: parse::seeds },
     Target { name: "paths", run: paths::run, seeds: paths::seeds },
     Target { name: "lives", run: lives::run, seeds: lives::seeds },
+    #[cfg(feature = "api")]
+    Target { name: "api", run: api::run, seeds: api::seeds },
 ];
 
 /// Rings of half-open flows: one that is soon full, and one that is not.
@@ -65,6 +69,8 @@ pub fn dictionary() -> String {
     let protocols = [protocol::ICMP, protocol::TCP, protocol::UDP, protocol::SCTP].map(|number| [64, number]);
     let words = macs.map(Vec::from).chain(addresses).chain(ports.map(Vec::from));
     let words = words.chain(beginnings.map(Vec::from)).chain(protocols.map(Vec::from));
+    #[cfg(feature = "api")]
+    let words = words.chain(api::WORDS.map(Vec::from));
     let mut text = String::new();
     for word in words {
         let escaped = word.iter().fold(String::new(), |mut escaped, byte| {

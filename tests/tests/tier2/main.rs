@@ -34,6 +34,7 @@ mod mtu;
 mod names;
 mod networks;
 mod peer;
+mod perimeter;
 mod process;
 mod publish;
 mod rebuild;

@@ -153,7 +153,8 @@ impl Lab {
         assert_eq!(outcome.code, Some(0), "uninstall: {}{}", outcome.stdout, outcome.stderr);
     }
 
-    fn instance(&self, verb: &str, flags: &[OsString]) -> Outcome {
+    /// Runs a verb of the agent with flags that name an instance.
+    pub(crate) fn instance(&self, verb: &str, flags: &[OsString]) -> Outcome {
         let mut command = self.rig.host_command("timeout");
         command.args(["--signal=KILL", PATIENCE]).arg(self.rig.program()).arg(verb).args(flags);
         self.host.run(|| Outcome::of(command))

@@ -202,6 +202,39 @@ impl Lab {
         self.host.run(|| Outcome::of(command))
     }
 
+    /// Runs a program on the host as another user with these groups.
+    pub(crate) fn as_member(&self, groups: &[u32], program: &str, arguments: &[&str]) -> Outcome {
+        let mut command = self.member(groups);
+        command.arg(program).args(arguments);
+        self.host.run(|| Outcome::of(command))
+    }
+
+    /// What runs the program that follows as that user.
+    fn member(&self, groups: &[u32]) -> Command {
+        let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+        let groups = if groups.is_empty() { "--clear-groups".into() } else { format!("--groups={}", groups.join(",")) };
+        let mut command = Command::new("timeout");
+        command.args(["--signal=KILL", PATIENCE, "setpriv", "--reuid=65534", "--regid=65534", &groups]);
+        command
+    }
+
+    /// Runs the program on the host as a user with these groups.
+    pub(crate) fn netbpf_in(&self, groups: &[u32], arguments: &[&str]) -> Outcome {
+        let program = self.rig.program().to_str().expect("UTF-8").to_owned();
+        let socket = self.socket();
+        self.as_member(groups, &program, &[&["--socket", socket.to_str().expect("UTF-8")], arguments].concat())
+    }
+
+    /// The agent's socket for those who may only look.
+    pub(crate) fn read_socket(&self) -> PathBuf {
+        self.socket().with_file_name("read.sock")
+    }
+
+    /// A directory on the lab's bpffs, which no agent uses.
+    pub(crate) fn other_bpffs(&self) -> PathBuf {
+        self.rig.bpffs().with_file_name("other")
+    }
+
     /// The same as another user, who cannot move into the host's cgroup.
     pub(crate) fn netbpf_as(&self, user: u32, arguments: &[&str]) -> Outcome {
         let mut command = Command::new("timeout");

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use netbpf_tests::wait::SOON;
 use serde_json::Value;
@@ -11,7 +12,12 @@ use super::Lab;
 impl Lab {
     /// One request: status code and body.
     pub(crate) fn request(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
-        let mut stream = UnixStream::connect(self.socket()).expect("the agent listens");
+        self.request_at(&self.socket(), method, path, body)
+    }
+
+    /// The same at one of its sockets.
+    pub(crate) fn request_at(&self, socket: &Path, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
+        let mut stream = UnixStream::connect(socket).expect("the agent listens");
         stream.set_read_timeout(Some(SOON)).expect("a timeout");
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: netbpf\r\nconnection: close\r\ncontent-type: application/json\r\n\
