@@ -9,8 +9,8 @@ use crate::command::{find_program, run_quietly};
 /// Debian's Rust for BPF: compiler, prebuilt core, clippy.
 pub(crate) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-clippy"];
 
-/// Programs that tests, demo, measurements and fuzzing call, with the Debian packages that hold them; libFuzzer is C++.
-const PROGRAMS: [(&str, &str); 11] = [
+/// Programs that tests, demo, measurements, fuzzing and packaging call, with the Debian packages that hold them; libFuzzer is C++.
+const PROGRAMS: [(&str, &str); 14] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("bpftool", "bpftool"),
@@ -22,6 +22,9 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("jq", "jq"),
     ("python3", "python3"),
     ("dnsmasq", "dnsmasq-base"),
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("systemctl", "systemd"),
+    ("deb-systemd-helper", "init-system-helpers"),
 ];
 
 /// The programs that are not there, with their packages.

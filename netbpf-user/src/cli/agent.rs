@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use netbpf_user::Settings;
-use netbpf_user::agent::Engine;
+use netbpf_user::agent::{Engine, privileges};
 use netbpf_user::api::{self, Socket};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,7 +25,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(10);
 #[command(after_help = "\
 Examples:
   netbpf agent
-  netbpf agent --config /etc/netbpf.toml --uplink eth0
+  netbpf agent --config /etc/netbpf/netbpf.toml --uplink eth0
   netbpf agent --state-dir /tmp/a/state --run-dir /tmp/a/run --bpffs /sys/fs/bpf/a    a second instance")]
 pub(super) struct Agent {
     #[command(flatten)]
@@ -39,6 +39,8 @@ impl Agent {
         let mut settings = self.settings.settings()?;
         self.uplinks.apply(&mut settings);
         settings.validate()?;
+        // Before the runtime makes threads: each has privileges of its own.
+        privileges::keep_needed()?;
         open_many_files();
         tokio::runtime::Runtime::new().context("cannot start the agent")?.block_on(serve(settings))?;
         Ok(ExitCode::SUCCESS)

@@ -2,6 +2,7 @@
 
 mod agent;
 mod attach;
+mod completions;
 mod container;
 mod create;
 mod demo;
@@ -10,6 +11,7 @@ mod exec;
 mod exposure;
 mod flows;
 mod inspect;
+mod manual;
 mod network;
 mod output;
 mod port;
@@ -28,7 +30,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::error::ErrorKind;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
 use netbpf_user::Settings;
 use netbpf_user::api::Client;
 use tracing_subscriber::EnvFilter;
@@ -99,6 +101,8 @@ enum Verb {
     Doctor(doctor::Doctor),
     Flows(flows::Flows),
     Demo(demo::Demo),
+    Completions(completions::Completions),
+    Manual(manual::Manual),
 }
 
 /// Exit codes: 0 done, 1 refused or failed, 2 usage; the last two with one line on stderr.
@@ -155,6 +159,8 @@ fn run(Arguments { global, verb }: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Doctor(verb) => verb.run(&global),
         Verb::Flows(verb) => verb.run(&global),
         Verb::Demo(verb) => verb.run(&global),
+        Verb::Completions(verb) => verb.run(Arguments::command()),
+        Verb::Manual(verb) => verb.run(Arguments::command()),
     }
 }
 
@@ -177,8 +183,6 @@ fn log(arguments: &Arguments) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
