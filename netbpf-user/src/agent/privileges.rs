@@ -9,7 +9,7 @@ use rustix::thread::{
 use crate::error::{Context as _, Error, Result};
 
 /// Each capability (capabilities(7)) that the agent needs, and what for. The unit in packaging/ has the same ones.
-const NEEDED: [(CapabilitySet, &str); 10] = [
+const NEEDED: [(CapabilitySet, &str); 8] = [
     (CapabilitySet::BPF, "load programs and make maps"),
     // Without it the verifier refuses comparisons of pointers, and guards every access against speculation.
     (CapabilitySet::PERFMON, "have the programs verified as they are built"),
@@ -20,10 +20,7 @@ const NEEDED: [(CapabilitySet, &str); 10] = [
     (CapabilitySet::SYS_PTRACE, "find the network namespaces of processes, and who holds a port"),
     (CapabilitySet::DAC_READ_SEARCH, "find namespaces and holders of ports of other users"),
     (CapabilitySet::KILL, "end the processes of containers, whose users they choose"),
-    (CapabilitySet::NET_BIND_SERVICE, "answer DNS at port 53"),
     (CapabilitySet::CHOWN, "give the socket to the group of its users"),
-    // An instance may live in directories of any user.
-    (CapabilitySet::DAC_OVERRIDE, "write where the settings say"),
 ];
 
 fn needed() -> CapabilitySet {
