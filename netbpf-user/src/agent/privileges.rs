@@ -9,13 +9,10 @@ use rustix::thread::{
 use crate::error::{Context as _, Error, Result};
 
 /// Each capability (capabilities(7)) that the agent needs, and what for. The unit in packaging/ has the same ones.
-const NEEDED: [(CapabilitySet, &str); 8] = [
-    (CapabilitySet::BPF, "load programs and make maps"),
-    // Without it the verifier refuses comparisons of pointers, and guards every access against speculation.
-    (CapabilitySet::PERFMON, "have the programs verified as they are built"),
+const NEEDED: [(CapabilitySet, &str); 6] = [
     (CapabilitySet::NET_ADMIN, "make devices and routes, and attach programs to them"),
-    // The first three are unshare(2), setns(2) and mount(2); the last BPF_LINK_GET_FD_BY_ID and its like.
-    (CapabilitySet::SYS_ADMIN, "make, enter and name network namespaces, and tell programs by their numbers"),
+    // unshare(2), setns(2), mount(2), and BPF_LINK_GET_FD_BY_ID and its like. CAP_BPF and CAP_PERFMON are parts of it.
+    (CapabilitySet::SYS_ADMIN, "load programs, make maps, and make, enter and name network namespaces"),
     // Every process that may do more than the agent is closed to it otherwise (ptrace_may_access): most of root's.
     (CapabilitySet::SYS_PTRACE, "find the network namespaces of processes, and who holds a port"),
     (CapabilitySet::DAC_READ_SEARCH, "find namespaces and holders of ports of other users"),
@@ -115,8 +112,11 @@ mod tests {
     fn a_missing_capability_is_named_with_its_purpose() {
         assert!(refuse_without(CapabilitySet::all()).is_ok());
         assert!(refuse_without(needed()).is_ok());
-        let told = refuse_without(needed() - CapabilitySet::BPF - CapabilitySet::KILL).unwrap_err().to_string();
-        assert!(told.contains("CAP_BPF (to load programs and make maps), CAP_KILL (to end"), "{told}");
-        assert!(!told.contains("CAP_NET_ADMIN"), "{told}");
+        let told = refuse_without(needed() - CapabilitySet::NET_ADMIN - CapabilitySet::KILL).unwrap_err().to_string();
+        assert!(
+            told.contains("CAP_NET_ADMIN (to make devices and routes, and attach programs to them), CAP_KILL (to end"),
+            "{told}"
+        );
+        assert!(!told.contains("CAP_SYS_ADMIN"), "{told}");
     }
 }
