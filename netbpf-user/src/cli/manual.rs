@@ -55,12 +55,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_line_of_the_settings_is_taken_for_a_command_of_the_page() {
-        let page = settings_page().render();
+    fn the_page_about_settings_has_every_line_of_the_example() {
+        // As roff writes hyphens, apostrophes, and dots that begin a line.
+        let page = settings_page().render().replace(r"\-", "-").replace(r"\*(Aq", "'").replace(r"\&", "");
         for line in include_str!("../../../netbpf.example.toml").lines().filter(|line| !line.is_empty()) {
-            // As roff writes them.
-            let written = line.replace('-', r"\-");
-            assert!(page.lines().any(|shown| shown.trim_start_matches(r"\&") == written), "{line}");
+            assert!(page.lines().any(|shown| shown == line), "{line}");
         }
     }
 }
