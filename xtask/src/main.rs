@@ -5,6 +5,7 @@ mod command;
 mod deny;
 mod ebpf;
 mod fuzz;
+mod package;
 mod packages;
 mod setup;
 mod test;
@@ -56,6 +57,8 @@ enum Verb {
     },
     /// Look for inputs that upset the paths
     Fuzz(fuzz::Arguments),
+    /// Make a Debian package
+    Package(package::Arguments),
     /// Everything a change must pass: format, clippy, documentation, a little fuzzing, all tests
     Ci,
 }
@@ -99,6 +102,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
             return become_program(&["--package", "netbpf-tests", "--bin", "scale"], arguments);
         }
         Verb::Fuzz(arguments) => return fuzz::fuzz(&arguments),
+        Verb::Package(arguments) => package::package(&arguments)?,
         Verb::Ci => return ci::ci(),
     }
     Ok(ExitCode::SUCCESS)

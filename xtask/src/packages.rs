@@ -12,8 +12,8 @@ pub(crate) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-w
 /// What installs programs from Python's registry.
 pub(crate) const PIP: &str = "python3-pip";
 
-/// Programs that tests, demo, measurements and fuzzing call, with the Debian packages that hold them; libFuzzer is C++.
-const PROGRAMS: [(&str, &str); 11] = [
+/// Programs that tests, demo, measurements, fuzzing and packaging call, with the Debian packages that hold them; libFuzzer is C++.
+const PROGRAMS: [(&str, &str); 14] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("bpftool", "bpftool"),
@@ -25,6 +25,9 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("jq", "jq"),
     ("python3", "python3"),
     ("dnsmasq", "dnsmasq-base"),
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("systemctl", "systemd"),
+    ("deb-systemd-helper", "init-system-helpers"),
 ];
 
 /// The programs that are not there, with their packages.

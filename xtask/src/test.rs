@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::command::{cargo, is_root, run};
+use crate::{
+    command::{cargo, is_root, run},
+    package,
+};
 
 #[derive(Args, Default)]
 pub(crate) struct Arguments {
@@ -88,6 +91,9 @@ pub(crate) fn test(arguments: Arguments) -> Result<Report> {
     tiers.dedup();
     // Tier 2 builds and runs the netbpf binary; what that takes is not to be counted as its time.
     run(cargo().args(["build", "--package", "netbpf-user"]))?;
+    if tiers.contains(&Tier::Namespaces) {
+        package::packager()?;
+    }
     for tier in &tiers {
         run(cargo().args(["test", "--no-run"]).args(tier.selection()))?;
     }

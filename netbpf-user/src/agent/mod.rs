@@ -29,6 +29,7 @@ mod networks;
 mod parent;
 mod place;
 mod plan;
+pub mod privileges;
 mod process;
 mod publish;
 mod publishes;

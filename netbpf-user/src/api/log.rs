@@ -12,7 +12,11 @@ use super::peer::Visitor;
 use super::reply::{Made, Told};
 
 /// Tells who asked for what, what came of it, and how long it took.
-pub(super) async fn requests(Extension(Visitor { peer, .. }): Extension<Visitor>, request: Request, next: Next) -> Response {
+pub(super) async fn requests(
+    Extension(Visitor { peer, .. }): Extension<Visitor>,
+    request: Request,
+    next: Next,
+) -> Response {
     if request.method() == Method::GET {
         return next.run(request).await;
     }

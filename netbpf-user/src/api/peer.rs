@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn a_door_is_for_root_and_for_the_members_of_its_group() {
-        let peer = |user: u32, groups: &[u32]| Peer { user: Uid::from_raw(user), process: None, groups: groups.to_vec() };
+        let peer =
+            |user: u32, groups: &[u32]| Peer { user: Uid::from_raw(user), process: None, groups: groups.to_vec() };
         let door =
             |group: Option<u32>| Door { path: "/s".into(), group: group.map(Gid::from_raw), is_for_looking: false };
         let own = Uid::effective().as_raw();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use netbpf_user::Settings;
-use netbpf_user::agent::Engine;
+use netbpf_user::agent::{Engine, privileges};
 use netbpf_user::api::{self, Doors};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -29,7 +29,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(10);
 #[command(after_help = "\
 Examples:
   netbpf agent
-  netbpf agent --config /etc/netbpf.toml --uplink eth0
+  netbpf agent --config /etc/netbpf/netbpf.toml --uplink eth0
   netbpf agent --state-dir /tmp/a/state --run-dir /tmp/a/run --bpffs /sys/fs/bpf/a    a second instance")]
 pub(super) struct Agent {
     #[command(flatten)]
@@ -48,6 +48,8 @@ impl Agent {
         settings.validate()?;
         // It tells of what it does; the other verbs keep quiet unless asked.
         log::start(global.verbose.saturating_add(1), settings.log_format);
+        // Before the runtime makes threads: each has privileges of its own.
+        privileges::keep_needed()?;
         open_many_files();
         // Whatever the shell has it at: nobody but root writes to what the agent makes.
         umask(Mode::S_IWGRP | Mode::S_IWOTH);

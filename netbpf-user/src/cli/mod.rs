@@ -2,6 +2,7 @@
 
 mod agent;
 mod attach;
+mod completions;
 mod container;
 mod create;
 mod demo;
@@ -11,6 +12,7 @@ mod exposure;
 mod flows;
 mod inspect;
 mod log;
+mod manual;
 mod network;
 mod output;
 mod port;
@@ -29,7 +31,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::error::ErrorKind;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
 use netbpf_user::Settings;
 use netbpf_user::api::Client;
 use netbpf_user::config::LogFormat;
@@ -99,6 +101,8 @@ enum Verb {
     Doctor(doctor::Doctor),
     Flows(flows::Flows),
     Demo(demo::Demo),
+    Completions(completions::Completions),
+    Manual(manual::Manual),
 }
 
 /// Exit codes: 0 done, 1 refused or failed, 2 usage; the last two with one line on stderr.
@@ -158,13 +162,13 @@ fn run(Arguments { global, verb }: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Doctor(verb) => verb.run(&global),
         Verb::Flows(verb) => verb.run(&global),
         Verb::Demo(verb) => verb.run(&global),
+        Verb::Completions(verb) => verb.run(Arguments::command()),
+        Verb::Manual(verb) => verb.run(Arguments::command()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -116,7 +116,7 @@ impl Layout {
             });
         }
         self.kill_processes();
-        _ = fs::remove_dir(self.cgroup());
+        remove_cgroup(&self.cgroup());
         for machine in ["host", "ext"] {
             _ = Namespace::named(&self.namespace(machine)).delete();
         }
@@ -140,6 +140,16 @@ impl Drop for Layout {
     fn drop(&mut self) {
         self.remove();
     }
+}
+
+/// Removes a cgroup and those that its processes have made in it. What else is in their directories is the kernel's.
+fn remove_cgroup(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    _ = fs::remove_dir(directory);
 }
 
 /// Removes the rigs of processes that have ended without doing so.

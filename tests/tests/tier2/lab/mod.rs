@@ -149,6 +149,11 @@ impl Lab {
         self.bare.as_ref().expect("taken when the rig was made")
     }
 
+    /// What it stands on.
+    pub(crate) fn rig(&self) -> &Rig {
+        &self.rig
+    }
+
     // Names and devices.
 
     pub(crate) fn name(&self, name: &str) -> String {
