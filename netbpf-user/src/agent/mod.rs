@@ -16,8 +16,11 @@ mod ends;
 mod exposure;
 mod files;
 mod flows;
+mod hooks;
 mod host;
+mod inside;
 mod ipv6;
+mod kept;
 mod lan;
 mod lan_options;
 mod members;
@@ -30,7 +33,9 @@ mod plan;
 mod process;
 mod publish;
 mod publishes;
+mod reboot;
 mod reconcile;
+mod repair;
 mod requested;
 mod reserve;
 mod rules;
@@ -88,6 +93,8 @@ pub struct Engine {
     since: u64,
     /// The resolver of containers, unless the settings switch it off.
     names: Option<names::Names>,
+    /// What is put back when somebody takes it away.
+    repair: repair::Repair,
     /// Tells that changes of the host were followed.
     followed: Notify,
     /// Asks the collector not to wait for its time.

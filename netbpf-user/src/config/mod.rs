@@ -102,6 +102,8 @@ pub struct Settings {
     pub clamp_mss: bool,
     /// Lifetimes of idle flows in seconds, by name; see [`Settings::TIMEOUT_NAMES`].
     pub timeouts: BTreeMap<String, u32>,
+    /// Whether what somebody takes away of the instance is put back. Otherwise it is told alone.
+    pub repair: bool,
     /// Least severe lines of the datapath that reach the log. Off costs nothing per packet.
     pub datapath_log: DatapathLog,
 }
@@ -147,6 +149,7 @@ impl Default for Settings {
             full_cone: false,
             clamp_mss: false,
             timeouts: BTreeMap::new(),
+            repair: true,
             datapath_log: DatapathLog::Off,
         }
     }

@@ -12,7 +12,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::signal::SigSet;
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
-use super::attach::{Filters, device_links};
+use super::attach::Filters;
+use super::links::{Links, device_links};
 use super::table::Table;
 use super::{Datapath, FamilyMaps, Maps, foreign_layout, netns_cookie, probe};
 use crate::config::{DatapathLog, Settings};
@@ -65,8 +66,10 @@ impl Datapath {
         let parts = program::PARTS.map(|name| if BARE.contains(&name) { "" } else { name });
         join_parts(&directory, &programs, &parts)?;
         let maps = Maps::open(&maps_directory)?;
+        let links = Links::open(directory.join("links"))?;
         Ok(Self {
             directory,
+            links,
             programs: Mutex::new(programs),
             maps,
             knows_ipv6_checksums: ipv6_checksum_flag != 0,
@@ -300,8 +303,7 @@ fn refused(name: &str, error: &ProgramError) -> Error {
 ///
 /// One is mounted where none is, but only in the mount namespace of PID 1: in a private one it would vanish with its
 /// last process, and the datapath with it.
-pub(crate) fn mount_bpffs(settings: &Settings) -> Result<()> {
-    let directory = &settings.bpffs;
+pub(crate) fn mount_bpffs(directory: &Path) -> Result<()> {
     let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let kind = statfs(existing).context(|| format!("look at {}", existing.display()))?.filesystem_type();
     if kind == BPF_FS_MAGIC {

@@ -3,7 +3,9 @@
 mod attach;
 pub(crate) mod clock;
 mod family;
+mod links;
 mod load;
+mod pins;
 mod probe;
 mod sys;
 mod table;
@@ -67,6 +69,7 @@ pub struct Datapath {
     programs: Mutex<Ebpf>,
     /// The maps.
     pub maps: Maps,
+    links: links::Links,
     /// Whether the kernel's checksum helper knows IPv6.
     knows_ipv6_checksums: bool,
     /// Filters of devices on a kernel without TCX, which has no links to pin.
