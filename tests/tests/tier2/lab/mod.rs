@@ -304,6 +304,21 @@ impl Lab {
         serde_json::from_value(self.json(&["inspect", name])["ports"].clone()).expect("a list of publishes")
     }
 
+    /// Directory of the instance on its bpffs.
+    pub(crate) fn bpffs(&self) -> PathBuf {
+        self.rig.bpffs()
+    }
+
+    /// Where the instance keeps what it is to be.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.rig.state_dir()
+    }
+
+    /// Where the instance keeps what a reboot may remove.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.rig.run_dir()
+    }
+
     // What is there.
 
     /// What must be equal before and after something that changes nothing.
@@ -346,7 +361,8 @@ impl Lab {
         }
     }
 
-    fn own_namespaces(&self) -> Vec<String> {
+    /// Named namespaces of containers.
+    pub(crate) fn own_namespaces(&self) -> Vec<String> {
         let entries = fs::read_dir("/run/netns").expect("the rig itself is there");
         let names = entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned());
         let mut own: Vec<String> = names.filter(|name| name.starts_with(&format!("{}-", self.prefix))).collect();
