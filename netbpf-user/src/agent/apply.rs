@@ -158,9 +158,13 @@ impl Engine {
         self.netlink.set_up(pair.ifindex).await
     }
 
-    /// The kernel waits for a grace period of RCU here (tcx_entry_sync), some milliseconds.
     pub(super) async fn attach_egress(&self, ifindex: u32, device: &str) -> Result<()> {
-        let (datapath, hook) = (self.datapath.clone(), Hook::egress(ifindex, device));
+        self.attach_to_device(Hook::egress(ifindex, device)).await
+    }
+
+    /// The kernel waits for a grace period of RCU here (tcx_entry_sync), some milliseconds.
+    pub(super) async fn attach_to_device(&self, hook: Hook) -> Result<()> {
+        let (datapath, device) = (self.datapath.clone(), hook.device.clone());
         let attach = tokio::task::spawn_blocking(move || datapath.attach(&hook));
         attach.await.context(|| format!("attach to {device}"))?
     }
@@ -265,7 +269,7 @@ impl Engine {
         self.settings.run_dir.join(super::MARKS)
     }
 
-    fn mark(&self, name: &str) -> Result<()> {
+    pub(super) fn mark(&self, name: &str) -> Result<()> {
         let mark = self.marks().join(name);
         failpoint::before("mark a namespace");
         fs::write(&mark, []).context(|| format!("write {}", mark.display()))

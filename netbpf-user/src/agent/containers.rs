@@ -69,6 +69,7 @@ impl Engine {
         let mut record = ContainerRecord {
             hostname,
             owns_netns,
+            is_taken_in: taken_from.is_some(),
             netns,
             is_host: place == Place::Host || shared.as_ref().is_some_and(|other| other.is_host),
             shared_with: shared.map(|other| other.shared_with.unwrap_or(other.name)),
@@ -247,6 +248,7 @@ impl State {
         let (heir, others) = sharers.split_first_mut()?;
         heir.shared_with = None;
         heir.owns_netns = record.owns_netns;
+        heir.is_taken_in = record.is_taken_in;
         heir.endpoints.clone_from(&record.endpoints);
         heir.rules.clone_from(&record.rules);
         for other in others {

@@ -1,7 +1,7 @@
 //! The host's side: netbpf0 and netbpf1, and the datapath's settings.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 use netbpf_common::abi::{self, ABI_VERSION, Config, LOOPBACK_INDEX, RING_SHARES, Transport};
@@ -24,13 +24,14 @@ pub(super) const HOST_DEVICE: &str = "netbpf0";
 /// Its peer: the device that route lookups name as their input. No packet enters by it.
 pub(super) const ROUTE_DEVICE: &str = "netbpf1";
 
-/// Makes netbpf0 and netbpf1, or finds those that this instance has made. Returns their numbers.
+/// Makes netbpf0 and netbpf1, with these numbers if any are named, or finds those that this instance has made. Returns their numbers.
 pub(super) async fn make_devices(
     netlink: &Netlink,
     settings: &Settings,
     networks: &Networks,
     virtuals: &Virtuals,
     mac: Mac,
+    numbers: Option<(u32, u32)>,
 ) -> Result<(u32, u32)> {
     let find = async || -> Result<Option<(Device, Device)>> {
         Ok(netlink.device_named(HOST_DEVICE).await?.zip(netlink.device_named(ROUTE_DEVICE).await?))
@@ -38,8 +39,9 @@ pub(super) async fn make_devices(
     let pair = match find().await? {
         Some(pair) => pair,
         None => {
-            let end = |name, mac| VethEnd { name, ifindex: None, mac, mtu: settings.mtu, namespace: None };
-            netlink.make_veth(&end(HOST_DEVICE, mac), &end(ROUTE_DEVICE, mac)).await?;
+            let end = |name, ifindex| VethEnd { name, ifindex, mac, mtu: settings.mtu, namespace: None };
+            let (host, route) = numbers.unzip();
+            netlink.make_veth(&end(HOST_DEVICE, host), &end(ROUTE_DEVICE, route)).await?;
             find().await?.ok_or_else(|| Error::Internal(format!("{HOST_DEVICE} has vanished")))?
         }
     };
@@ -85,32 +87,47 @@ fn set_switches(networks: &Networks) -> Result<()> {
 
 /// The gateways' addresses on netbpf0, and what leads to it. An address of IPv6 is alone in its subnet, and brings no route.
 async fn give_addresses(netlink: &Netlink, networks: &Networks, virtuals: &Virtuals, ifindex: u32) -> Result<()> {
-    let client = serves_alone(networks).then(|| virtuals.client_v6());
-    let own: Vec<IpNet> = networks.parts().map(gateway_net).chain(client.map(|it| Ipv6Net::from(it).into())).collect();
+    let own = own_addresses(networks, virtuals);
     netlink.keep_addresses(ifindex, &own).await?;
-    if let Some(client) = client {
-        netlink.add_address(ifindex, Ipv6Net::from(client).into()).await?;
+    for address in own {
+        netlink.add_address(ifindex, address).await?;
     }
-    for part in networks.parts() {
-        netlink.add_address(ifindex, gateway_net(part)).await?;
-    }
-    let led = led_here(networks, virtuals, client.map(IpAddr::from));
-    // The subnet of an IPv4 address comes with it.
-    for (subnet, source) in led.iter().filter(|(subnet, source)| source.is_ipv6() || !subnet.contains(source)) {
+    let led = led_here(networks, virtuals);
+    let there = subnets_of(netlink, ifindex).await?;
+    // The subnet of an IPv4 address comes with it, unless somebody has taken it away.
+    let comes_by_itself = |subnet: &IpNet, source: &IpAddr| source.is_ipv4() && subnet.contains(source);
+    let needed = led.iter().filter(|(subnet, source)| !comes_by_itself(subnet, source) || !there.contains(subnet));
+    for (subnet, source) in needed {
         netlink.add_link_route(ifindex, *subnet, *source, MAIN_TABLE).await?;
     }
     // Of networks that are no more, or have changed.
-    for (subnet, device) in netlink.link_subnets().await? {
-        if device == ifindex && !led.iter().any(|(led, _)| *led == subnet) {
-            netlink.delete_link_route(ifindex, subnet).await?;
-        }
+    for subnet in there.iter().filter(|there| !led.iter().any(|(led, _)| led == *there)) {
+        netlink.delete_link_route(ifindex, *subnet).await?;
     }
     Ok(())
 }
 
+/// The addresses of netbpf0.
+pub(super) fn own_addresses(networks: &Networks, virtuals: &Virtuals) -> Vec<IpNet> {
+    let client = client(networks, virtuals).map(|it| Ipv6Net::from(it).into());
+    client.into_iter().chain(networks.parts().map(gateway_net)).collect()
+}
+
+/// The address that IPv6 clients have where no network has one for them.
+fn client(networks: &Networks, virtuals: &Virtuals) -> Option<Ipv6Addr> {
+    serves_alone(networks).then(|| virtuals.client_v6())
+}
+
+/// Subnets that lie on a device.
+pub(super) async fn subnets_of(netlink: &Netlink, ifindex: u32) -> Result<Vec<IpNet>> {
+    let all = netlink.link_subnets().await?;
+    Ok(all.into_iter().filter(|(_, device)| *device == ifindex).map(|(subnet, _)| subnet).collect())
+}
+
 /// What of the host's goes to netbpf0, and with which source address: the subnets, what they are known by outside, and the virtual
 /// addresses.
-fn led_here(networks: &Networks, virtuals: &Virtuals, client: Option<IpAddr>) -> Vec<(IpNet, IpAddr)> {
+pub(super) fn led_here(networks: &Networks, virtuals: &Virtuals) -> Vec<(IpNet, IpAddr)> {
+    let client = client(networks, virtuals).map(IpAddr::from);
     let nets = |part: &Part| [Some(part.subnet), part.external].map(|net| Some((net?, part.gateway)));
     let mut led: Vec<(IpNet, IpAddr)> = networks.parts().flat_map(nets).flatten().collect();
     for is_ipv4 in [true, false] {
@@ -125,23 +142,6 @@ fn led_here(networks: &Networks, virtuals: &Virtuals, client: Option<IpAddr>) ->
 }
 
 impl Engine {
-    /// Gives netbpf0 and netbpf1 back what somebody took from them: who switches IPv6 off for all devices takes addresses and
-    /// routes as well, and who switches it on again does not bring them back.
-    pub(super) async fn keep_devices(&self) -> Result<()> {
-        let state = self.state.lock().await;
-        let networks = &state.networks;
-        let client = serves_alone(networks).then(|| self.virtuals.client_v6().into());
-        let mut own = networks.parts().map(|part| part.gateway).chain(client);
-        let lost = own.find(|own| !state.host.locals.contains_key(own));
-        let devices = [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(networks));
-        let changed = devices.into_iter().find_map(|(device, ipv6)| ipv6.differs(device));
-        if lost.is_none() && changed.is_none() {
-            return route_device_forwards(networks);
-        }
-        tracing::warn!(?lost, changed, "somebody has changed {HOST_DEVICE} or {ROUTE_DEVICE}: setting them right");
-        set_right(&self.netlink, networks, &self.virtuals, self.devices).await
-    }
-
     /// Tells the datapath of all networks.
     pub(super) fn write_networks(&self, state: &State) -> Result<()> {
         let maps = &self.datapath.maps;
@@ -197,7 +197,7 @@ pub(super) fn forwarding_of_route_device(networks: &Networks) -> impl Iterator<I
 
 /// Route lookups in BPF ask whether their input device forwards. Whoever writes `net.ipv4.ip_forward` or
 /// `net.ipv6.conf.all.forwarding` changes it for every device, so this is done again from time to time.
-fn route_device_forwards(networks: &Networks) -> Result<()> {
+pub(super) fn route_device_forwards(networks: &Networks) -> Result<()> {
     forwarding_of_route_device(networks).try_for_each(|path| sysctl::write(&path, "1"))
 }
 

@@ -17,9 +17,12 @@ mod exposure;
 mod files;
 mod flows;
 mod health;
+mod hooks;
 mod host;
+mod inside;
 #[doc(hidden)]
 pub mod judge;
+mod kept;
 mod lan;
 mod lan_options;
 mod members;
@@ -33,7 +36,9 @@ pub mod privileges;
 mod process;
 mod publish;
 mod publishes;
+mod reboot;
 mod reconcile;
+mod repair;
 mod requested;
 mod reserve;
 mod rules;
@@ -95,6 +100,8 @@ pub struct Engine {
     names: Option<names::Names>,
     /// Counters of the last minutes.
     recent: std::sync::Mutex<doctor::Recent>,
+    /// What is put back when somebody takes it away.
+    repair: repair::Repair,
     /// Tells that changes of the host were followed.
     followed: Notify,
     /// Asks the collector not to wait for its time.

@@ -151,6 +151,25 @@ pub(super) enum Step {
 }
 
 impl Step {
+    /// Whether it takes nothing away.
+    pub(super) fn is_making(&self) -> bool {
+        match self {
+            Self::DeleteAddress(_)
+            | Self::ClearEndpoint(_)
+            | Self::DeleteDevice(..)
+            | Self::DeleteLan(..)
+            | Self::DeleteNamespace(_)
+            | Self::GiveBack(..) => false,
+            Self::MakeNamespace(..)
+            | Self::MakePair(_)
+            | Self::MakeLan(_)
+            | Self::Attach(..)
+            | Self::TakeIn(..)
+            | Self::WriteEndpoint(..)
+            | Self::WriteAddress(..) => true,
+        }
+    }
+
     /// The step that takes this one back. Removals are not taken back: a removal goes on to its end.
     pub(super) fn undo(&self) -> Option<Self> {
         Some(match self {

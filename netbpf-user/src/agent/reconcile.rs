@@ -14,14 +14,20 @@ use super::{Engine, files, host, process};
 use crate::datapath::Attachment;
 use crate::error::Result;
 use crate::net::device::Device;
+use crate::net::namespace;
 use crate::store::{Changes, ContainerRecord, ProcessRecord};
 
 impl Engine {
     /// Brings the kernel to what the store says, and the store to what is still there.
-    pub(super) async fn reconcile(self: &Arc<Self>) -> Result<()> {
+    pub(super) async fn reconcile(self: &Arc<Self>, is_new_boot: bool) -> Result<()> {
         let mut guard = self.state.lock().await;
         let state = &mut *guard;
-        self.forget_the_gone(state)?;
+        if is_new_boot {
+            self.forget_the_ended(state)?;
+        } else {
+            self.forget_the_gone(state)?;
+            self.mark_again(state)?;
+        }
         self.never_go_back(state)?;
         self.datapath.drop_dead_links()?;
         self.make_parents(state).await;
@@ -50,7 +56,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Containers whose namespace is gone (a reboot, `ip netns del`) are gone, and so are those to be forgotten with
+    /// Containers whose namespace is gone (`ip netns del`) are gone, and so are those to be forgotten with
     /// their process; what these had goes to those who share their namespace.
     fn forget_the_gone(&self, state: &mut State) -> Result<()> {
         let has_namespace = ContainerRecord::exists;
@@ -70,14 +76,7 @@ impl Engine {
                 state.hand_over(&record, changes);
                 continue;
             }
-            self.store.save(&Changes { removed_containers: vec![name.clone()], ..Changes::default() })?;
-            state.containers.remove(&name);
-            release(state, &record.rules);
-            for endpoint in &record.endpoints {
-                state.networks.release(endpoint);
-            }
-            // Rules of a datapath that has outlived the container.
-            withdraw(&self.datapath, state, &record.rules)?;
+            self.forget(state, &name)?;
         }
         for record in state.containers.values_mut() {
             if let Some(process) = record.process.filter(|process| !process.exited && !process::is_running(process)) {
@@ -86,6 +85,26 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Forgets a container, of which the kernel has nothing but what follows from the store.
+    pub(super) fn forget(&self, state: &mut State, name: &str) -> Result<()> {
+        let Some(record) = state.containers.get(name).cloned() else { return Ok(()) };
+        self.store.save(&Changes { removed_containers: vec![name.to_owned()], ..Changes::default() })?;
+        state.containers.remove(name);
+        release(state, &record.rules);
+        for endpoint in &record.endpoints {
+            state.networks.release(endpoint);
+        }
+        // Rules of a datapath that has outlived the container.
+        withdraw(&self.datapath, state, &record.rules)
+    }
+
+    /// Marks namespaces that have lost their marks to somebody who emptied the run directory.
+    fn mark_again(&self, state: &State) -> Result<()> {
+        let marks = marked(&self.marks())?;
+        let names = state.containers.values().filter_map(ContainerRecord::made_as);
+        names.filter(|name| !marks.contains(name)).try_for_each(|name| self.mark(&name))
     }
 
     /// Generations that the store knows must not be given out again, even on maps that are new.
@@ -106,7 +125,7 @@ impl Engine {
         self.delete_devices(&unfinished).await
     }
 
-    async fn observe(&self, state: &State) -> Result<Observed> {
+    pub(super) async fn observe(&self, state: &State) -> Result<Observed> {
         let maps = &self.datapath.maps;
         let devices = self.netlink.devices().await?;
         let attachments = self.datapath.attachments()?;
@@ -125,8 +144,12 @@ impl Engine {
         };
         let taps: BTreeMap<u32, String> =
             devices.iter().filter(has_egress).map(|device| (device.ifindex, device.name.clone())).collect();
+        let wanted: BTreeSet<String> = state.containers.values().filter_map(ContainerRecord::made_as).collect();
+        let mut namespaces = marked(&self.marks())?;
+        // A run directory that outlives a reboot has marks of what is gone.
+        namespaces.retain(|name| !wanted.contains(name) || namespace::exists(&namespace::path(name)));
         Ok(Observed {
-            namespaces: marked(&self.marks())?,
+            namespaces,
             attached: own
                 .keys()
                 .chain(taps.keys())

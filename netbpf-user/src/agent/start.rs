@@ -17,6 +17,8 @@ use super::files::OF_NAMESPACES;
 use super::names::Names;
 use super::network::{DEFAULT_NETWORK, Network, Networks};
 use super::publishes::Publishes;
+use super::reboot::boot;
+use super::repair::Repair;
 use super::state::{HostState, State};
 use super::{Engine, host};
 use crate::config::{Addressing, DatapathLog, GlobalId, Settings, Virtuals, overlap};
@@ -29,7 +31,7 @@ use crate::process::Files;
 use crate::store::{Changes, ContainerRecord, InstanceRecord, NetworkRecord, Store, Stored};
 use crate::trust;
 
-/// How often flows are collected and the host's settings looked at: half of the shortest timeout.
+/// How often flows are collected: half of the shortest timeout.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Engine {
@@ -40,7 +42,7 @@ impl Engine {
         require_ipv6(&settings)?;
         check_files(&settings)?;
         let cgroup = settings.cgroup.clone().map_or_else(cgroup_root, check_cgroup)?;
-        mount_bpffs(&settings)?;
+        mount_bpffs(&settings.bpffs)?;
         make_directory(&settings.state_dir, 0o700)?;
         let lock = lock(&settings.state_dir)?;
         make_directory(&settings.run_dir, 0o755)?;
@@ -68,7 +70,8 @@ impl Engine {
         let watch = Watch::open()?;
         let begin = async {
             let datapath = Arc::new(Datapath::load(&settings)?);
-            let devices = host::make_devices(&netlink, &settings, &state.networks, &virtuals, gateway_mac).await?;
+            let devices =
+                host::make_devices(&netlink, &settings, &state.networks, &virtuals, gateway_mac, None).await?;
             host::write_config(&datapath, &settings, &state.networks, &virtuals, devices, gateway_mac)?;
             let engine = Arc::new(Self {
                 cgroup,
@@ -89,10 +92,19 @@ impl Engine {
                 global_id,
                 virtuals,
                 recent: std::sync::Mutex::default(),
+                repair: Repair::default(),
                 followed: Notify::new(),
                 names: settings.dns_port().map(Names::start),
             });
-            engine.begin().await?;
+            let boot = boot()?;
+            // Of a version that noted none nothing is known: as if it was this one.
+            let is_new_boot = instance.boot.as_ref().is_some_and(|before| *before != boot);
+            engine.begin(is_new_boot).await?;
+            // Last: an agent that is killed before has not put everything back.
+            if instance.boot.as_ref() != Some(&boot) {
+                instance.boot = Some(boot);
+                engine.store.save_instance(&instance)?;
+            }
             Ok(engine)
         };
         match begin.await {
@@ -118,9 +130,9 @@ impl Engine {
     }
 
     /// Containers before uplinks and socket hooks: what leads packets to them comes when they are complete.
-    async fn begin(self: &Arc<Self>) -> Result<()> {
+    async fn begin(self: &Arc<Self>, is_new_boot: bool) -> Result<()> {
         self.datapath.attach(&Hook::host(self.devices.0, host::HOST_DEVICE))?;
-        self.reconcile().await?;
+        self.reconcile(is_new_boot).await?;
         {
             let mut state = self.state.lock().await;
             state.host = self.recall_host()?;
@@ -162,13 +174,11 @@ impl Engine {
                 if is_time && let Err(error) = engine.note_counters() {
                     tracing::error!("{error}");
                 }
-                // Not after every removal: the kernel lets nobody read these settings while it deletes a device.
-                if is_time && let Err(error) = engine.keep_devices().await {
-                    tracing::error!("{error}");
-                }
             }
         });
         self.tasks.keep("collects flows", collector);
+
+        self.keep_right();
 
         if self.settings.datapath_log != DatapathLog::Off
             && let Some(logger) = self.datapath.logger()

@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::MetadataExt as _;
 
 use bytemuck::Pod;
 use netbpf_common::abi::{DropReason, Endpoint, Event, PublishedPort, program};
 
 use super::Engine;
-use super::host::{HOST_DEVICE, ROUTE_DEVICE, forwarding_of_route_device, ipv6_of_devices};
+use super::hooks::Owner;
 use super::state::State;
 use crate::api::types::{MapStatus, ProgramStatus, Status, UplinkStatus};
-use crate::datapath::{Attachment, FamilyMaps, InFamily, Table};
+use crate::datapath::{Attachment, FamilyMaps, Hook, InFamily, Table};
 use crate::error::{Context as _, Result};
-use crate::net::sysctl;
+use crate::net::device::Device;
+use crate::store::ContainerRecord;
 
 impl Engine {
     /// What is attached, how full it is, and what is not as desired.
@@ -24,12 +24,22 @@ impl Engine {
         let flows = tokio::task::spawn_blocking(count);
         let flows = flows.await.context(|| "count flows".into())??;
         let state = self.state.lock().await;
+        let inside = self.problems_inside(&state);
+        drop(state);
+        let inside = inside.await?;
+        let state = self.state.lock().await;
         let attachments = self.datapath.attachments()?;
-        let devices: BTreeMap<u32, String> =
-            self.netlink.devices().await?.into_iter().map(|device| (device.ifindex, device.name)).collect();
-        let programs = attachments.iter().map(|attachment| self.program(attachment, &devices)).collect();
+        let devices: Vec<Device> = self.netlink.devices().await?;
+        let names: BTreeMap<u32, String> = devices.iter().map(|device| (device.ifindex, device.name.clone())).collect();
+        let programs = attachments.iter().map(|attachment| self.program(attachment, &names)).collect();
         let mut problems = self.problems(&state, &attachments, &devices)?;
-        problems.extend(self.lan_problems(&state, &devices).await);
+        problems.extend(self.device_problems(&state.networks).await?);
+        problems.extend(self.lan_problems(&state, &names).await);
+        // Those of who has gone meanwhile are nobody's.
+        let inside =
+            inside.into_iter().filter(|(name, _)| state.containers.get(name).is_some_and(ContainerRecord::exists));
+        problems.extend(inside.map(|(_, problem)| problem));
+        problems.extend(self.unrepaired());
         let counters = self.datapath.maps.counters.get_per_cpu(0)?;
         let sum = |place: u32| counters.iter().map(|cpu| cpu[place as usize]).sum::<u64>();
         let occurred = |(place, name): (u32, &str)| match sum(place) {
@@ -92,12 +102,7 @@ impl Engine {
     }
 
     /// Compares what is desired with what the kernel has, not with what the agent once did.
-    fn problems(
-        &self,
-        state: &State,
-        attachments: &[Attachment],
-        devices: &BTreeMap<u32, String>,
-    ) -> Result<Vec<String>> {
+    fn problems(&self, state: &State, attachments: &[Attachment], devices: &[Device]) -> Result<Vec<String>> {
         let mut problems = state.host.problems.clone();
         problems.extend(self.problems_with_names());
         let attached: BTreeSet<(&str, u64)> = attachments
@@ -108,20 +113,26 @@ impl Engine {
         for attachment in attachments.iter().filter(|attachment| !attachment.is_current) {
             problems.push(format!("{} runs another program than this agent's", attachment.program));
         }
-        let mut device = |program: &str, ifindex: u32, whose: &str| {
-            if !devices.contains_key(&ifindex) {
-                problems.push(format!("{whose}: its device {ifindex} is gone"));
-            } else if !attached.contains(&(program, u64::from(ifindex))) {
-                problems.push(format!("{whose}: {program} is not attached"));
+        let devices: BTreeMap<u32, &Device> = devices.iter().map(|device| (device.ifindex, device)).collect();
+        for (owner, hook) in self.hooks(state) {
+            let Hook { program, ifindex, .. } = hook;
+            match devices.get(&ifindex) {
+                // That of netbpf0 is told of with all else that it has.
+                None if owner == Owner::Host => {}
+                None => problems.push(format!("{owner}: its device {ifindex} is gone")),
+                Some(_) if !attached.contains(&(program, u64::from(ifindex))) => {
+                    problems.push(format!("{owner}: {program} is not attached"));
+                }
+                Some(device) if matches!(owner, Owner::Container(_)) && !device.is_up => {
+                    problems.push(format!("{owner}: its device {} is down", device.name));
+                }
+                Some(_) => {}
             }
-        };
-        device(program::HOST, self.devices.0, HOST_DEVICE);
-        for (ifindex, uplink) in &state.host.uplinks {
-            let program = if uplink.is_bare { program::UPLINK_BARE } else { program::UPLINK };
-            device(program, *ifindex, &format!("uplink {}", uplink.name));
         }
-        for (record, endpoint) in state.endpoints().filter(|(_, endpoint)| state.networks.of(endpoint).is_ours()) {
-            device(program::EGRESS, endpoint.ifindex, &format!("container {}", record.name));
+        let lost = self.datapath.lost_pins();
+        if let Some(first) = lost.first() {
+            let directory = self.settings.bpffs.display();
+            problems.push(format!("{} of its pins are missing in {directory}, {first} first", lost.len()));
         }
         for record in state.containers.values().filter(|record| !record.is_host) {
             if !record.exists() && !record.is_machine() {
@@ -139,23 +150,12 @@ impl Engine {
                 }
             }
         }
-        let cgroup = std::fs::metadata(&self.cgroup).context(|| format!("look at {}", self.cgroup.display()))?.ino();
-        for name in program::SOCKET {
-            if !attached.contains(&(name, cgroup)) {
-                problems.push(format!("{name} is not attached to the cgroup {}", self.cgroup.display()));
+        let cgroup = self.cgroup.display();
+        match self.lost_sockets(attachments) {
+            Ok(lost) => {
+                problems.extend(lost.iter().map(|name| format!("{name} is not attached to the cgroup {cgroup}")));
             }
-        }
-        for setting in forwarding_of_route_device(&state.networks) {
-            if sysctl::read(&setting).as_deref() != Some("1") {
-                problems.push(format!(
-                    "{ROUTE_DEVICE} does not forward (net/{setting}): containers cannot reach the world"
-                ));
-            }
-        }
-        for (device, ipv6) in [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(&state.networks)) {
-            if let Some(difference) = ipv6.differs(device) {
-                problems.push(format!("IPv6 on {device} is not as it was set: {difference}"));
-            }
+            Err(error) => problems.push(error.to_string()),
         }
         Ok(problems)
     }

@@ -88,7 +88,8 @@ impl Engine {
         state: &mut State,
         (devices, addresses): &(Vec<Device>, Vec<HostAddress>),
     ) -> Result<()> {
-        let taps = state.taps();
+        // Also those whose MAC address somebody has changed.
+        let own: BTreeSet<u32> = state.endpoints().map(|(_, endpoint)| endpoint.ifindex).collect();
         let State { networks, host, .. } = state;
         host.problems.clear();
         let is_local = |address: &IpAddr| addresses.iter().any(|local| local.address == *address);
@@ -103,7 +104,7 @@ impl Engine {
         }
         let mut changed = self.follow_addresses(networks, host, addresses)?;
         let mut chosen = uplinks(devices, &self.settings.uplinks, self.gateway_mac);
-        chosen.retain(|device| !taps.contains(&device.ifindex));
+        chosen.retain(|device| !own.contains(&device.ifindex));
         for name in &self.settings.uplinks {
             if !chosen.iter().any(|device| device.name == *name) {
                 host.problems
@@ -193,6 +194,7 @@ impl Engine {
 
     /// Acts on announced changes.
     pub(super) async fn host_changed(&self, changes: &Changes) -> Result<()> {
+        self.suspect(changes);
         // Our own devices are no uplinks: who comes and goes with a thousand others need not have all of them listed.
         let of_others = changes.devices.values().any(|device| !is_own(device, self.gateway_mac));
         if changes.lost || !changes.addresses.is_empty() || of_others {

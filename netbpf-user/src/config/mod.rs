@@ -108,6 +108,8 @@ pub struct Settings {
     pub timeouts: BTreeMap<String, u32>,
     /// How the agent writes its log.
     pub log_format: LogFormat,
+    /// Whether what somebody takes away of the instance is put back. Otherwise it is told alone.
+    pub repair: bool,
     /// Least severe lines of the datapath that reach the log. Off costs nothing per packet.
     pub datapath_log: DatapathLog,
 }
@@ -156,6 +158,7 @@ impl Default for Settings {
             clamp_mss: false,
             timeouts: BTreeMap::new(),
             log_format: LogFormat::Text,
+            repair: true,
             datapath_log: DatapathLog::Off,
         }
     }

@@ -1,18 +1,19 @@
 //! Programs on devices and on the cgroup: attached once, replaced without a gap, and told apart from others'.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aya::programs::links::{CgroupAttachMode, FdLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 use netbpf_common::abi::program;
 
-use super::{Datapath, sys};
+use super::Datapath;
+use super::links::{Links, is_of_device};
+use super::sys::LinkInfo;
 use crate::error::{Context as _, Result};
 use crate::failpoint;
 
@@ -91,23 +92,18 @@ pub(crate) struct Attachment {
 pub(super) type Filters = BTreeMap<(u32, &'static str), Hook>;
 
 impl Datapath {
-    fn links(&self) -> PathBuf {
-        self.directory.join("links")
-    }
-
     /// Attaches a program to a device, or puts this agent's program into the link that is there.
     pub(crate) fn attach(&self, hook: &Hook) -> Result<()> {
         let what = || format!("attach {} to {}", hook.program, hook.device);
         let mut programs = self.programs.lock().expect("no panic while it was held");
         let program = programs.classifier(hook.program)?;
-        let pin = self.links().join(hook.pin());
-        if let Some(link) = existing(&pin).context(what)? {
-            if sys::link_info(link.as_fd()).context(what)?.target == u64::from(hook.ifindex) {
-                failpoint::before("replace a program");
-                return sys::update_link(link.as_fd(), program.fd().context(what)?.as_fd().as_fd()).context(what);
+        let pin = hook.pin();
+        if let Some(link) = self.links.info(&pin).context(what)? {
+            if link.target == u64::from(hook.ifindex) {
+                return self.links.update(&pin, program.fd().context(what)?.as_fd()).context(what);
             }
-            // The device it hung on is gone, and another has got its number.
-            fs::remove_file(&pin).context(what)?;
+            // The device it hung on is gone, and another has got its number; or somebody has detached it.
+            self.links.remove(&pin).context(what)?;
         }
         let direction = hook.direction.into();
         let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
@@ -115,9 +111,7 @@ impl Datapath {
         match program.attach_with_options(&hook.device, direction, tcx) {
             Ok(id) => {
                 let link: FdLink = program.take_link(id).context(what)?.try_into().context(what)?;
-                failpoint::before("pin a link");
-                link.pin(&pin).context(what)?;
-                Ok(())
+                self.links.keep(&pin, link).context(what)
             }
             // Before 6.6 the kernel knows no such attach type.
             Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EINVAL) => {
@@ -152,19 +146,25 @@ impl Datapath {
         }
     }
 
+    /// Whether this agent's program is attached.
+    pub(crate) fn is_attached(&self, hook: &Hook) -> Result<bool> {
+        let what = || format!("look at {} on {}", hook.program, hook.device);
+        if self.filters.lock().expect("no panic while it was held").contains_key(&(hook.ifindex, hook.program)) {
+            return Ok(true);
+        }
+        let Some(link) = self.links.info(&hook.pin()).context(what)? else { return Ok(false) };
+        let own = self.current().get(hook.program) == Some(&link.program_id);
+        Ok(own && link.target == u64::from(hook.ifindex))
+    }
+
     /// Detaches a program from a device; one that is not attached, or whose device is gone, is detached.
     pub(crate) fn detach(&self, hook: &Hook) -> Result<()> {
         let removed = self.filters.lock().expect("no panic while it was held").remove(&(hook.ifindex, hook.program));
         if removed.is_some() {
             remove_filter(hook);
         }
-        failpoint::before("remove the pin of a link");
-        match fs::remove_file(self.links().join(hook.pin())) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).context(|| format!("detach {} from {}", hook.program, hook.device))
-            }
-            _ => Ok(()),
-        }
+        let what = || format!("detach {} from {}", hook.program, hook.device);
+        self.links.remove(&hook.pin()).context(what)
     }
 
     /// Attaches the socket hooks to a cgroup, or puts this agent's programs into the links that are there.
@@ -176,36 +176,32 @@ impl Datapath {
         for name in program::SOCKET {
             let what = || format!("attach {name} to the cgroup {}", cgroup.display());
             let program = programs.socket(name)?;
-            let pin = self.links().join(name);
-            if let Some(link) = existing(&pin).context(what)? {
-                if sys::link_info(link.as_fd()).context(what)?.target == id {
-                    failpoint::before("replace a hook of sockets");
-                    sys::update_link(link.as_fd(), program.fd().context(what)?.as_fd()).context(what)?;
+            if let Some(link) = self.links.info(name).context(what)? {
+                if link.target == id {
+                    self.links.update(name, program.fd().context(what)?.as_fd()).context(what)?;
                     continue;
                 }
-                fs::remove_file(&pin).context(what)?;
+                self.links.remove(name).context(what)?;
             }
             // Links share a cgroup by nature; the kernel refuses the flags of the older attachment for them.
             failpoint::before("attach a hook of sockets");
             let link = program.attach(&directory, CgroupAttachMode::Single).context(what)?;
             let link: FdLink = program.take_link(link).context(what)?.try_into().context(what)?;
-            failpoint::before("pin a hook of sockets");
-            link.pin(&pin).context(what)?;
+            self.links.keep(name, link).context(what)?;
         }
         Ok(())
     }
 
-    /// What the kernel says is attached: pinned links, and the filters of a kernel without TCX.
+    /// Numbers of the programs that this agent has loaded.
+    fn current(&self) -> BTreeMap<&'static str, u32> {
+        self.programs.lock().expect("no panic while it was held").ids()
+    }
+
+    /// What the kernel says is attached: links, and the filters of a kernel without TCX.
     pub(crate) fn attachments(&self) -> Result<Vec<Attachment>> {
-        let current = self.programs.lock().expect("no panic while it was held").ids();
-        let links = self.links();
+        let current = self.current();
         let mut attachments = Vec::new();
-        for entry in fs::read_dir(&links).context(|| format!("read {}", links.display()))? {
-            let entry = entry.context(|| format!("read {}", links.display()))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let what = || format!("look at the link {name}");
-            let Some(link) = existing(&entry.path()).context(what)? else { continue };
-            let info = sys::link_info(link.as_fd()).context(what)?;
+        for (name, info) in self.links.infos()? {
             let program = name.split('-').next().unwrap_or_default().to_owned();
             let is_current = current.get(program.as_str()) == Some(&info.program_id);
             attachments.push(Attachment {
@@ -228,57 +224,28 @@ impl Datapath {
         Ok(attachments)
     }
 
-    /// Deletes pins whose device is gone: the kernel has detached them already.
+    /// Lets go of links whose device is gone: the kernel has detached them already.
     pub(crate) fn drop_dead_links(&self) -> Result<()> {
-        for (pin, ifindex) in device_links(&self.links())? {
-            if ifindex == 0 {
-                fs::remove_file(&pin).context(|| format!("remove {}", pin.display()))?;
+        for (name, info) in self.links.infos()? {
+            if info.target == 0 && is_of_device(&name) {
+                self.links.remove(&name).context(|| format!("remove the pin {name}"))?;
             }
         }
         Ok(())
     }
 }
 
-/// Pinned links to devices, with the ifindex of each, 0 for a device that is gone.
-pub(super) fn device_links(links: &Path) -> Result<Vec<(PathBuf, u64)>> {
-    let entries = match fs::read_dir(links) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.context(|| format!("read {}", links.display()))?,
-    };
-    // Pins of socket hooks bear no number.
-    let pins = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().contains('-'));
-    let link = |pin: PathBuf| {
-        let link = existing(&pin).ok()??;
-        Some((pin, sys::link_info(link.as_fd()).ok()?.target))
-    };
-    Ok(pins.filter_map(|entry| link(entry.path())).collect())
-}
-
 /// What runs by pinned links in an instance's directory: number of the device, none for a cgroup, and that of the program. Needs
 /// no program to be loaded.
 pub(crate) fn pinned_programs(directory: &Path) -> Vec<(Option<u32>, u32)> {
-    let Ok(entries) = fs::read_dir(directory.join("links")) else { return Vec::new() };
-    let links = entries.flatten().filter_map(|entry| {
-        let link = existing(&entry.path()).ok()??;
-        let info = sys::link_info(link.as_fd()).ok()?;
-        // Pins of socket hooks bear no number.
-        let is_of_device = entry.file_name().to_string_lossy().contains('-');
-        Some((is_of_device.then(|| info.target as u32), info.program_id))
-    });
-    links.collect()
+    let infos = Links::open(directory.join("links")).and_then(|links| links.infos()).unwrap_or_default();
+    let shown = |(name, info): (String, LinkInfo)| (is_of_device(&name).then_some(info.target as u32), info.program_id);
+    infos.into_iter().map(shown).collect()
 }
 
 /// Whether a filter of a clsact qdisc stands where ours do; `info` as the kernel has it: priority and protocol.
 pub(crate) fn is_own_filter(info: u32) -> bool {
     info >> 16 == u32::from(FILTER.priority)
-}
-
-fn existing(pin: &Path) -> std::io::Result<Option<std::os::fd::OwnedFd>> {
-    match sys::open_pin(pin) {
-        Ok(link) => Ok(Some(link)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Removes our filter, and nothing else, from a device's clsact qdisc; the qdisc stays, others may use it.

@@ -9,7 +9,8 @@ use netbpf_common::abi::{ABI_VERSION, Config, map};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
-use super::attach::{Filters, device_links};
+use super::attach::Filters;
+use super::links::{Links, device_links};
 use super::programs::{self, Constants, Programs, Source};
 use super::table::Table;
 use super::{Datapath, FamilyMaps, Maps, foreign_layout, netns_cookie, probe};
@@ -38,8 +39,10 @@ impl Datapath {
         let sizes = sizes.iter().map(|size| (size.map, size.value * size.places_each)).collect();
         let programs = Programs::take_over_or_load(Source { directory: directory.clone(), constants, sizes })?;
         let maps = Maps::open(&maps_directory)?;
+        let links = Links::open(directory.join("links"))?;
         Ok(Self {
             directory,
+            links,
             programs: Mutex::new(programs),
             maps,
             knows_ipv6_checksums: ipv6_checksum_flag != 0,
@@ -169,8 +172,7 @@ fn check_pinned(directory: &Path, sizes: &[Size]) -> Result<()> {
 ///
 /// One is mounted where none is, but only in the mount namespace of PID 1: in a private one it would vanish with its
 /// last process, and the datapath with it.
-pub(crate) fn mount_bpffs(settings: &Settings) -> Result<()> {
-    let directory = &settings.bpffs;
+pub(crate) fn mount_bpffs(directory: &Path) -> Result<()> {
     let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let kind = statfs(existing).context(|| format!("look at {}", existing.display()))?.filesystem_type();
     if kind == BPF_FS_MAGIC {

@@ -3,8 +3,10 @@
 mod attach;
 pub(crate) mod clock;
 mod family;
+mod links;
 mod load;
 mod neighbours;
+mod pins;
 mod probe;
 mod programs;
 mod sys;
@@ -68,6 +70,7 @@ pub struct Datapath {
     programs: Mutex<programs::Programs>,
     /// The maps.
     pub maps: Maps,
+    links: links::Links,
     /// Whether the kernel's checksum helper knows IPv6.
     knows_ipv6_checksums: bool,
     /// Filters of devices on a kernel without TCX, which has no links to pin.

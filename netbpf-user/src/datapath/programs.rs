@@ -59,6 +59,8 @@ pub(super) struct Programs {
     source: Source,
     /// Where they are pinned.
     pins: PathBuf,
+    /// The maps they work on. Held, so that whoever removes a pin takes none away.
+    maps: BTreeMap<&'static str, MapData>,
     classifiers: BTreeMap<&'static str, SchedClassifier>,
     sockets: BTreeMap<&'static str, CgroupSockAddr>,
 }
@@ -74,7 +76,7 @@ impl Programs {
         let wanted = wanted(source.constants.log);
         let programs = match source.pins()? {
             Some(pins) if wanted.iter().all(|name| pins.join(name).exists()) => {
-                let mut programs = Self { pins, classifiers: BTreeMap::new(), sockets: BTreeMap::new(), source };
+                let mut programs = Self::none(source, pins)?;
                 let others = BARE.into_iter().filter(|name| !wanted.contains(name));
                 let bare = others.filter(|name| programs.pins.join(name).exists());
                 let there: Vec<_> = bare.chain(wanted.iter().copied()).collect();
@@ -84,7 +86,7 @@ impl Programs {
             _ => {
                 let loaded = source.load(&wanted)?;
                 let pins = source.pins()?.ok_or_else(|| Error::Internal("a map was not pinned".into()))?;
-                let mut programs = Self { pins, classifiers: BTreeMap::new(), sockets: BTreeMap::new(), source };
+                let mut programs = Self::none(source, pins)?;
                 programs.pin(loaded, &wanted)?;
                 programs
             }
@@ -92,6 +94,40 @@ impl Programs {
         programs.join_parts()?;
         programs.remove_others()?;
         Ok(programs)
+    }
+
+    /// None yet, on the pinned maps.
+    fn none(source: Source, pins: PathBuf) -> Result<Self> {
+        let open = |name| {
+            let map = MapData::from_pin(source.map(name)).context(|| format!("open the pinned map {name}"))?;
+            Ok((name, map))
+        };
+        let maps = map::all().map(open).collect::<Result<_>>()?;
+        Ok(Self { source, pins, maps, classifiers: BTreeMap::new(), sockets: BTreeMap::new() })
+    }
+
+    /// Pins again what has lost its pin: the same maps and programs.
+    pub(super) fn keep_pins(&mut self) -> Result<()> {
+        for (name, map) in &self.maps {
+            let pin = self.source.map(name);
+            if !pin.exists() {
+                map.pin(&pin).context(|| format!("pin {}", pin.display()))?;
+            }
+        }
+        fs::create_dir_all(&self.pins).context(|| format!("make {}", self.pins.display()))?;
+        let classifiers = self.classifiers.iter_mut().map(|(name, program)| (*name, Loaded::Classifier(program)));
+        let sockets = self.sockets.iter_mut().map(|(name, program)| (*name, Loaded::Socket(program)));
+        for (name, program) in classifiers.chain(sockets) {
+            let pin = self.pins.join(name);
+            if !pin.exists() {
+                let pinned = match program {
+                    Loaded::Classifier(program) => program.pin(&pin),
+                    Loaded::Socket(program) => program.pin(&pin),
+                };
+                pinned.context(|| format!("pin {}", pin.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// A program of a device.
@@ -152,7 +188,7 @@ impl Programs {
     /// maps.
     fn join_parts(&self) -> Result<()> {
         let what = || format!("use the map {}", map::PARTS);
-        let parts = MapData::from_pin(self.source.directory.join("maps").join(map::PARTS)).context(what)?;
+        let parts = MapData::from_pin(self.source.map(map::PARTS)).context(what)?;
         let mut parts = ProgramArray::try_from(Map::ProgramArray(parts)).context(what)?;
         for (place, name) in (0..).zip(program::PARTS) {
             if let Some(part) = self.classifiers.get(name) {
@@ -175,14 +211,25 @@ impl Programs {
     }
 }
 
+/// A program of either kind.
+enum Loaded<'a> {
+    Classifier(&'a mut SchedClassifier),
+    Socket(&'a mut CgroupSockAddr),
+}
+
 impl Source {
+    /// The pin of a map.
+    fn map(&self, name: &str) -> PathBuf {
+        self.directory.join("maps").join(name)
+    }
+
     /// Where the programs of this object, told these constants, are pinned for the maps that are there; nothing when one of those is
     /// missing.
     fn pins(&self) -> Result<Option<PathBuf>> {
         let mut identity = DefaultHasher::new();
         (OBJECT, self.constants).hash(&mut identity);
         for name in map::all() {
-            let pin = self.directory.join("maps").join(name);
+            let pin = self.map(name);
             match MapInfo::from_pin(&pin) {
                 Ok(info) => info.id().hash(&mut identity),
                 Err(_) if !pin.exists() => return Ok(None),
@@ -196,7 +243,7 @@ impl Source {
     fn load(&self, names: &[&str]) -> Result<Ebpf> {
         let mut loader = EbpfLoader::new();
         for name in map::all() {
-            loader.map_pin_path(name, self.directory.join("maps").join(name));
+            loader.map_pin_path(name, self.map(name));
         }
         for (map, entries) in &self.sizes {
             loader.map_max_entries(map, *entries);

@@ -5,6 +5,7 @@
 pub(crate) mod address;
 pub(crate) mod device;
 pub(crate) mod filter;
+pub(crate) mod inside;
 pub(crate) mod lan;
 pub(crate) mod namespace;
 pub(crate) mod route;

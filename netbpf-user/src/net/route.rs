@@ -68,6 +68,10 @@ impl Netlink {
         if source.is_ipv4() {
             route.header.scope = RouteScope::Link;
         }
+        if source.is_ipv4() && subnet.contains(&source) {
+            // As the kernel puts it there with the address, so that it goes with it too.
+            route.header.protocol = RouteProtocol::Kernel;
+        }
         route.header.destination_prefix_length = subnet.prefix_len();
         route.attributes.extend([
             RouteAttribute::Oif(ifindex),
@@ -189,7 +193,8 @@ fn destination(route: &RouteMessage) -> Option<IpNet> {
     IpNet::new(address, route.header.destination_prefix_length).ok().filter(|_| !is_of_all && !is_link_local(address))
 }
 
-fn device(route: &RouteMessage) -> Option<u32> {
+/// The device that a route leads to.
+pub(super) fn device(route: &RouteMessage) -> Option<u32> {
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(ifindex) => Some(*ifindex),
         _ => None,

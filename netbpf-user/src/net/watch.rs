@@ -9,6 +9,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::AsyncSocket as _;
 
 use super::device::Device;
+use super::route::device;
 use crate::error::{Context as _, Result};
 
 /// Announcements that may pile up while we are busy: a bulk change of thousands of routes fits.
@@ -23,6 +24,8 @@ pub(crate) struct Changes {
     pub(crate) addresses: BTreeSet<u32>,
     /// Routes changed.
     pub(crate) routes: bool,
+    /// Devices that have lost an address or a route.
+    pub(crate) losers: BTreeSet<u32>,
     /// Announcements were lost: anything may have changed.
     pub(crate) lost: bool,
 }
@@ -73,6 +76,13 @@ impl Drop for Watch {
 impl Changes {
     fn add(&mut self, payload: &NetlinkPayload<RouteNetlinkMessage>) {
         use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, DelRule, NewAddress, NewLink, NewRoute, NewRule};
+        match payload {
+            NetlinkPayload::InnerMessage(DelAddress(address)) => {
+                self.losers.insert(address.header.index);
+            }
+            NetlinkPayload::InnerMessage(DelRoute(route)) => self.losers.extend(device(route)),
+            _ => {}
+        }
         match payload {
             NetlinkPayload::InnerMessage(NewLink(link) | DelLink(link)) => {
                 self.devices.insert(link.header.index, link.into());

@@ -120,7 +120,8 @@ impl Layout {
         for machine in ["host", "ext"] {
             _ = Namespace::named(&self.namespace(machine)).delete();
         }
-        _ = umount2(&self.bpf_mount(), MntFlags::MNT_DETACH);
+        // Also those that were mounted over it.
+        while umount2(&self.bpf_mount(), MntFlags::MNT_DETACH).is_ok() {}
         _ = fs::remove_dir_all(self.directory());
     }
 

@@ -40,12 +40,15 @@ pub(crate) struct InstanceRecord {
     /// What the unique local addresses of the instance have in common; none was drawn yet by a version without IPv6.
     #[serde(default)]
     pub(crate) global_id: Option<GlobalId>,
+    /// The boot of the kernel that its containers are of; a version that did not look has noted none.
+    #[serde(default)]
+    pub(crate) boot: Option<String>,
 }
 
 impl InstanceRecord {
     /// A new instance.
     pub(crate) fn new(gateway_mac: [u8; 6], global_id: GlobalId) -> Self {
-        Self { version: VERSION, gateway_mac, global_id: Some(global_id) }
+        Self { version: VERSION, gateway_mac, global_id: Some(global_id), boot: None }
     }
 }
 

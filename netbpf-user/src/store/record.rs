@@ -24,6 +24,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) netns: PathBuf,
     /// Whether netbpf has made that namespace, under the container's name.
     pub(crate) owns_netns: bool,
+    /// Whether that was a process's, and has only got its name from netbpf.
+    #[serde(default)]
+    pub(crate) is_taken_in: bool,
     /// Whether it has the host's own namespace.
     #[serde(default)]
     pub(crate) is_host: bool,
@@ -88,6 +91,7 @@ impl ContainerRecord {
             hostname: name.into(),
             netns: format!("/run/netns/{name}").into(),
             owns_netns: true,
+            is_taken_in: false,
             is_host: false,
             shared_with: None,
             endpoints: vec![EndpointRecord::example()],

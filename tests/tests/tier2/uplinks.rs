@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
-use netbpf_tests::server::{Server, ask_tcp, ask_udp};
+use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 use netbpf_tests::version::Version;
 use netbpf_tests::wait::until;
 use netbpf_user::rig::Namespace;
@@ -104,6 +104,107 @@ fn an_address_that_changes_is_used_for_what_begins_after_it<F: TestFamily>() {
     );
 }
 
+/// The way to everything that the host has no other way to.
+fn default_by(lab: &Lab, gateway: IpAddr) {
+    lab.ip(&lab.host, &format!("route replace default via {gateway}"));
+}
+
+/// An address that whoever has the way to it has.
+fn world(lab: &Lab) -> IpAddr {
+    match lab.version {
+        Version::V4 => Ipv4Addr::new(198, 18, 99, 1).into(),
+        Version::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 1).into(),
+    }
+}
+
+fn a_device_that_was_down_serves_again_and_flows_go_on<F: TestFamily>() {
+    let lab = Lab::new::<F>();
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let _web = Server::tcp(&c1.place, "c1", 80);
+    let _world = Server::tcp(&lab.ext, "ext", 90);
+    let conversation = |stream: std::io::Result<_>| Conversation::on(stream.expect("connected")).expect("greeted");
+    let mut inward = conversation(lab.ext.connect(lab.at_host(8080)));
+    let mut outward = conversation(c1.place.connect(lab.at_ext(90)));
+    let uplink = lab.uplink();
+    lab.host.command("ip", &["link", "set", &uplink, "down"]);
+    assert!(!lab.host.command("ip", &["-brief", "link", "show", &uplink]).contains("LOWER_UP"));
+    lab.host.command("ip", &["link", "set", &uplink, "up"]);
+    // The kernel takes it from a device that goes down, and gives it back for IPv4 alone.
+    if lab.version == Version::V6 {
+        let own = lab.on_wire(lab.host_ip);
+        lab.ip(&lab.host, &format!("address replace {own} dev {uplink} nodad"));
+    }
+    default_by(&lab, lab.ext_ip);
+    until("published", || ask_tcp(&lab.ext, lab.at_host(8080)).is_ok());
+    until("masqueraded", || ask_tcp(&c1.place, lab.at_ext(90)).is_ok());
+    inward.exchange(b"still there?").expect("the address is the same");
+    outward.exchange(b"still there?").expect("the address is the same");
+    assert_eq!(lab.problems(), [""; 0]);
+}
+
+fn what_begins_after_the_default_route_has_moved_leaves_by_the_other_device<F: TestFamily>() {
+    let lab = Lab::new::<F>();
+    let (_namespace, lan) = second_network(&lab);
+    let [host, gateway] = second(&lab);
+    let world = world(&lab);
+    for (place, asker) in [(&lab.ext, lab.host_ip), (&lan, host)] {
+        place.command("ip", &["link", "set", "lo", "up"]);
+        lab.add_address(place, &world.to_string(), "lo");
+        // It answers with the address that it was asked by.
+        lab.ip(place, &format!("route add {asker} dev eth0 src {world}"));
+    }
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let _web = Server::tcp(&c1.place, "c1", 80);
+    let _servers = [Server::tcp(&lab.ext, "ext", 90), Server::tcp(&lan, "lan", 90)];
+    let _dns = [Server::udp(&lab.ext, "ext", 53), Server::udp(&lan, "lan", 53)];
+    until("the device is an uplink", || is_uplink(&lab, "lan0", host));
+    let to = SocketAddr::new(world, 90);
+    let seen = ask_tcp(&c1.place, to).expect("by the first device");
+    assert_eq!((&*seen.server, seen.client.ip()), ("ext", lab.host_ip));
+    let client = c1.place.any_udp();
+    assert_eq!(ask_udp(&client, SocketAddr::new(world, 53)).expect("answered").0.server, "ext");
+    let mut kept = Conversation::on(c1.place.connect(to).expect("connected")).expect("greeted");
+
+    default_by(&lab, gateway);
+    until("new connections leave by the second", || ask_tcp(&c1.place, to).is_ok_and(|seen| seen.server == "lan"));
+    assert_eq!(ask_tcp(&c1.place, to).expect("answered").client.ip(), host);
+    // A socket that goes on sending is led there too: its old flow is decided again.
+    let seen = ask_udp(&client, SocketAddr::new(world, 53)).expect("answered").0;
+    assert_eq!((&*seen.server, seen.client.ip()), ("lan", host));
+    // Nobody there knows the connection: it ends at once, and its client need not wait.
+    let ended = kept.exchange(b"still there?").expect_err("the server is another");
+    assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset);
+    ask_tcp(&lan, SocketAddr::new(host, 8080)).expect("published on both");
+}
+
+fn a_connection_ends_with_the_address_that_it_had_and_goes_on_when_that_comes_back<F: TestFamily>() {
+    let lab = Lab::new::<F>();
+    let c1 = lab.container("c1", &[]);
+    let _world = Server::tcp(&lab.ext, "ext", 90);
+    let uplink = lab.uplink();
+    let mut kept = Conversation::on(c1.place.connect(lab.at_ext(90)).expect("connected")).expect("greeted");
+    let own = lab.on_wire(lab.host_ip);
+    lab.ip(&lab.host, &format!("address delete {own} dev {uplink}"));
+    until("it is known to be gone", || !is_uplink(&lab, &uplink, lab.host_ip));
+    std::thread::scope(|scope| {
+        // What it sends meanwhile is lost, and sent again by the container's kernel.
+        let talking = scope.spawn(|| kept.exchange(b"still there?"));
+        lab.add_address(&lab.host, &own, &uplink);
+        talking.join().expect("no panic").expect("the address has come back");
+    });
+
+    let other: IpAddr = match lab.version {
+        Version::V4 => Ipv4Addr::new(198, 18, 0, 3).into(),
+        Version::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0x198, 0, 0, 0, 0, 3).into(),
+    };
+    lab.ip(&lab.host, &format!("address delete {own} dev {uplink}"));
+    lab.add_address(&lab.host, &lab.on_wire(other), &uplink);
+    until("the other address is used", || is_uplink(&lab, &uplink, other));
+    let ended = kept.exchange(b"still there?").expect_err("its address is gone");
+    assert_eq!(ended.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(ask_tcp(&c1.place, lab.at_ext(90)).expect("answered").client.ip(), other);
+}
+
 /// A point-to-point tunnel of two tun devices, whose packets have no Ethernet header.
 struct Tunnel {
     ends: [Child; 2],
@@ -172,5 +273,8 @@ for_both!(
     a_device_that_appears_later_is_served,
     a_device_that_goes_away_takes_nothing_else_along,
     an_address_that_changes_is_used_for_what_begins_after_it,
+    a_device_that_was_down_serves_again_and_flows_go_on,
+    what_begins_after_the_default_route_has_moved_leaves_by_the_other_device,
+    a_connection_ends_with_the_address_that_it_had_and_goes_on_when_that_comes_back,
     a_tunnel_without_ethernet_headers_is_served_like_any_other_device,
 );

@@ -345,6 +345,21 @@ impl Lab {
         serde_json::from_value(self.json(&["inspect", name])["ports"].clone()).expect("a list of publishes")
     }
 
+    /// Directory of the instance on its bpffs.
+    pub(crate) fn bpffs(&self) -> PathBuf {
+        self.rig.bpffs()
+    }
+
+    /// Where the instance keeps what it is to be.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.rig.state_dir()
+    }
+
+    /// Where the instance keeps what a reboot may remove.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.rig.run_dir()
+    }
+
     // What is there.
 
     /// What must be equal before and after something that changes nothing.
@@ -408,7 +423,8 @@ impl Lab {
         device_names(&self.host.command("ip", &["-json", "link", "show"]))
     }
 
-    fn own_namespaces(&self) -> Vec<String> {
+    /// Named namespaces of containers.
+    pub(crate) fn own_namespaces(&self) -> Vec<String> {
         let entries = fs::read_dir("/run/netns").expect("the rig itself is there");
         let names = entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned());
         let mut own: Vec<String> = names.filter(|name| name.starts_with(&format!("{}-", self.prefix))).collect();

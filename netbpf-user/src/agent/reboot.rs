@@ -1,0 +1,99 @@
+//! After a reboot the store knows what the kernel has forgotten. docs/repair.md says who comes back.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::Engine;
+use super::containers::marked;
+use super::state::State;
+use crate::error::{Context as _, Result};
+use crate::net::namespace;
+use crate::store::ContainerRecord;
+
+/// What tells one boot of the kernel from another.
+pub(super) fn boot() -> Result<String> {
+    procfs::sys::kernel::random::boot_id().context(|| "read the number of this boot".into())
+}
+
+impl Engine {
+    /// Containers that a reboot has ended are gone, with their leases and publishes.
+    pub(super) fn forget_the_ended(&self, state: &mut State) -> Result<()> {
+        let marks = marked(&self.marks())?;
+        let taken = |record: &ContainerRecord| {
+            let name = record.made_as();
+            name.is_some_and(|name| !marks.contains(&name) && namespace::exists(record.netns()))
+        };
+        for name in ended(state.containers.values(), namespace::exists) {
+            tracing::info!(container = name, "ended by a reboot");
+            self.forget(state, &name)?;
+        }
+        let strangers: Vec<String> =
+            state.containers.values().filter(|record| taken(record)).map(|record| record.name.clone()).collect();
+        for name in strangers {
+            tracing::warn!(
+                container = name,
+                "forgotten: since the reboot somebody else has made a namespace of its name"
+            );
+            self.forget(state, &name)?;
+        }
+        Ok(())
+    }
+}
+
+/// Names of the containers that do not come back: those that were a process, or had a namespace that others made and have not made
+/// again, and those who shared the namespace of one of these. Processes are not looked for: a number, and the time of a start since
+/// boot, are another's now.
+fn ended<'a>(records: impl Iterator<Item = &'a ContainerRecord>, exists: impl Fn(&Path) -> bool) -> BTreeSet<String> {
+    let records: Vec<&ContainerRecord> = records.collect();
+    let is_over = |record: &&&ContainerRecord| {
+        let is_foreign = !record.owns_netns && !record.is_host && record.shared_with.is_none();
+        record.process.is_some()
+            || record.is_taken_in
+            || is_foreign && if record.is_machine() { !record.exists() } else { !exists(record.netns()) }
+    };
+    let over: BTreeSet<&String> = records.iter().filter(is_over).map(|record| &record.name).collect();
+    let with_them =
+        records.iter().filter(|record| record.shared_with.as_ref().is_some_and(|owner| over.contains(owner)));
+    with_them.map(|record| &record.name).chain(over.iter().copied()).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::ProcessRecord;
+
+    #[test]
+    fn what_was_made_without_a_process_comes_back() {
+        let made = ContainerRecord::example("made");
+        // This very process: the numbers of one before a reboot may be those of another after it.
+        let own = procfs::process::Process::myself().unwrap().stat().unwrap();
+        let process = ProcessRecord { pid: std::process::id(), start: own.starttime, exited: false };
+        let ran = ContainerRecord { process: Some(process), ..ContainerRecord::example("ran") };
+        let exited = ContainerRecord {
+            process: Some(ProcessRecord { exited: true, ..process }),
+            ..ContainerRecord::example("exited")
+        };
+        let taken_in = ContainerRecord { is_taken_in: true, ..ContainerRecord::example("taken-in") };
+        let foreign = |name| ContainerRecord { owns_netns: false, ..ContainerRecord::example(name) };
+        let shares = |name, owner: &str| ContainerRecord {
+            owns_netns: false,
+            endpoints: Vec::new(),
+            shared_with: Some(owner.into()),
+            ..ContainerRecord::example(name)
+        };
+        let host = ContainerRecord { owns_netns: false, is_host: true, ..ContainerRecord::example("host") };
+        let all = [
+            made,
+            ran,
+            exited,
+            taken_in,
+            foreign("made-again"),
+            foreign("not-made"),
+            shares("beside-made", "made"),
+            shares("beside-ran", "ran"),
+            host,
+        ];
+        let ended = ended(all.iter(), |path| path.ends_with("made-again"));
+        assert_eq!(ended.into_iter().collect::<Vec<_>>(), ["beside-ran", "exited", "not-made", "ran", "taken-in"]);
+    }
+}
