@@ -117,16 +117,6 @@ impl Lab {
         self.instance("agent", &flags).refusal(settings)
     }
 
-    /// Where the agent keeps what shall be.
-    pub(crate) fn state_dir(&self) -> PathBuf {
-        self.rig.state_dir()
-    }
-
-    /// Where it keeps what a reboot may remove.
-    pub(crate) fn run_dir(&self) -> PathBuf {
-        self.rig.run_dir()
-    }
-
     /// Removes the named namespaces of this lab.
     pub(crate) fn remove_own_namespaces(&self) {
         for name in self.own_namespaces() {

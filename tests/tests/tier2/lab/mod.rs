@@ -391,10 +391,6 @@ impl Lab {
         ])
     }
 
-    pub(crate) fn bpffs(&self) -> PathBuf {
-        self.rig.bpffs()
-    }
-
     /// As [`Lab::unchanged`], whatever has become of these views.
     #[track_caller]
     pub(crate) fn unchanged_but(&self, before: &Snapshot, views: &[&str], by: &str) {
