@@ -300,8 +300,11 @@ pub(super) fn check_files(settings: &Settings) -> Result<()> {
     for directory in [state, run, pins, &pins.join("maps"), &pins.join("links")] {
         trust::directory(directory)?;
     }
-    for file in ["netbpf.redb", "lock"] {
-        trust::file(&state.join(file))?;
+    for file in Store::files(state).into_iter().chain([state.join("lock")]) {
+        trust::file(&file)?;
+    }
+    for directory in Store::directories(run) {
+        trust::directory(&directory)?;
     }
     for socket in [settings.socket(), settings.read_socket()] {
         trust::socket(&socket)?;
@@ -314,6 +317,9 @@ pub(super) fn check_files(settings: &Settings) -> Result<()> {
     for pins in ["maps", "links"] {
         trust::files_of(&settings.bpffs.join(pins))?;
     }
+    let programs = Datapath::programs_in(&settings.bpffs);
+    trust::directory(&programs)?;
+    trust::directories_of(&programs)?;
     Ok(())
 }
 

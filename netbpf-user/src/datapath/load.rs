@@ -50,6 +50,11 @@ impl Datapath {
         })
     }
 
+    /// Where programs are pinned, by what they are made from.
+    pub(crate) fn programs_in(directory: &Path) -> PathBuf {
+        directory.join(programs::DIRECTORY)
+    }
+
     /// Whether this instance has a pinned datapath.
     pub(crate) fn is_pinned(settings: &Settings) -> bool {
         settings.bpffs.join("maps").join(map::CONFIG).exists()
@@ -59,9 +64,7 @@ impl Datapath {
     pub(crate) fn unpin(settings: &Settings) -> Result<()> {
         let directory = &settings.bpffs;
         // Links first: a program must not run on maps that are no longer ours.
-        for part in
-            [directory.join("links"), directory.join(programs::DIRECTORY), directory.join("maps"), directory.clone()]
-        {
+        for part in [directory.join("links"), Self::programs_in(directory), directory.join("maps"), directory.clone()] {
             failpoint::before("remove pins");
             let gone = if part == *directory { remove_instance(directory) } else { fs::remove_dir_all(&part) };
             match gone {

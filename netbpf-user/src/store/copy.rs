@@ -32,6 +32,10 @@ impl Copy {
         Self { directory: run_dir.join(DIRECTORY) }
     }
 
+    pub(super) fn directories(&self) -> [PathBuf; 3] {
+        [self.directory.clone(), self.directory.join(NETWORKS), self.directory.join(CONTAINERS)]
+    }
+
     /// Whether there is one.
     pub(super) fn exists(&self) -> bool {
         self.directory.join(INSTANCE).exists()

@@ -145,6 +145,11 @@ impl Store {
         [FILE, DAMAGED].map(|name| state_dir.join(name))
     }
 
+    /// Directories of the copy in a run directory, from above.
+    pub(crate) fn directories(run_dir: &Path) -> [PathBuf; 3] {
+        Copy::in_run_dir(run_dir).directories()
+    }
+
     /// Removes the copy.
     pub(crate) fn remove_copy(run_dir: &Path) -> Result<()> {
         Copy::in_run_dir(run_dir).remove()
