@@ -27,6 +27,7 @@ mod icmp;
 mod lab;
 mod left_sums;
 mod lifecycle;
+mod losses;
 mod mapping;
 mod masquerade;
 mod modes;

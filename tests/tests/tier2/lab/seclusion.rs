@@ -17,7 +17,8 @@ pub(crate) fn secluded<T: Send>(action: impl FnOnce() -> T + Send) -> T {
         mount(None::<&str>, "/", None::<&str>, whole, None::<&str>).expect("mounts are no longer shared");
         for directory in SHARED {
             fs::create_dir_all(directory).expect("as `ip netns` and the agent do");
-            mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a tmpfs");
+            // As a machine has them: a directory for everybody is refused.
+            mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).expect("a tmpfs");
         }
         action()
     };

@@ -1,0 +1,153 @@
+//! How many packets are lost when something is taken away, or changes, until it is right again. What is known to lose nothing must
+//! lose nothing; of the rest the number is printed, and traffic must come back.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netbpf_common::path::V4;
+use netbpf_tests::place::Place;
+use netbpf_tests::server::Server;
+use netbpf_tests::wait::until;
+use socket2::SockRef;
+
+use crate::lab::Lab;
+
+/// Datagrams per second and direction.
+const RATE: u32 = 1000;
+
+/// As many in a row mean that it is right again.
+const A_ROW: u64 = 100;
+
+/// A stream of numbered datagrams: what was sent, what came, and how many of the last came without a gap.
+#[derive(Debug, Default)]
+struct Stream {
+    sent: AtomicU64,
+    arrived: AtomicU64,
+    lost: AtomicU64,
+    row: AtomicU64,
+}
+
+impl Stream {
+    /// Sends until told to stop.
+    fn send(&self, stop: &AtomicBool, mut send: impl FnMut(&[u8])) {
+        let begin = Instant::now();
+        for number in 0_u32.. {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            // The rate is the load, nothing waits for it.
+            thread::sleep((begin + Duration::from_secs(1) / RATE * number).saturating_duration_since(Instant::now()));
+            send(&u64::from(number).to_be_bytes());
+            self.sent.store(u64::from(number) + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts what arrives, in order as on any wire of a rig.
+    fn receive(&self, stop: &AtomicBool, socket: &std::net::UdpSocket) {
+        SockRef::from(socket).set_recv_buffer_size(8 << 20).expect("a large buffer");
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+        let (mut next, mut bytes) = (0, [0; 8]);
+        while !stop.load(Ordering::Relaxed) {
+            let Ok(8) = socket.recv(&mut bytes) else { continue };
+            let number = u64::from_be_bytes(bytes);
+            assert!(number >= next, "none twice, none late: {number} after {next}");
+            self.lost.fetch_add(number - next, Ordering::Relaxed);
+            self.row.store(if number == next { self.row.load(Ordering::Relaxed) + 1 } else { 0 }, Ordering::Relaxed);
+            self.arrived.fetch_add(1, Ordering::Relaxed);
+            next = number + 1;
+        }
+    }
+
+    fn is_steady(&self) -> bool {
+        self.row.load(Ordering::Relaxed) >= A_ROW
+    }
+
+    fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+/// What happens, by a line of the shell on the host, and whether it may cost anything.
+const SCENARIOS: [(&str, &str, bool); 8] = [
+    ("pins are removed", "rm %b/links/* %b/maps/*", false),
+    ("a firewall is flushed", "nft flush ruleset", false),
+    (
+        "the uplink's program is detached",
+        "bpftool link detach pinned %b/links/uplink-$(ip -o link show eth0 | cut -d: -f1)",
+        true,
+    ),
+    ("the container's program is detached", "bpftool link detach pinned $(ls %b/links/egress-* | head -n1)", true),
+    ("netbpf0 is deleted", "ip link delete netbpf0", true),
+    ("the container's device is deleted", "ip link delete %1", true),
+    ("the uplink goes down and up", "ip link set eth0 down; ip link set eth0 up", true),
+    (
+        "the uplink loses its address and has it again",
+        "ip addr del 198.18.0.1/24 dev eth0; ip addr add 198.18.0.1/24 dev eth0",
+        true,
+    ),
+];
+
+#[test]
+fn what_each_damage_costs_two_streams_of_datagrams() {
+    let mut lab = Lab::new::<V4>();
+    let c1 = lab.container("c1", &["-p", "5353:53/udp"]);
+    let _still = Server::tcp(&c1.place, "c1", 80);
+    let streams = [Stream::default(), Stream::default()];
+    let stop = AtomicBool::new(false);
+    let inside = c1.place.udp(lab.everywhere(53)).expect("bound");
+    let outside = lab.ext.udp(lab.everywhere(91)).expect("bound");
+    let mut costs = Vec::new();
+    thread::scope(|scope| {
+        let (streams, stop) = (&streams, &stop);
+        let to = [lab.at_host(5353), lab.at_ext(91)];
+        let places = [&lab.ext, &c1.place].map(|place| Place::new(place.namespace().clone(), place.version()));
+        for (((stream, place), to), socket) in streams.iter().zip(places).zip(to).zip([inside, outside]) {
+            scope.spawn(move || {
+                let sender = place.any_udp();
+                // What cannot be sent is lost like the rest: a device that is down refuses it.
+                stream.send(stop, |bytes| _ = sender.send_to(bytes, to));
+            });
+            scope.spawn(move || stream.receive(stop, &socket));
+        }
+        let steady = |what: &str| {
+            until(what, || streams.iter().all(Stream::is_steady));
+        };
+        let measured = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            steady("both streams flow");
+            let mut cost = |lab: &Lab, what: &str, may_cost: bool, before: [u64; 2]| {
+                let lost: Vec<u64> =
+                    streams.iter().zip(before).map(|(stream, before)| stream.lost() - before).collect();
+                assert!(may_cost || lost == [0, 0], "{what}: {lost:?} were lost");
+                assert!(lab.problems().is_empty(), "{what}: {:?}", lab.problems());
+                costs.push(format!("{what}: {} in, {} out", lost[0], lost[1]));
+            };
+            for (what, line, may_cost) in SCENARIOS {
+                let before = [&streams[0], &streams[1]].map(Stream::lost);
+                streams.iter().for_each(|stream| stream.row.store(0, Ordering::Relaxed));
+                let line = line.replace("%b", lab.bpffs().to_str().expect("UTF-8")).replace("%1", &c1.device);
+                let outcome = lab.shell(lab.scratch().path(), &line);
+                assert_eq!(outcome.code, Some(0), "{line}: {}", outcome.stdout);
+                until("it is repaired", || lab.problems().is_empty());
+                streams.iter().for_each(|stream| stream.row.store(0, Ordering::Relaxed));
+                steady(what);
+                cost(&lab, what, may_cost, before);
+            }
+            let before = [&streams[0], &streams[1]].map(Stream::lost);
+            for _ in 0..5 {
+                lab.kill_agent();
+                lab.start_agent();
+            }
+            streams.iter().for_each(|stream| stream.row.store(0, Ordering::Relaxed));
+            steady("five agents later");
+            cost(&lab, "the agent is killed and started again, five times", false, before);
+        }));
+        stop.store(true, Ordering::Relaxed);
+        if let Err(panic) = measured {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    let sent: Vec<u64> = streams.iter().map(|stream| stream.sent.load(Ordering::Relaxed)).collect();
+    println!("datagrams sent: {} in, {} out; lost when", sent[0], sent[1]);
+    costs.iter().for_each(|line| println!("  {line}"));
+}
