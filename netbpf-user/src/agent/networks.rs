@@ -92,10 +92,10 @@ impl Engine {
         let gateways: Vec<IpAddr> = gateways.filter(|_| record.driver == Driver::Bridge).collect();
         let lan = record.driver.lan().cloned();
 
-        state.networks.insert(Network::new(record.clone()));
+        // Kept first: a parent that was made for it goes with it, also after a crash.
+        self.store.save(&Changes { networks: vec![record.clone()], ..Changes::default() })?;
+        state.networks.insert(Network::new(record));
         let made = async {
-            // Kept first: a parent that was made for it goes with it, also after a crash.
-            self.store.save(&Changes { networks: vec![record], ..Changes::default() })?;
             if let Some(lan) = &lan {
                 self.prepare_parent(lan).await?;
             }

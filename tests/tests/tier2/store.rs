@@ -48,15 +48,20 @@ impl Drop for Disk {
 }
 
 /// Fills the disk of an agent until it cannot write any more: its file has some room inside.
-fn until_it_cannot_write(lab: &Lab, disk: &Disk) -> String {
+fn until_it_cannot_write(lab: &Lab, disk: &Disk, time: &str) -> String {
     disk.fill();
     for number in 0..1000 {
-        let name = lab.name(&format!("more{number}"));
+        let name = lab.name(&format!("{time}{number}"));
         let outcome = lab.netbpf(&["network", "create", &name]);
         if outcome.code != Some(0) {
-            assert_eq!(lab.netbpf(&["network", "inspect", &name]).code, Some(1), "what was refused is not there");
+            let line = outcome.refusal("create on a full disk");
+            assert_eq!(
+                lab.netbpf(&["network", "inspect", &name]).code,
+                Some(1),
+                "what was refused is not there: {line}"
+            );
             assert!(lab.problems().is_empty(), "{:?}", lab.problems());
-            return outcome.refusal("create on a full disk");
+            return line;
         }
     }
     panic!("the disk never fills");
@@ -69,7 +74,7 @@ fn a_full_disk_refuses_what_changes_and_nothing_else_until_there_is_room() {
     lab.start_agent();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let _web = Server::tcp(&c1.place, "c1", 80);
-    let line = until_it_cannot_write(&lab, &disk);
+    let line = until_it_cannot_write(&lab, &disk, "first");
     assert!(line.contains("netbpf.redb") && line.contains("make room"), "{line}");
     ask_tcp(&lab.ext, lab.at_host(8080)).expect("the datapath goes on");
     lab.kill_agent();
@@ -79,7 +84,7 @@ fn a_full_disk_refuses_what_changes_and_nothing_else_until_there_is_room() {
     lab.done(&["publish", &c1.name, "-p", "9090:80"]);
     ask_tcp(&lab.ext, lab.at_host(9090)).expect("answered");
     // The same agent, without a new start.
-    until_it_cannot_write(&lab, &disk);
+    until_it_cannot_write(&lab, &disk, "second");
     disk.make_room();
     lab.done(&["publish", &c1.name, "-p", "9091:80"]);
     ask_tcp(&lab.ext, lab.at_host(9091)).expect("answered");
