@@ -4,6 +4,7 @@ use std::{
     fmt,
     io::{BufRead, BufReader},
     process::{Command, ExitCode, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -47,6 +48,12 @@ impl Tier {
             Self::Programs => &["--package", "netbpf-tests", "--test", "tier1", "--test", "race"],
             Self::Namespaces => &["--package", "netbpf-tests", "--test", "tier2"],
         }
+    }
+
+    /// How many of its tests run at the same time: those that wait for sockets and for the kernel leave a CPU to others.
+    fn threads(self) -> usize {
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        if self == Self::Namespaces { 2 * cpus } else { cpus }
     }
 
     fn needs_root(self) -> bool {
@@ -111,7 +118,9 @@ fn outcome(tier: Tier, filter: Option<&str>) -> Outcome {
     println!("\n── tier {tier}");
     let mut outcome = Outcome::default();
     let started = Instant::now();
-    let result = follow(cargo().arg("test").args(tier.selection()).args(filter), &mut outcome);
+    let mut tests = cargo();
+    tests.arg("test").args(tier.selection()).args(filter).args(["--", "--test-threads", &tier.threads().to_string()]);
+    let result = follow(&mut tests, &mut outcome);
     outcome.time = started.elapsed();
     outcome.problem = match result {
         Err(error) => Some(format!("{error:#}")),

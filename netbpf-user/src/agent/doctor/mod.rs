@@ -214,7 +214,7 @@ fn own_namespaces(state: &State) -> Vec<(String, Namespace)> {
             && record.endpoints.iter().any(|endpoint| !endpoint.is_tap && state.networks.of(endpoint).is_ours())
     });
     ours.take(SOME_CONTAINERS)
-        .filter_map(|record| Some((record.name.clone(), Namespace::open(&record.netns()).ok()?)))
+        .filter_map(|record| Some((record.name.clone(), Namespace::open(record.netns()).ok()?)))
         .collect()
 }
 

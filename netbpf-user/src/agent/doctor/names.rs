@@ -37,7 +37,7 @@ impl Asker {
             }
             let address = endpoint.addresses().next()?;
             let gateway = network.record.addressing.of_family(address)?.gateway;
-            let namespace = Namespace::open(&record.netns()).ok()?;
+            let namespace = Namespace::open(record.netns()).ok()?;
             Some(Self { name: record.name.clone(), namespace, gateway })
         })
     }
