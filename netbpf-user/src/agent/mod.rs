@@ -53,6 +53,7 @@ mod wish;
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use netbpf_common::wire::Mac;
@@ -91,6 +92,8 @@ pub struct Engine {
     netlink: Netlink,
     store: Arc<Store>,
     state: Mutex<State>,
+    /// Requests that have had it.
+    turns: AtomicU64,
     /// Host-side devices to be deleted, number and name.
     doomed: std::sync::Mutex<Vec<(u32, String)>>,
     /// Held by who deletes them.
@@ -134,6 +137,7 @@ impl Engine {
     /// what the request has made.
     async fn change(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.state.lock().await;
+        self.turns.fetch_add(1, Ordering::Relaxed);
         if *self.stop.borrow() {
             return Err(Error::Conflict("the agent is stopping: ask again when it has been started anew".into()));
         }
@@ -147,7 +151,9 @@ impl Engine {
         self.stop.send_replace(true);
         let mut errors = Vec::new();
         // One after the other, as it is then: what one leaves to those who share its namespace is theirs.
-        while let Some(record) = state.containers.values().next().cloned() {
+        let names: Vec<String> = state.containers.keys().cloned().collect();
+        for name in names {
+            let Some(record) = state.containers.get(&name).cloned() else { continue };
             if let Some(running) = record.process.filter(process::is_running) {
                 errors.extend(process::kill(&running).err());
             }
@@ -162,6 +168,7 @@ impl Engine {
                 self.datapath.detach(&crate::datapath::Hook::uplink(*ifindex, &*uplink.name, uplink.is_bare)).err(),
             );
         }
+        errors.extend(self.datapath.detach_all().err());
         errors.extend(start::remove_instance(&self.netlink, &self.settings, self.devices.0).await);
         files::sweep(&self.settings.run_dir, |_| false);
         errors.extend(start::remove_files(&self.settings));

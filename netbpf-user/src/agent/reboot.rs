@@ -23,12 +23,17 @@ impl Engine {
             let name = record.made_as();
             name.is_some_and(|name| !marks.contains(&name) && namespace::exists(record.netns()))
         };
+        let owners: BTreeSet<&String> =
+            state.containers.values().filter(|record| taken(record)).map(|record| &record.name).collect();
+        // With those who would find themselves in the stranger's.
+        let strangers = state.containers.values().filter(|record| {
+            owners.contains(&record.name) || record.shared_with.as_ref().is_some_and(|owner| owners.contains(owner))
+        });
+        let strangers: Vec<String> = strangers.map(|record| record.name.clone()).collect();
         for name in ended(state.containers.values(), namespace::exists) {
             tracing::info!(container = name, "ended by a reboot");
             self.forget(state, &name)?;
         }
-        let strangers: Vec<String> =
-            state.containers.values().filter(|record| taken(record)).map(|record| record.name.clone()).collect();
         for name in strangers {
             tracing::warn!(
                 container = name,

@@ -16,7 +16,7 @@ use super::plan::Step;
 use super::state::State;
 use super::{Engine, host};
 use crate::datapath::Attachment;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::net::watch::Changes;
 
 /// How often is looked at what nobody announces.
@@ -125,54 +125,58 @@ impl Engine {
 
     async fn look(self: &Arc<Self>, is_time: bool, with_settings: bool) -> Result<()> {
         let suspects = std::mem::take(&mut *self.repair.suspects.lock().expect("no panic while it was held"));
+        let looked = self.look_at(&suspects, is_time, with_settings).await;
+        if !matches!(looked, Ok(true)) {
+            self.suspect_again(suspects);
+        }
+        looked.map(drop)
+    }
+
+    /// Whether all is right then, as far as it can be.
+    async fn look_at(self: &Arc<Self>, suspects: &Suspects, is_time: bool, with_settings: bool) -> Result<bool> {
         let mut errors = Vec::new();
-        let mut attachments = None;
+        let (mut attachments, mut has_lost_pins) = (None, false);
         if is_time || suspects.everything {
             // Without the state: the kernel answers for each link when no device is being deleted.
             let datapath = self.datapath.clone();
-            let keeps = self.settings.repair;
-            let look = move || (keeps.then(|| datapath.keep_pins()), datapath.attachments());
-            let (pinned, seen) = tokio::task::spawn_blocking(look).await.context(|| "look at links".into())?;
+            let look = move || (datapath.lost_pins(), datapath.attachments());
+            let (lost, seen) = tokio::task::spawn_blocking(look).await.context(|| "look at links".into())?;
+            has_lost_pins = self.settings.repair && !lost.is_empty();
             attachments = Some(seen?);
-            match pinned {
-                Some(Ok(lost)) if !lost.is_empty() => {
-                    let directory = self.settings.bpffs.display();
-                    tracing::warn!(
-                        count = lost.len(),
-                        first = lost[0],
-                        "pins were missing in {directory}: pinned again"
-                    );
-                }
-                Some(Err(error)) => errors.push(error.to_string()),
-                _ => {}
-            }
         }
         let mut guard = self.state.lock().await;
         if *self.stop.borrow() {
-            return Ok(());
+            return Ok(true);
         }
         let state = &mut *guard;
+        // With the state: who removes an instance has it too, and its pins must not come back.
+        if has_lost_pins {
+            match self.datapath.keep_pins() {
+                Ok(lost) => {
+                    let directory = self.settings.bpffs.display();
+                    let first = lost.first().map(String::as_str);
+                    tracing::warn!(count = lost.len(), first, "pins were missing in {directory}: pinned again");
+                }
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
         let mut found = Found::default();
         if let Some(attachments) = attachments {
             self.find_detached(state, &attachments, &mut found)?;
         }
-        self.find_devices(state, &suspects, &mut found).await?;
+        self.find_devices(state, suspects, &mut found).await?;
         found.damage.devices |= with_settings && self.devices_differ(state);
         if self.settings.repair && found.damage != Damage::default() {
             if self.is_paused(&found.damage) {
-                self.suspect_again(suspects);
-                return Ok(());
+                return Ok(false);
             }
-            let failed = self.mend(state, &found.damage).await;
-            if !failed.is_empty() {
-                self.suspect_again(suspects);
-            }
-            errors.extend(failed);
+            errors.extend(self.mend(state, &found.damage).await);
         }
-        if is_time || !errors.is_empty() {
+        let is_right = errors.is_empty();
+        if is_time || !is_right {
             self.tell(found, errors, is_time);
         }
-        Ok(())
+        Ok(is_right)
     }
 
     /// What hangs no more where it should.
@@ -241,25 +245,42 @@ impl Engine {
             note("the socket hooks", self.datapath.attach_sockets(&self.cgroup));
         }
         if !damage.uplinks.is_empty() {
-            for ifindex in &damage.uplinks {
-                if let Some(uplink) = state.host.uplinks.get_mut(ifindex) {
-                    uplink.is_attached = false;
-                }
-            }
-            let restored = match self.look_at_host().await {
-                Ok(seen) => self.follow_host(state, &seen),
-                Err(error) => Err(error),
-            };
-            note("the program of uplinks", restored);
+            note("the program of uplinks", self.restore_uplinks(state, &damage.uplinks).await);
         }
         if !damage.containers.is_empty() {
             let names = damage.containers.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             note(&format!("container {names}"), self.restore_ends(state, &damage.containers).await);
         }
         for ifindex in &damage.down {
-            note(&format!("device {ifindex}"), self.netlink.set_up(*ifindex).await);
+            note(&format!("device {ifindex}"), self.raise(*ifindex).await);
         }
         errors
+    }
+
+    /// Attaches the program of uplinks again. Nothing is sent by one meanwhile whose answers nobody would understand.
+    async fn restore_uplinks(&self, state: &mut State, uplinks: &BTreeSet<u32>) -> Result<()> {
+        for ifindex in uplinks {
+            if let Some(uplink) = state.host.uplinks.get_mut(ifindex) {
+                uplink.is_attached = false;
+                self.write_uplink(*ifindex, uplink)?;
+            }
+        }
+        let seen = self.look_at_host().await?;
+        self.follow_host(state, &seen)?;
+        let still = |ifindex: &&u32| state.host.uplinks.get(ifindex).is_some_and(|uplink| !uplink.is_attached);
+        match uplinks.iter().find(still) {
+            Some(ifindex) => {
+                Err(Error::Internal(format!("device {ifindex} takes no program: `netbpf status` and the log say why")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Sets a container's device up, with its program: without, it would be a door into the host.
+    async fn raise(&self, ifindex: u32) -> Result<()> {
+        let Some(device) = self.netlink.device(ifindex).await? else { return Ok(()) };
+        self.attach_egress(ifindex, &device.name).await?;
+        self.netlink.set_up(ifindex).await
     }
 
     /// Makes again what containers lack on the host's side, and inside when their devices are made again.

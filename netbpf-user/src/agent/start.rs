@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netbpf_common::wire::Mac;
@@ -21,6 +22,7 @@ use super::reboot::boot;
 use super::repair::Repair;
 use super::state::{HostState, State};
 use super::{Engine, host};
+use crate::api::unready;
 use crate::config::{Addressing, DatapathLog, GlobalId, Settings, Virtuals, overlap};
 use crate::datapath::{Datapath, Hook, cgroup_root, check_cgroup, mount_bpffs, readable};
 use crate::error::{Context as _, Error, Result};
@@ -81,6 +83,7 @@ impl Engine {
                 netlink: netlink.clone(),
                 store,
                 state: Mutex::new(state),
+                turns: AtomicU64::new(0),
                 doomed: std::sync::Mutex::default(),
                 burial: Mutex::default(),
                 uncollected: Arc::default(),
@@ -280,8 +283,10 @@ pub(super) fn remove_files(settings: &Settings) -> Vec<Error> {
         _ => {}
     };
     let copy = Store::remove_copy(&settings.run_dir).err();
-    let [database, damaged] = Store::files(&settings.state_dir);
-    for file in [settings.socket(), settings.read_socket(), database, damaged, settings.state_dir.join("lock")] {
+    let sockets = [settings.socket(), settings.read_socket()];
+    let half_made = sockets.each_ref().map(|socket| unready(socket));
+    let of_state = Store::files(&settings.state_dir).into_iter().chain([settings.state_dir.join("lock")]);
+    for file in sockets.into_iter().chain(half_made).chain(of_state) {
         failpoint::before("remove a file of the instance");
         note(&file, fs::remove_file(&file));
     }

@@ -91,7 +91,7 @@ impl Engine {
         // Also those whose MAC address somebody has changed.
         let own: BTreeSet<u32> = state.endpoints().map(|(_, endpoint)| endpoint.ifindex).collect();
         let State { networks, host, .. } = state;
-        host.problems.clear();
+        let told = std::mem::take(&mut host.problems);
         let is_local = |address: &IpAddr| addresses.iter().any(|local| local.address == *address);
         for network in networks.ours() {
             let lost = network.record.addressing.parts().filter_map(|part| part.snat).find(|snat| !is_local(snat));
@@ -136,14 +136,16 @@ impl Engine {
                     Ok(()) => uplink.is_attached = true,
                     // One device may be gone again, or have no room; the others are served all the same.
                     Err(error) => {
-                        tracing::warn!("{error}");
-                        host.problems.push(format!("uplink {}: {error}", device.name));
+                        let problem = format!("uplink {}: {error}", device.name);
+                        if !told.contains(&problem) {
+                            tracing::warn!("{problem}");
+                        }
+                        host.problems.push(problem);
                     }
                 }
             }
             if host.uplinks.get(&device.ifindex) != Some(&uplink) {
-                let (v4, v6) = (uplink.v4.unwrap_or_default(), uplink.v6.unwrap_or_default());
-                self.datapath.maps.uplinks.set(device.ifindex, Uplink { v4, v6, flags: flags(&uplink) })?;
+                self.write_uplink(device.ifindex, &uplink)?;
                 tracing::info!(device = uplink.name, v4 = ?uplink.v4, v6 = ?uplink.v6, "uplink");
                 host.uplinks.insert(device.ifindex, uplink);
                 changed = true;
@@ -155,6 +157,12 @@ impl Engine {
             self.datapath.bump(generation::PUBLISH_EPOCH)?;
         }
         Ok(())
+    }
+
+    /// Tells the datapath of an uplink.
+    pub(super) fn write_uplink(&self, ifindex: u32, uplink: &UplinkState) -> Result<()> {
+        let (v4, v6) = (uplink.v4.unwrap_or_default(), uplink.v6.unwrap_or_default());
+        self.datapath.maps.uplinks.set(ifindex, Uplink { v4, v6, flags: flags(uplink) })
     }
 
     fn follow_addresses(&self, networks: &Networks, host: &mut HostState, addresses: &[HostAddress]) -> Result<bool> {

@@ -35,7 +35,8 @@ pub(super) async fn uninstall(
     State(engine): State<Arc<Engine>>,
     Extension(stop): Extension<Arc<Notify>>,
 ) -> Result<StatusCode, Refusal> {
-    complete(async move { engine.uninstall().await }).await?;
+    let removed = complete(async move { engine.uninstall().await }).await;
+    // Also when something could not be removed: what is left is for `netbpf uninstall` without an agent.
     stop.notify_one();
-    Ok(StatusCode::NO_CONTENT)
+    removed.map(|()| StatusCode::NO_CONTENT)
 }

@@ -38,6 +38,7 @@ pub use door::{Doors, OpenDoors};
 pub use reply::read;
 pub use server::serve;
 pub use socket::SocketError;
+pub(crate) use socket::unready;
 
 /// Enough for every port of every transport as a SPEC of its own.
 const BODY_LIMIT: usize = 8 << 20;

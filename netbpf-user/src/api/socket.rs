@@ -108,7 +108,7 @@ impl Socket {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(failed)?;
         }
-        let unready = path.with_extension(format!("{}", std::process::id()));
+        let unready = unready(path);
         Self::remove_stale(&unready)?;
         let ready = listen(&unready, group).and_then(|listener| {
             fs::rename(&unready, path)?;
@@ -126,6 +126,11 @@ impl Socket {
     pub(super) fn split(self) -> (UnixListener, SocketFile) {
         (self.listener, self.file)
     }
+}
+
+/// What a socket is called before anybody may connect to it.
+pub(crate) fn unready(path: &Path) -> PathBuf {
+    path.with_extension("unready")
 }
 
 /// A socket that nobody can connect to before its owner, its group and its mode are right: until it listens, connections to it are

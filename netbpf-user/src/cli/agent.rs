@@ -83,7 +83,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 async fn listen(path: &Path, doors: Doors, engine: Arc<Engine>, stop: Arc<Notify>) -> anyhow::Result<()> {
     let doors = doors.open()?;
     tracing::info!("ready at {}", path.display());
-    let headline = engine.headline().await;
+    let headline = engine.headline().unwrap_or_default();
     service::tell(&[NotifyState::Ready, NotifyState::Status(&headline)]);
     let reports = tokio::spawn(service::report(engine.clone()));
     let stopping = Arc::new(Notify::new());

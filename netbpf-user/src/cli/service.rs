@@ -20,21 +20,21 @@ pub(super) fn tell(states: &[NotifyState<'_>]) {
 /// Tells of the engine until this is dropped: what it serves, and, where a watchdog asks for it, that it does.
 pub(super) async fn report(engine: Arc<Engine>) {
     let watchdog = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero());
-    let interval = watchdog.map_or(GLANCE, |interval| interval / 2);
+    // Three checks may fail before it bites.
+    let interval = watchdog.map_or(GLANCE, |interval| interval / 4);
     let check = || {
         let engine = engine.clone();
         async move {
-            // Half of what is left until the watchdog bites.
-            engine.check_health(interval / 2).await?;
-            Ok(engine.headline().await)
+            engine.check_health(interval).await?;
+            Ok(engine.headline())
         }
     };
     let mut before = String::new();
-    let ping = |line: String| {
+    let ping = |line: Option<String>| {
         if watchdog.is_some() {
             tell(&[NotifyState::Watchdog]);
         }
-        if line != before {
+        if let Some(line) = line.filter(|line| *line != before) {
             tell(&[NotifyState::Status(&line)]);
             before = line;
         }
@@ -43,10 +43,10 @@ pub(super) async fn report(engine: Arc<Engine>) {
 }
 
 /// Pings for as long as the check succeeds; says once why it does not, and once that it does again.
-async fn pulse<F: Future<Output = Result<String, String>>>(
+async fn pulse<F: Future<Output = Result<Option<String>, String>>>(
     interval: Duration,
     mut check: impl FnMut() -> F,
-    mut ping: impl FnMut(String),
+    mut ping: impl FnMut(Option<String>),
 ) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -91,14 +91,14 @@ mod tests {
             }
             async move {
                 match health {
-                    Some(true) => Ok(checks.to_string()),
+                    Some(true) => Ok(Some(checks.to_string())),
                     Some(false) => Err("a request holds it".to_owned()),
                     None => pending().await,
                 }
             }
         };
         tokio::select! {
-            () = pulse(Duration::from_millis(1), check, |line| pings.push(line)) => {}
+            () = pulse(Duration::from_millis(1), check, |line| pings.extend(line)) => {}
             _ = end => {}
         }
         assert_eq!(pings, ["1", "2", "5"]);

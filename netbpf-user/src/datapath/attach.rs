@@ -167,6 +167,11 @@ impl Datapath {
         self.links.remove(&hook.pin()).context(what)
     }
 
+    /// Detaches every link.
+    pub(crate) fn detach_all(&self) -> Result<()> {
+        self.links.remove_all().context(|| "detach the programs".into())
+    }
+
     /// Attaches the socket hooks to a cgroup, or puts this agent's programs into the links that are there.
     pub(crate) fn attach_sockets(&self, cgroup: &Path) -> Result<()> {
         let directory = File::open(cgroup).context(|| format!("open the cgroup {}", cgroup.display()))?;

@@ -91,17 +91,26 @@ impl Links {
         }
     }
 
+    /// Detaches all of them and removes their pins.
+    pub(super) fn remove_all(&self) -> std::io::Result<()> {
+        let names: Vec<String> = self.held().keys().cloned().collect();
+        names.iter().try_for_each(|name| self.remove(name))
+    }
+
     /// Names of pins that are not there.
     pub(super) fn lost_pins(&self) -> Vec<String> {
+        // Under the lock, so that what is being pinned is there in both or in neither.
+        let held = self.held();
         let there = names_in(&self.directory);
-        self.held().keys().filter(|name| !there.contains(*name)).cloned().collect()
+        held.keys().filter(|name| !there.contains(*name)).cloned().collect()
     }
 
     /// Pins again what has lost its pin.
     pub(super) fn keep_pins(&self) -> Result<()> {
-        let there = names_in(&self.directory);
         // Under the lock: what is removed meanwhile must not be pinned again.
-        for (name, link) in self.held().iter().filter(|(name, _)| !there.contains(*name)) {
+        let held = self.held();
+        let there = names_in(&self.directory);
+        for (name, link) in held.iter().filter(|(name, _)| !there.contains(*name)) {
             let pin = self.directory.join(name);
             sys::pin(link.as_fd(), &pin).context(|| format!("pin {}", pin.display()))?;
         }

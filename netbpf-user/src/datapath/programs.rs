@@ -78,7 +78,9 @@ impl Programs {
             Some(pins) if wanted.iter().all(|name| pins.join(name).exists()) => {
                 let mut programs = Self::none(source, pins)?;
                 let others = BARE.into_iter().filter(|name| !wanted.contains(name));
-                let bare = others.filter(|name| programs.pins.join(name).exists());
+                // All of them or none: one that is missing was being pinned when an agent was killed.
+                let is_pinned = BARE.iter().all(|name| programs.pins.join(name).exists());
+                let bare = others.filter(|_| is_pinned);
                 let there: Vec<_> = bare.chain(wanted.iter().copied()).collect();
                 programs.open(&there)?;
                 programs
@@ -133,6 +135,8 @@ impl Programs {
     /// A program of a device.
     pub(super) fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
         if BARE.contains(&name) && !self.classifiers.contains_key(name) {
+            // The loader would make maps anew whose pins somebody has removed.
+            self.keep_pins()?;
             let loaded = self.source.load(&BARE)?;
             self.pin(loaded, &BARE)?;
             self.join_parts()?;

@@ -6,18 +6,21 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::database::encode;
-use super::{Changes, InstanceRecord, Stored};
+use super::{Changes, InstanceRecord, Stored, VERSION};
 use crate::error::{Context as _, Error, Result};
 use crate::failpoint;
 
 /// The directory below the run directory.
 const DIRECTORY: &str = "records";
 const INSTANCE: &str = "instance";
+/// Names the state directory that it is a copy from.
+const ORIGIN: &str = "of";
 const NETWORKS: &str = "networks";
 const CONTAINERS: &str = "containers";
 
@@ -25,15 +28,32 @@ const CONTAINERS: &str = "containers";
 #[derive(Debug)]
 pub(super) struct Copy {
     directory: PathBuf,
+    /// The state directory.
+    origin: PathBuf,
+    /// It could not follow once: it is none until the next start.
+    is_lost: AtomicBool,
 }
 
 impl Copy {
-    pub(super) fn in_run_dir(run_dir: &Path) -> Self {
-        Self { directory: run_dir.join(DIRECTORY) }
+    /// That of the database in a state directory.
+    pub(super) fn in_run_dir(run_dir: &Path, state_dir: &Path) -> Self {
+        let origin = fs::canonicalize(state_dir).unwrap_or_else(|_| state_dir.into());
+        Self { directory: run_dir.join(DIRECTORY), origin, is_lost: AtomicBool::new(false) }
     }
 
-    pub(super) fn directories(&self) -> [PathBuf; 3] {
-        [self.directory.clone(), self.directory.join(NETWORKS), self.directory.join(CONTAINERS)]
+    /// Refuses a copy of another instance's database.
+    pub(super) fn check_own(&self) -> Result<()> {
+        let file = self.directory.join(ORIGIN);
+        match fs::read(&file) {
+            Ok(origin) if origin != self.origin.as_os_str().as_encoded_bytes() => Err(Error::Conflict(format!(
+                "the run directory has the records of the instance in {}, not of that in {}: give this one a --run-dir of its own, or, if \
+                 its state directory was moved, remove {}",
+                String::from_utf8_lossy(&origin),
+                self.origin.display(),
+                self.directory.display()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Whether there is one.
@@ -48,15 +68,16 @@ impl Copy {
             self.keep_only(CONTAINERS, &stored.containers.keys().collect())?;
             stored.networks.iter().try_for_each(|(name, record)| self.put(NETWORKS, name, record))?;
             stored.containers.iter().try_for_each(|(name, record)| self.put(CONTAINERS, name, record))?;
-            put(&self.directory.join(INSTANCE), &stored.instance)
+            self.put_instance(&stored.instance)
         };
         replace().context(|| format!("write {}", self.directory.display()))
     }
 
     /// Writes the instance.
     pub(super) fn write_instance(&self, instance: &InstanceRecord) {
-        let made = self.make(&self.directory).and_then(|()| put(&self.directory.join(INSTANCE), instance));
-        self.or_none(made);
+        if !self.is_lost.load(Ordering::Relaxed) {
+            self.or_none(self.make(&self.directory).and_then(|()| self.put_instance(instance)));
+        }
     }
 
     /// Follows the database.
@@ -75,8 +96,17 @@ impl Copy {
         if !self.exists() {
             return Ok(None);
         }
+        let instance: InstanceRecord = get(&self.directory.join(INSTANCE))?;
+        if instance.version != VERSION {
+            return Err(Error::Unsupported(format!(
+                "the database is damaged, and its copy in {} has layout {}, this netbpf knows {VERSION}: use the version of netbpf that \
+                 wrote it",
+                self.directory.display(),
+                instance.version
+            )));
+        }
         Ok(Some(Stored {
-            instance: get(&self.directory.join(INSTANCE))?,
+            instance,
             networks: self.get_all(NETWORKS)?.into_iter().collect(),
             containers: self.get_all(CONTAINERS)?.into_iter().collect(),
         }))
@@ -84,12 +114,12 @@ impl Copy {
 
     /// Removes it.
     pub(super) fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.directory) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).context(|| format!("remove {}", self.directory.display()))
-            }
-            _ => Ok(()),
-        }
+        remove_directory(&self.directory)
+    }
+
+    fn put_instance(&self, instance: &InstanceRecord) -> io::Result<()> {
+        fs::write(self.directory.join(ORIGIN), self.origin.as_os_str().as_encoded_bytes())?;
+        put(&self.directory.join(INSTANCE), instance)
     }
 
     /// A copy that lags behind is worse than none.
@@ -99,6 +129,7 @@ impl Copy {
                 "there is no copy of the database any more: cannot write {}: {error}",
                 self.directory.display()
             );
+            self.is_lost.store(true, Ordering::Relaxed);
             _ = fs::remove_file(self.directory.join(INSTANCE));
         }
     }
@@ -136,6 +167,26 @@ impl Copy {
         let paths = entries.flatten().map(|entry| entry.path()).filter(is_whole);
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         paths.map(|path| Ok((name(&path), get(&path)?))).collect()
+    }
+}
+
+/// The directories of a copy in a run directory, from above.
+pub(super) fn directories(run_dir: &Path) -> [PathBuf; 3] {
+    let directory = run_dir.join(DIRECTORY);
+    [directory.clone(), directory.join(NETWORKS), directory.join(CONTAINERS)]
+}
+
+/// Removes a copy, whosever it is.
+pub(super) fn remove_all(run_dir: &Path) -> Result<()> {
+    remove_directory(&run_dir.join(DIRECTORY))
+}
+
+fn remove_directory(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).context(|| format!("remove {}", directory.display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The database file.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -43,13 +44,15 @@ pub(super) struct Database {
     path: PathBuf,
     /// Nothing after an error of the file system, which redb takes for the last word: the next write opens it again.
     database: Mutex<Option<redb::Database>>,
+    /// Its checksums were wrong, and what could be saved of it was: perhaps not all of it.
+    pub(super) is_repaired: bool,
 }
 
 impl Database {
     /// Opens a database, or makes it.
     pub(super) fn open(path: &Path) -> std::result::Result<Self, Trouble> {
-        let database = Mutex::new(Some(open(path)?));
-        Ok(Self { path: path.into(), database })
+        let (database, is_repaired) = open(path)?;
+        Ok(Self { path: path.into(), database: Mutex::new(Some(database)), is_repaired })
     }
 
     /// What is stored; nothing in a new database.
@@ -100,7 +103,7 @@ impl Database {
         };
         let opened = match database.take() {
             Some(opened) => opened,
-            None => open(&self.path).map_err(|trouble| trouble.refusal(&self.path))?,
+            None => open(&self.path).map_err(|trouble| trouble.refusal(&self.path))?.0,
         };
         match commit(&opened) {
             Ok(()) => {
@@ -133,12 +136,13 @@ fn write(transaction: &redb::WriteTransaction, changes: &Changes) -> std::result
     Ok(())
 }
 
-fn open(path: &Path) -> std::result::Result<redb::Database, Trouble> {
+/// Opens a database, or makes it: under another name, since half of one would be a damaged one. Tells whether it had to be repaired.
+fn open(path: &Path) -> std::result::Result<(redb::Database, bool), Trouble> {
     let refused = |error: &dyn std::fmt::Display, advice: &str| {
         Trouble::Refused(Error::Internal(format!("cannot use the database {}: {error}; {advice}", path.display())))
     };
-    survive(|| {
-        let mut database = redb::Database::create(path).map_err(|error| match error {
+    let create = |path: &Path| {
+        redb::Database::create(path).map_err(|error| match error {
             DatabaseError::Storage(StorageError::Io(io))
                 if !matches!(
                     io.kind(),
@@ -152,11 +156,22 @@ fn open(path: &Path) -> std::result::Result<redb::Database, Trouble> {
             }
             DatabaseError::UpgradeRequired(_) => refused(&error, "use the version of netbpf that wrote it"),
             damaged => Trouble::Damaged(damaged.to_string()),
-        })?;
+        })
+    };
+    survive(|| {
+        if !path.exists() {
+            let unready = super::unready(path);
+            let advice = "make it writable, or choose another --state-dir";
+            if unready.exists() {
+                fs::remove_file(&unready).map_err(|error| refused(&error, advice))?;
+            }
+            drop(create(&unready)?);
+            fs::rename(&unready, path).map_err(|error| refused(&error, advice))?;
+        }
+        let mut database = create(path)?;
         // Nobody else looks at the checksums of what was closed in good order.
         match database.check_integrity() {
-            Ok(true) => Ok(database),
-            Ok(false) => Err(Trouble::Damaged("its checksums are wrong".into())),
+            Ok(is_sound) => Ok((database, !is_sound)),
             Err(error) => Err(Trouble::Damaged(error.to_string())),
         }
     })

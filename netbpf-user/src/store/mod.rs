@@ -95,17 +95,30 @@ impl Store {
     /// stays beside it.
     pub(crate) fn open(state_dir: &Path, run_dir: &Path) -> Result<(Self, Option<Stored>)> {
         let path = state_dir.join(FILE);
-        let copy = Copy::in_run_dir(run_dir);
+        let copy = Copy::in_run_dir(run_dir, state_dir);
+        copy.check_own()?;
         let opened = Database::open(&path).and_then(|database| Ok((database.load()?, database)));
         let why = match opened {
-            Ok((Some(stored), database)) => {
+            Ok((Some(stored), database)) if !database.is_repaired || !copy.exists() => {
+                if database.is_repaired {
+                    tracing::warn!("the database {} was damaged: what has changed last may be missing", path.display());
+                }
                 copy.replace(&stored)?;
                 return Ok((Self { database, copy }, Some(stored)));
             }
-            Ok((None, database)) if !copy.exists() => return Ok((Self { database, copy }, None)),
-            Ok((None, database)) => {
+            Ok((Some(_), database)) => {
                 drop(database);
-                "it is empty".to_owned()
+                "its checksums are wrong".to_owned()
+            }
+            Ok((None, database)) => {
+                let Some(stored) = copy.read()? else {
+                    // What is left of an earlier one is not of this one.
+                    copy.remove()?;
+                    return Ok((Self { database, copy }, None));
+                };
+                tracing::warn!("the database {} was empty: it is made anew from its copy", path.display());
+                database.write_all(&stored)?;
+                return Ok((Self { database, copy }, Some(stored)));
             }
             Err(Trouble::Damaged(why)) => why,
             Err(Trouble::Refused(error)) => return Err(error),
@@ -134,25 +147,27 @@ impl Store {
             Ok(None) => {}
             Err(trouble) => tracing::warn!("{}", trouble.refusal(&path)),
         }
-        Copy::in_run_dir(run_dir).read().unwrap_or_else(|error| {
+        let copy = Copy::in_run_dir(run_dir, state_dir);
+        copy.check_own().and_then(|()| copy.read()).unwrap_or_else(|error| {
             tracing::warn!("{error}");
             None
         })
     }
 
     /// Files of the database in a state directory.
-    pub(crate) fn files(state_dir: &Path) -> [PathBuf; 2] {
-        [FILE, DAMAGED].map(|name| state_dir.join(name))
+    pub(crate) fn files(state_dir: &Path) -> [PathBuf; 3] {
+        let path = state_dir.join(FILE);
+        [unready(&path), path, state_dir.join(DAMAGED)]
     }
 
     /// Directories of the copy in a run directory, from above.
     pub(crate) fn directories(run_dir: &Path) -> [PathBuf; 3] {
-        Copy::in_run_dir(run_dir).directories()
+        copy::directories(run_dir)
     }
 
     /// Removes the copy.
     pub(crate) fn remove_copy(run_dir: &Path) -> Result<()> {
-        Copy::in_run_dir(run_dir).remove()
+        copy::remove_all(run_dir)
     }
 
     /// Writes the instance.
@@ -168,6 +183,11 @@ impl Store {
         self.copy.write(changes);
         Ok(())
     }
+}
+
+/// What a database is called before it is one.
+fn unready(path: &Path) -> PathBuf {
+    path.with_extension("redb.unready")
 }
 
 /// The refusal of a database that nothing is left of.
@@ -294,6 +314,15 @@ mod tests {
         }
         fs::remove_file(&file).unwrap();
         assert_eq!(names(&open(directory.path()).unwrap().1.unwrap()), ["a", "b"], "gone");
+    }
+
+    #[test]
+    fn a_run_directory_of_another_instance_is_refused() {
+        let (one, other) = (directory(), directory());
+        filled(one.path());
+        let refused = Store::open(other.path(), &one.path().join("run")).unwrap_err().to_string();
+        assert!(refused.contains("--run-dir") && !refused.contains('\n'), "{refused}");
+        assert_eq!(names(&open(one.path()).unwrap().1.unwrap()), ["a", "b"]);
     }
 
     #[test]
