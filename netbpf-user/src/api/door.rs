@@ -61,7 +61,7 @@ impl Doors {
     /// Refuses sockets that are in use or none of ours, without changing anything.
     ///
     /// # Errors
-    /// As [`Socket::check`].
+    /// When an agent answers at one of them, or it is none of ours.
     pub fn check(&self) -> std::result::Result<(), SocketError> {
         let paths = self.all.iter().map(|door| &door.path).chain(&self.closed);
         paths.into_iter().try_for_each(|path| Socket::check(path))
@@ -70,7 +70,7 @@ impl Doors {
     /// Listens at all of them.
     ///
     /// # Errors
-    /// As [`Socket::bind`].
+    /// When the file system refuses, or somebody else was faster.
     pub fn open(self) -> std::result::Result<OpenDoors, SocketError> {
         if let Some(path) = &self.closed {
             Socket::remove_stale(path)?;
