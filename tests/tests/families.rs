@@ -15,7 +15,7 @@ use netbpf_tests::world::ETHERNET;
 for_both!(every_packet_of_a_fixture_is_of_the_family_that_the_fixture_is_about);
 
 /// Tests that are no function of a family, by their file, and why.
-const ALONE: [(&str, &str, Why); 35] = [
+const ALONE: [(&str, &str, Why); 36] = [
     ("crossing", "a_container_that_sends_ipv6_from_an_address_that_stands_for_ipv4_is_nobody", CROSSING),
     ("crossing", "an_error_without_a_counterpart_or_about_no_answer_is_dropped_by_name", CROSSING),
     ("crossing", "machines_behind_a_nat64_are_machines_like_others", CROSSING),
@@ -30,6 +30,7 @@ const ALONE: [(&str, &str, Why); 35] = [
     ("crossing", "why_an_answer_does_not_go_on_is_told_in_ipv4_by_the_gateway", CROSSING),
     ("families", "every_fixture_is_there_for_both_families_but_for_what_one_has_alone", Why::AboutBoth),
     ("families", "every_test_runs_for_both_families_but_for_those_that_are_named", Why::AboutBoth),
+    ("fuzzing", "damaged_requests_do_not_upset_the_api", Why::AboutNeither),
     ("fuzzing", "every_target_is_a_program_of_the_fuzz_crate_and_every_program_a_target", Why::AboutNeither),
     ("fuzzing", "the_dictionary_is_as_libfuzzer_reads_it", Why::AboutBoth),
     ("fuzzing", "the_fixtures_upset_no_fuzz_target", Why::AboutBoth),
