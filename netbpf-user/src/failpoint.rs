@@ -14,30 +14,46 @@ pub(crate) fn before(effect: &str) {
 
 #[cfg(debug_assertions)]
 mod armed {
-    use std::path::PathBuf;
-    use std::sync::{LazyLock, Mutex};
-    use std::{env, fs, process, thread};
+    use std::fs::File;
+    use std::io::{self, Read as _, Seek as _, Write as _};
+    use std::path::{Path, PathBuf};
+    use std::sync::LazyLock;
+    use std::{env, process, thread};
 
+    use nix::fcntl::{Flock, FlockArg};
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
 
     static FILE: LazyLock<Option<PathBuf>> = LazyLock::new(|| env::var_os("NETBPF_FAILPOINT").map(PathBuf::from));
-    /// Effects of several threads are counted one after the other.
-    static TURN: Mutex<()> = Mutex::new(());
 
     pub(super) fn count_down(effect: &str) {
-        let Some(file) = &*FILE else { return };
-        let _turn = TURN.lock();
-        let Some(left) = fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u64>().ok()) else { return };
-        let next = left.checked_sub(1).map_or_else(|| format!("killed before: {effect}"), |left| left.to_string());
-        if let Err(error) = fs::write(file, next) {
-            tracing::error!("cannot write {}: {error}", file.display());
+        let Some(path) = &*FILE else { return };
+        // Without the file there is nothing to count.
+        let Ok(file) = File::options().read(true).write(true).open(path) else { return };
+        if let Err(error) = count(file, path, effect) {
+            tracing::error!("cannot count in {}: {error}", path.display());
         }
-        if left == 0 {
-            // Like an administrator's: nothing is cleaned up, no other thread gets further than it is.
-            _ = kill(Pid::from_raw(process::id() as i32), Signal::SIGKILL);
-            loop {
-                thread::park();
+    }
+
+    /// Under a lock to the end, whichever it is: who takes the count away knows then whether this process dies of it.
+    fn count(file: File, path: &Path, effect: &str) -> io::Result<()> {
+        let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        // Taken away, or died over by another thread.
+        let Ok(left) = text.trim().parse::<u64>() else { return Ok(()) };
+        file.set_len(0)?;
+        file.rewind()?;
+        match left.checked_sub(1) {
+            Some(left) => write!(file, "{left}"),
+            None => {
+                write!(file, "killed before: {effect}")?;
+                tracing::debug!("killed as {} says", path.display());
+                // Like an administrator's: nothing is cleaned up, no other thread gets further than it is.
+                _ = kill(Pid::from_raw(process::id() as i32), Signal::SIGKILL);
+                loop {
+                    thread::park();
+                }
             }
         }
     }

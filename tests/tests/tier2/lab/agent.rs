@@ -2,11 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use netbpf_tests::version::Version;
 use netbpf_tests::wait::until;
+use nix::fcntl::{Flock, FlockArg};
 
 use super::{Lab, Outcome, PATIENCE};
 
@@ -42,9 +44,14 @@ impl Lab {
 
     /// Where an agent has died that has never been ready.
     pub(crate) fn died(&self) -> Option<String> {
-        let file = self.files.path().join(FAILPOINT);
-        let left = fs::read_to_string(&file).expect("readable");
-        fs::remove_file(&file).expect("removed");
+        let path = self.files.path().join(FAILPOINT);
+        let file = fs::File::options().read(true).write(true).open(&path).expect("there");
+        // An agent that is counting has it, and dies first if it must.
+        let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).expect("locked");
+        let mut left = String::new();
+        file.read_to_string(&mut left).expect("readable");
+        file.set_len(0).expect("emptied");
+        fs::remove_file(&path).expect("removed");
         left.strip_prefix("killed ").map(str::to_owned)
     }
 
