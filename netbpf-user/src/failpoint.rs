@@ -16,7 +16,7 @@ pub(crate) fn before(effect: &str) {
 mod armed {
     use std::fs::File;
     use std::io::{self, Read as _, Seek as _, Write as _};
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
     use std::sync::LazyLock;
     use std::{env, process, thread};
 
@@ -30,13 +30,13 @@ mod armed {
         let Some(path) = &*FILE else { return };
         // Without the file there is nothing to count.
         let Ok(file) = File::options().read(true).write(true).open(path) else { return };
-        if let Err(error) = count(file, path, effect) {
+        if let Err(error) = count(file, effect) {
             tracing::error!("cannot count in {}: {error}", path.display());
         }
     }
 
     /// Under a lock to the end, whichever it is: who takes the count away knows then whether this process dies of it.
-    fn count(file: File, path: &Path, effect: &str) -> io::Result<()> {
+    fn count(file: File, effect: &str) -> io::Result<()> {
         let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
@@ -48,7 +48,6 @@ mod armed {
             Some(left) => write!(file, "{left}"),
             None => {
                 write!(file, "killed before: {effect}")?;
-                tracing::debug!("killed as {} says", path.display());
                 // Like an administrator's: nothing is cleaned up, no other thread gets further than it is.
                 _ = kill(Pid::from_raw(process::id() as i32), Signal::SIGKILL);
                 loop {

@@ -23,6 +23,7 @@ pub(crate) fn ci() -> Result<ExitCode> {
         ("format", with(cargo(), &["fmt", "--all", "--check"])),
         ("format of the fuzz targets", with(cargo(), &["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--check"])),
         ("clippy", with(cargo(), &["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"])),
+        ("clippy of tests that need root", with(tests_with_root(), &["--", "-D", "warnings"])),
         ("clippy of the kernel programs", with(clippy_ebpf, &["--", "-D", "warnings"])),
         ("clippy of the fuzz targets", with(fuzz::cargo("clippy"), &["--", "-D", "warnings"])),
         ("documentation", with(documentation(), &["doc", "--quiet", "--no-deps", "--document-private-items"])),
@@ -49,6 +50,12 @@ fn check(name: &str, passes: impl FnOnce() -> Result<()>) -> Option<String> {
         }
         Err(error) => Some(format!("{name}: {error:#}")),
     }
+}
+
+fn tests_with_root() -> Command {
+    let mut command = cargo();
+    command.args(["clippy", "--quiet"]).args(test::with_root());
+    command
 }
 
 fn documentation() -> Command {

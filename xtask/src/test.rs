@@ -88,6 +88,11 @@ pub(crate) struct Report {
     filter: Option<String>,
 }
 
+/// What selects the tests that a plain `cargo test`, or `--all-targets`, leaves out.
+pub(crate) fn with_root() -> impl Iterator<Item = &'static str> {
+    Tier::ALL.into_iter().filter(|tier| tier.needs_root()).flat_map(|tier| tier.selection()).copied()
+}
+
 /// Runs the tiers.
 pub(crate) fn test(arguments: Arguments) -> Result<Report> {
     let Arguments { mut tiers, filter } = arguments;

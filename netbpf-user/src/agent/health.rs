@@ -33,7 +33,7 @@ impl Engine {
     /// One line about the first of them.
     pub async fn check_health(&self, patience: Duration) -> Result<(), String> {
         // What removes the instance takes the time it takes.
-        if *self.stop.borrow() {
+        if self.is_stopping() {
             return Ok(());
         }
         if let Some(what) = self.tasks.lost() {

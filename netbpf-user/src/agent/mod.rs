@@ -133,12 +133,17 @@ impl Engine {
         }
     }
 
+    /// Whether it serves no more requests that change something.
+    pub fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
     /// The state for a request that changes it: refused when the engine stops, as after an uninstall nothing would remove
     /// what the request has made.
     async fn change(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.state.lock().await;
         self.turns.fetch_add(1, Ordering::Relaxed);
-        if *self.stop.borrow() {
+        if self.is_stopping() {
             return Err(Error::Conflict("the agent is stopping: ask again when it has been started anew".into()));
         }
         Ok(state)
@@ -162,11 +167,6 @@ impl Engine {
         errors.extend(self.bury().await.err());
         for (_, lan) in state.networks.lans() {
             errors.extend(self.remove_parent(lan).await.err());
-        }
-        for (ifindex, uplink) in &state.host.uplinks {
-            errors.extend(
-                self.datapath.detach(&crate::datapath::Hook::uplink(*ifindex, &*uplink.name, uplink.is_bare)).err(),
-            );
         }
         errors.extend(self.datapath.detach_all().err());
         errors.extend(start::remove_instance(&self.netlink, &self.settings, self.devices.0).await);

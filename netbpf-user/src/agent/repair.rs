@@ -145,7 +145,7 @@ impl Engine {
             attachments = Some(seen?);
         }
         let mut guard = self.state.lock().await;
-        if *self.stop.borrow() {
+        if self.is_stopping() {
             return Ok(true);
         }
         let state = &mut *guard;

@@ -35,8 +35,15 @@ pub(super) async fn uninstall(
     State(engine): State<Arc<Engine>>,
     Extension(stop): Extension<Arc<Notify>>,
 ) -> Result<StatusCode, Refusal> {
-    let removed = complete(async move { engine.uninstall().await }).await;
-    // Also when something could not be removed: what is left is for `netbpf uninstall` without an agent.
-    stop.notify_one();
+    let removed = complete({
+        let engine = engine.clone();
+        async move { engine.uninstall().await }
+    });
+    let removed = removed.await;
+    // Also when something could not be removed: what is left is for `netbpf uninstall` without an agent. One that was refused
+    // before it began ends nothing.
+    if engine.is_stopping() {
+        stop.notify_one();
+    }
     removed.map(|()| StatusCode::NO_CONTENT)
 }

@@ -167,8 +167,10 @@ impl Datapath {
         self.links.remove(&hook.pin()).context(what)
     }
 
-    /// Detaches every link.
+    /// Detaches every program.
     pub(crate) fn detach_all(&self) -> Result<()> {
+        let filters = std::mem::take(&mut *self.filters.lock().expect("no panic while it was held"));
+        filters.values().for_each(remove_filter);
         self.links.remove_all().context(|| "detach the programs".into())
     }
 

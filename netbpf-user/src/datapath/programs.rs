@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, MapInfo, ProgramArray};
 use aya::programs::{CgroupSockAddr, CgroupSockAddrAttachType, Program, ProgramError, SchedClassifier};
@@ -75,14 +75,9 @@ impl Programs {
         }
         let wanted = wanted(source.constants.log);
         let programs = match source.pins()? {
-            Some(pins) if wanted.iter().all(|name| pins.join(name).exists()) => {
+            Some(pins) if are_in(&pins, &wanted) => {
                 let mut programs = Self::none(source, pins)?;
-                let others = BARE.into_iter().filter(|name| !wanted.contains(name));
-                // All of them or none: one that is missing was being pinned when an agent was killed.
-                let is_pinned = BARE.iter().all(|name| programs.pins.join(name).exists());
-                let bare = others.filter(|_| is_pinned);
-                let there: Vec<_> = bare.chain(wanted.iter().copied()).collect();
-                programs.open(&there)?;
+                programs.open(&wanted)?;
                 programs
             }
             _ => {
@@ -135,10 +130,14 @@ impl Programs {
     /// A program of a device.
     pub(super) fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
         if BARE.contains(&name) && !self.classifiers.contains_key(name) {
-            // The loader would make maps anew whose pins somebody has removed.
-            self.keep_pins()?;
-            let loaded = self.source.load(&BARE)?;
-            self.pin(loaded, &BARE)?;
+            if are_in(&self.pins, &BARE) {
+                self.open(&BARE)?;
+            } else {
+                // The loader would make maps anew whose pins somebody has removed.
+                self.keep_pins()?;
+                let loaded = self.source.load(&BARE)?;
+                self.pin(loaded, &BARE)?;
+            }
             self.join_parts()?;
         }
         self.classifiers.get_mut(name).ok_or_else(|| missing(name))
@@ -213,6 +212,11 @@ impl Programs {
         }
         Ok(())
     }
+}
+
+/// Whether all of these are pinned: one that is missing was being pinned when an agent was killed.
+fn are_in(pins: &Path, names: &[&str]) -> bool {
+    names.iter().all(|name| pins.join(name).exists())
 }
 
 /// A program of either kind.

@@ -112,11 +112,6 @@ impl Copy {
         }))
     }
 
-    /// Removes it.
-    pub(super) fn remove(&self) -> Result<()> {
-        remove_directory(&self.directory)
-    }
-
     fn put_instance(&self, instance: &InstanceRecord) -> io::Result<()> {
         fs::write(self.directory.join(ORIGIN), self.origin.as_os_str().as_encoded_bytes())?;
         put(&self.directory.join(INSTANCE), instance)
@@ -178,11 +173,8 @@ pub(super) fn directories(run_dir: &Path) -> [PathBuf; 3] {
 
 /// Removes a copy, whosever it is.
 pub(super) fn remove_all(run_dir: &Path) -> Result<()> {
-    remove_directory(&run_dir.join(DIRECTORY))
-}
-
-fn remove_directory(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
+    let directory = run_dir.join(DIRECTORY);
+    match fs::remove_dir_all(&directory) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).context(|| format!("remove {}", directory.display()))
         }

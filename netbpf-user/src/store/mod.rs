@@ -113,7 +113,7 @@ impl Store {
             Ok((None, database)) => {
                 let Some(stored) = copy.read()? else {
                     // What is left of an earlier one is not of this one.
-                    copy.remove()?;
+                    Self::remove_copy(run_dir)?;
                     return Ok((Self { database, copy }, None));
                 };
                 tracing::warn!("the database {} was empty: it is made anew from its copy", path.display());

@@ -1,72 +1,16 @@
 //! How many packets are lost when something is taken away, or changes, until it is right again. What is known to lose nothing must
 //! lose nothing; of the rest the number is printed, and traffic must come back.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use netbpf_common::path::V4;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::Server;
 use netbpf_tests::wait::until;
-use socket2::SockRef;
 
 use crate::lab::Lab;
-
-/// Datagrams per second and direction.
-const RATE: u32 = 1000;
-
-/// As many in a row mean that it is right again.
-const A_ROW: u64 = 100;
-
-/// A stream of numbered datagrams: what was sent, what came, and how many of the last came without a gap.
-#[derive(Debug, Default)]
-struct Stream {
-    sent: AtomicU64,
-    arrived: AtomicU64,
-    lost: AtomicU64,
-    row: AtomicU64,
-}
-
-impl Stream {
-    /// Sends until told to stop.
-    fn send(&self, stop: &AtomicBool, mut send: impl FnMut(&[u8])) {
-        let begin = Instant::now();
-        for number in 0_u32.. {
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-            // The rate is the load, nothing waits for it.
-            thread::sleep((begin + Duration::from_secs(1) / RATE * number).saturating_duration_since(Instant::now()));
-            send(&u64::from(number).to_be_bytes());
-            self.sent.store(u64::from(number) + 1, Ordering::Relaxed);
-        }
-    }
-
-    /// Counts what arrives, in order as on any wire of a rig.
-    fn receive(&self, stop: &AtomicBool, socket: &std::net::UdpSocket) {
-        SockRef::from(socket).set_recv_buffer_size(8 << 20).expect("a large buffer");
-        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
-        let (mut next, mut bytes) = (0, [0; 8]);
-        while !stop.load(Ordering::Relaxed) {
-            let Ok(8) = socket.recv(&mut bytes) else { continue };
-            let number = u64::from_be_bytes(bytes);
-            assert!(number >= next, "none twice, none late: {number} after {next}");
-            self.lost.fetch_add(number - next, Ordering::Relaxed);
-            self.row.store(if number == next { self.row.load(Ordering::Relaxed) + 1 } else { 0 }, Ordering::Relaxed);
-            self.arrived.fetch_add(1, Ordering::Relaxed);
-            next = number + 1;
-        }
-    }
-
-    fn is_steady(&self) -> bool {
-        self.row.load(Ordering::Relaxed) >= A_ROW
-    }
-
-    fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-}
+use crate::stream::Stream;
 
 /// What happens, by a line of the shell on the host, and whether it may cost anything.
 const SCENARIOS: [(&str, &str, bool); 8] = [
@@ -124,12 +68,12 @@ fn what_each_damage_costs_two_streams_of_datagrams() {
             };
             for (what, line, may_cost) in SCENARIOS {
                 let before = [&streams[0], &streams[1]].map(Stream::lost);
-                streams.iter().for_each(|stream| stream.row.store(0, Ordering::Relaxed));
+                streams.iter().for_each(Stream::begin_a_row);
                 let line = line.replace("%b", lab.bpffs().to_str().expect("UTF-8")).replace("%1", &c1.device);
                 let outcome = lab.shell(lab.scratch().path(), &line);
                 assert_eq!(outcome.code, Some(0), "{line}: {}", outcome.stdout);
                 until("it is repaired", || lab.problems().is_empty());
-                streams.iter().for_each(|stream| stream.row.store(0, Ordering::Relaxed));
+                streams.iter().for_each(Stream::begin_a_row);
                 steady(what);
                 cost(&lab, what, may_cost, before);
             }
@@ -138,7 +82,7 @@ fn what_each_damage_costs_two_streams_of_datagrams() {
                 lab.kill_agent();
                 lab.start_agent();
             }
-            streams.iter().for_each(|stream| stream.row.store(0, Ordering::Relaxed));
+            streams.iter().for_each(Stream::begin_a_row);
             steady("five agents later");
             cost(&lab, "the agent is killed and started again, five times", false, before);
         }));
@@ -147,7 +91,7 @@ fn what_each_damage_costs_two_streams_of_datagrams() {
             std::panic::resume_unwind(panic);
         }
     });
-    let sent: Vec<u64> = streams.iter().map(|stream| stream.sent.load(Ordering::Relaxed)).collect();
+    let sent: Vec<u64> = streams.iter().map(Stream::sent).collect();
     println!("datagrams sent: {} in, {} out; lost when", sent[0], sent[1]);
     costs.iter().for_each(|line| println!("  {line}"));
 }

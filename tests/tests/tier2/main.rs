@@ -50,6 +50,7 @@ mod settings;
 mod shared;
 mod sockets;
 mod store;
+mod stream;
 mod taps;
 mod tcp;
 mod udp;

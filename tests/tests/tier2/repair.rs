@@ -68,7 +68,7 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn new<F: TestFamily>(lab: &Lab) -> Self {
+    fn new(lab: &Lab) -> Self {
         let c1 = lab.container("c1", &["-p", "8080:80"]);
         let c2 = lab.container("c2", &[]);
         let servers = [Server::tcp(&c1.place, "c1", 80), Server::tcp(&lab.ext, "ext", 90)];
@@ -87,7 +87,7 @@ impl Traffic {
 
 fn what_is_taken_away_is_put_back<F: TestFamily>() {
     let lab = Lab::new::<F>();
-    let traffic = Traffic::new::<F>(&lab);
+    let traffic = Traffic::new(&lab);
     let mut kept = Conversation::on(lab.ext.connect(lab.at_host(8080)).expect("connected")).expect("greeted");
     let before = lab.snapshot();
     let deeds = DEEDS.iter().copied().flatten().map(|(line, _)| *line);
@@ -107,7 +107,7 @@ fn what_is_taken_away_is_put_back<F: TestFamily>() {
 #[test]
 fn what_others_do_with_the_hosts_firewall_changes_nothing() {
     let lab = Lab::new::<V4>();
-    let traffic = Traffic::new::<V4>(&lab);
+    let traffic = Traffic::new(&lab);
     let mut kept = Conversation::on(lab.ext.connect(lab.at_host(8080)).expect("connected")).expect("greeted");
     for line in HARMLESS {
         deed(&lab, &traffic.c1, line);
@@ -118,7 +118,7 @@ fn what_others_do_with_the_hosts_firewall_changes_nothing() {
 
 fn status_tells_what_is_there_and_a_start_puts_it_right<F: TestFamily>() {
     let mut lab = Lab::configured::<F>("repair = false\n");
-    let traffic = Traffic::new::<F>(&lab);
+    let traffic = Traffic::new(&lab);
     for deeds in DEEDS {
         for (line, told) in deeds {
             deed(&lab, &traffic.c1, line);
@@ -136,7 +136,7 @@ fn status_tells_what_is_there_and_a_start_puts_it_right<F: TestFamily>() {
 /// Nobody but the administrator may be able to mount one for the agent, which is in a mount namespace of its own or not.
 fn without_its_bpffs_traffic_goes_on_and_what_is_mounted_gets_the_pins<F: TestFamily>() {
     let mut lab = Lab::new::<F>();
-    let traffic = Traffic::new::<F>(&lab);
+    let traffic = Traffic::new(&lab);
     let mut kept = Conversation::on(lab.ext.connect(lab.at_host(8080)).expect("connected")).expect("greeted");
     for line in ["umount -l %m", "mount -t bpf bpf %m", "mount -t bpf bpf %m"] {
         deed(&lab, &traffic.c1, line);

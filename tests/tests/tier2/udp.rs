@@ -148,7 +148,7 @@ fn segments_that_a_device_is_to_cut_keep_their_size_on_the_wire<F: TestFamily>()
     let mut buffer = [0; 65_536];
     for _ in 0..SEGMENTS {
         let (length, from) = uninterrupted(|| outside.recv_from(&mut buffer)).expect("a segment arrives");
-        assert_eq!((length, from), (SEGMENT, lab.at_host(from.port()).into()));
+        assert_eq!((length, from), (SEGMENT, lab.at_host(from.port())));
         received.extend_from_slice(&buffer[..length]);
     }
     assert_eq!(received, payload);

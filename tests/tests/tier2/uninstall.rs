@@ -1,6 +1,7 @@
 //! Uninstalling leaves nothing.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -36,6 +37,19 @@ fn uninstall_without_an_agent_leaves_nothing<F: TestFamily>() {
     lab.kill_agent();
     lab.uninstall_without_agent();
     assert_eq!(Footprint::of(&lab), *lab.bare());
+}
+
+#[test]
+fn an_uninstall_that_is_refused_leaves_the_agent_at_work() {
+    let lab = Lab::new::<V4>();
+    used(&lab);
+    let marks = lab.run_dir().join("netns");
+    let mode = |mode: u32| fs::set_permissions(&marks, Permissions::from_mode(mode)).expect("changed");
+    mode(0o777);
+    let line = lab.refused(&["uninstall"]);
+    assert!(line.contains("can be written to"), "{line}");
+    mode(0o700);
+    lab.done(&["publish", &lab.name("c1"), "-p", "9100:80"]);
 }
 
 fn an_instance_can_be_installed_again<F: TestFamily>() {

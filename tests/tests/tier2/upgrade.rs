@@ -3,20 +3,20 @@
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use netbpf_common::path::V6;
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp};
-use netbpf_tests::wait::until;
-use socket2::SockRef;
+use netbpf_tests::wait::{poll, until};
 
 use crate::lab::Lab;
+use crate::stream::{RATE, Stream, paced};
 
-/// New connections and datagrams per second.
-const RATE: u32 = 1000;
+/// Who ask at the same time: one alone waits for each answer and does not come to the rate.
+const ASKERS: u32 = 4;
 
 /// Other constants make other programs, as another version has: all are replaced.
 const OTHER_PROGRAMS: &str = "datapath_log = \"error\"\n";
@@ -26,21 +26,7 @@ const OTHER_PROGRAMS: &str = "datapath_log = \"error\"\n";
 struct Load {
     bulk: AtomicU64,
     requests: AtomicU64,
-    datagrams_sent: AtomicU64,
-    datagrams_arrived: AtomicU64,
-}
-
-/// Numbers at [`RATE`], until told to stop.
-fn paced(stop: &AtomicBool, mut each: impl FnMut(u64)) {
-    let begin = Instant::now();
-    for number in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
-        // The rate is the load, nothing waits for it.
-        thread::sleep((begin + Duration::from_secs(1) / RATE * number).saturating_duration_since(Instant::now()));
-        each(u64::from(number));
-    }
+    datagrams: Stream,
 }
 
 /// Lets agents come and go under a bulk stream each way, new connections and a stream of datagrams that counts; fails
@@ -49,14 +35,12 @@ fn nothing_is_lost_while(lab: &mut Lab, deed: impl FnOnce(&mut Lab, &Load)) -> L
     let c1 = lab.container("c1", &["-p", "8080:80", "-p", "5353:53/udp", "-p", "9090:90"]);
     let _web = Server::tcp(&c1.place, "c1", 80);
     let sink = c1.place.udp(lab.everywhere(53)).expect("bound");
-    SockRef::from(&sink).set_recv_buffer_size(8 << 20).expect("a large buffer");
-    sink.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
     let receiver = c1.place.listen(lab.everywhere(90)).expect("bound");
     let world = lab.ext.listen(lab.everywhere(91)).expect("bound");
     let load = Load::default();
-    let (stop, last) = (AtomicBool::new(false), AtomicU64::new(u64::MAX));
+    let (stop, all_arrived) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
-        let (load, stop, last) = (&load, &stop, &last);
+        let (load, stop, all_arrived) = (&load, &stop, &all_arrived);
         let mut workers = Vec::new();
         let incoming = lab.ext.connect(lab.at_host(9090)).expect("connected");
         let outgoing = c1.place.connect(lab.at_ext(91)).expect("connected");
@@ -86,45 +70,33 @@ fn nothing_is_lost_while(lab: &mut Lab, deed: impl FnOnce(&mut Lab, &Load)) -> L
                 assert_eq!(total, sent.join().expect("sent"), "all of it");
             }));
         }
-        // A place of its own: the lab is for who starts agents.
-        let ext = Place::new(lab.ext.namespace().clone(), lab.ext.version());
-        let web = lab.at_host(8080);
-        workers.push(scope.spawn(move || {
-            paced(stop, |number| {
-                let seen = ask_tcp(&ext, web).unwrap_or_else(|error| panic!("request {number}: {error}"));
-                assert_eq!(seen.server, "c1");
-                load.requests.fetch_add(1, Ordering::Relaxed);
-            });
-        }));
+        for _ in 0..ASKERS {
+            // A place of its own: the lab is for who starts agents.
+            let ext = Place::new(lab.ext.namespace().clone(), lab.ext.version());
+            let web = lab.at_host(8080);
+            workers.push(scope.spawn(move || {
+                paced(RATE / ASKERS, stop, |number| {
+                    let seen = ask_tcp(&ext, web).unwrap_or_else(|error| panic!("request {number}: {error}"));
+                    assert_eq!(seen.server, "c1");
+                    load.requests.fetch_add(1, Ordering::Relaxed);
+                });
+            }));
+        }
         let (counter, to) = (lab.ext.any_udp(), lab.at_host(5353));
-        let sending = scope.spawn(move || {
-            paced(stop, |number| {
-                counter.send_to(&number.to_be_bytes(), to).expect("sent");
-                load.datagrams_sent.store(number + 1, Ordering::Relaxed);
-            });
-            last.store(load.datagrams_sent.load(Ordering::Relaxed), Ordering::Relaxed);
-        });
         workers.push(scope.spawn(move || {
-            let mut next = 0;
-            let mut bytes = [0; 8];
-            while next < last.load(Ordering::Relaxed) {
-                match sink.recv(&mut bytes) {
-                    Ok(_) => {
-                        assert_eq!(u64::from_be_bytes(bytes), next, "every datagram, in order");
-                        next += 1;
-                        load.datagrams_arrived.store(next, Ordering::Relaxed);
-                    }
-                    Err(_) => {
-                        assert!(!sending.is_finished() || next >= last.load(Ordering::Relaxed), "{next} of {last:?}")
-                    }
-                }
-            }
+            load.datagrams.send(stop, |bytes| _ = counter.send_to(bytes, to).expect("sent"));
         }));
+        let arriving = scope.spawn(move || load.datagrams.receive(all_arrived, &sink));
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| deed(lab, load)));
         stop.store(true, Ordering::Relaxed);
-        for worker in workers {
-            worker.join().expect("nothing is lost");
+        let ended: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        let is_whole = poll(|| (load.datagrams.arrived() == load.datagrams.sent()).then_some(())).is_some();
+        all_arrived.store(true, Ordering::Relaxed);
+        arriving.join().expect("in order");
+        for worker in ended {
+            worker.expect("nothing is lost");
         }
+        assert!(is_whole, "datagrams were lost: {load:?}");
         if let Err(panic) = done {
             std::panic::resume_unwind(panic);
         }
@@ -134,7 +106,7 @@ fn nothing_is_lost_while(lab: &mut Lab, deed: impl FnOnce(&mut Lab, &Load)) -> L
 
 /// Waits until some more of everything has been sent.
 fn goes_on(load: &Load) {
-    let now = || [&load.bulk, &load.requests, &load.datagrams_arrived].map(|count| count.load(Ordering::Relaxed));
+    let now = || [load.bulk.load(Ordering::Relaxed), load.requests.load(Ordering::Relaxed), load.datagrams.arrived()];
     let before = now();
     until("traffic goes on", || now().iter().zip(before).all(|(now, before)| *now > before + 200));
 }
@@ -150,6 +122,7 @@ fn programs(lab: &Lab) -> Vec<String> {
 
 fn other_programs_take_over_and_back_under_load<F: TestFamily>() {
     let mut lab = Lab::new::<F>();
+    let begin = Instant::now();
     let load = nothing_is_lost_while(&mut lab, |lab, load| {
         goes_on(load);
         let mut before = programs(lab);
@@ -164,8 +137,8 @@ fn other_programs_take_over_and_back_under_load<F: TestFamily>() {
             before = after;
         }
     });
-    println!("upgrades and downgrades under load: {load:?}, nothing lost");
-    assert_eq!(load.datagrams_sent.into_inner(), load.datagrams_arrived.into_inner());
+    println!("upgrades and downgrades under load: {load:?}, in {:.1} s", begin.elapsed().as_secs_f64());
+    assert_eq!(load.datagrams.lost(), 0);
     assert!(lab.problems().is_empty(), "{:?}", lab.problems());
 }
 

@@ -262,7 +262,7 @@ fn a_tunnel_without_ethernet_headers_is_served_like_any_other_device<F: TestFami
     let seen = ask_tcp(&lab.ext, SocketAddr::new(host, 8080)).expect("published by the tunnel");
     assert_eq!((seen.server.as_str(), seen.client.ip()), ("c1", outside), "c1 sees the client's own address");
     let (seen, from) = ask_udp(&lab.ext.any_udp(), SocketAddr::new(host, 5353)).expect("published by the tunnel");
-    assert_eq!((seen.client.ip(), from), (outside, SocketAddr::new(host, 5353).into()));
+    assert_eq!((seen.client.ip(), from), (outside, SocketAddr::new(host, 5353)));
     let seen = ask_tcp(&c1.place, SocketAddr::new(outside, 90)).expect("masqueraded into the tunnel");
     assert_eq!(seen.client.ip(), host);
     let (seen, _) = ask_udp(&lab.ext.any_udp(), lab.at_host(5353)).expect("the other uplink is served as before");

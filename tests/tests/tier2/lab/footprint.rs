@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Lab;
+use super::snapshot::{device_names, routes};
 
 /// Everything that an instance makes, as somebody who knows nothing of it sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,9 +31,9 @@ impl Footprint {
     pub(crate) fn of(lab: &Lab) -> Self {
         let ip = |arguments: &[&str]| lab.host.command("ip", arguments);
         Self {
-            links: super::device_names(&ip(&["-json", "link", "show"])),
+            links: device_names(&ip(&["-json", "link", "show"])),
             addresses: ip(&["-oneline", "address", "show"]),
-            routes: super::routes(&lab.host),
+            routes: routes(&lab.host),
             rules: ip(&["-4", "rule", "show"]) + &ip(&["-6", "rule", "show"]),
             neighbours: ip(&["neigh", "show", "nud", "permanent"]),
             attached: lab.attached_to_cgroup(),

@@ -5,7 +5,7 @@ mod machine;
 use std::env;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -42,7 +42,7 @@ fn package(revision: &str) -> PathBuf {
 }
 
 impl Machine<'_> {
-    fn install(&self, package: &PathBuf) {
+    fn install(&self, package: &Path) {
         let there = self.bring(package);
         self.done(&format!("dpkg --install {there}"));
         assert_eq!(self.state(), "active", "{}", self.log());

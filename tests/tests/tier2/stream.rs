@@ -1,0 +1,83 @@
+//! Load at a steady rate, and datagrams that count themselves.
+
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+/// Datagrams per second.
+pub(crate) const RATE: u32 = 1000;
+
+/// As many in a row mean that it is right again.
+const A_ROW: u64 = 100;
+
+/// Numbers at a rate per second, until told to stop.
+pub(crate) fn paced(rate: u32, stop: &AtomicBool, mut each: impl FnMut(u64)) {
+    let begin = Instant::now();
+    for number in 0_u32.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        // The rate is the load, nothing waits for it.
+        thread::sleep((begin + Duration::from_secs(1) / rate * number).saturating_duration_since(Instant::now()));
+        each(u64::from(number));
+    }
+}
+
+/// A stream of numbered datagrams: what was sent, what came, and how many of the last came without a gap.
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    sent: AtomicU64,
+    arrived: AtomicU64,
+    lost: AtomicU64,
+    row: AtomicU64,
+}
+
+impl Stream {
+    /// Sends until told to stop.
+    pub(crate) fn send(&self, stop: &AtomicBool, mut send: impl FnMut(&[u8])) {
+        paced(RATE, stop, |number| {
+            send(&number.to_be_bytes());
+            self.sent.store(number + 1, Ordering::Relaxed);
+        });
+    }
+
+    /// Counts what arrives, in order as on any wire of a rig, until told to stop.
+    pub(crate) fn receive(&self, stop: &AtomicBool, socket: &UdpSocket) {
+        SockRef::from(socket).set_recv_buffer_size(8 << 20).expect("a large buffer");
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+        let (mut next, mut bytes) = (0, [0; 8]);
+        while !stop.load(Ordering::Relaxed) {
+            let Ok(8) = socket.recv(&mut bytes) else { continue };
+            let number = u64::from_be_bytes(bytes);
+            assert!(number >= next, "none twice, none late: {number} after {next}");
+            self.lost.fetch_add(number - next, Ordering::Relaxed);
+            self.row.store(if number == next { self.row.load(Ordering::Relaxed) + 1 } else { 0 }, Ordering::Relaxed);
+            self.arrived.fetch_add(1, Ordering::Relaxed);
+            next = number + 1;
+        }
+    }
+
+    /// Forgets how steady it was.
+    pub(crate) fn begin_a_row(&self) {
+        self.row.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_steady(&self) -> bool {
+        self.row.load(Ordering::Relaxed) >= A_ROW
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn arrived(&self) -> u64 {
+        self.arrived.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
