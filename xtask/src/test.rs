@@ -125,7 +125,8 @@ fn outcome(tier: Tier, filter: Option<&str>) -> Outcome {
     let started = Instant::now();
     let mut tests = cargo();
     tests.arg("test").args(tier.selection()).args(filter).args(["--", "--test-threads", &tier.threads().to_string()]);
-    let result = follow(&mut tests, &mut outcome);
+    // Where a test has failed says its own line; a page of frames for each hides which.
+    let result = follow(tests.env("RUST_BACKTRACE", "0"), &mut outcome);
     outcome.time = started.elapsed();
     outcome.problem = match result {
         Err(error) => Some(format!("{error:#}")),

@@ -1,25 +1,29 @@
 //! A lot of data through every path, every byte checked, whoever computes the checksums.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
 use netbpf_tests::transfer::transfer;
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::SOON;
 
 use crate::lab::{Lab, Offloads};
 
 const GIB: u64 = 1 << 30;
+
+/// How long a transfer may stand still. TCP waits twice as long after each segment that was lost again (RFC 6298 section 5.5):
+/// on a machine that works at other things, longer than a question takes to be answered.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Both ways over one connection: the second direction runs in the half that the first has left open.
 fn both_ways(from: &Place, to: SocketAddr, server: &Place, port: u16, bytes: u64) {
     let listener = server.listen(server.version().everywhere(port)).expect("listening");
     let client = from.connect(to).unwrap_or_else(|error| panic!("{to}: {error}"));
     let (server, _) = listener.accept().expect("a connection waits");
-    server.set_read_timeout(Some(SOON)).expect("a timeout");
-    server.set_write_timeout(Some(SOON)).expect("a timeout");
+    server.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    server.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     transfer(&client, &server, bytes).unwrap_or_else(|error| panic!("to {to}: {error}"));
     transfer(&server, &client, bytes).unwrap_or_else(|error| panic!("back from {to}: {error}"));
 }
