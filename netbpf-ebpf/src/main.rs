@@ -12,15 +12,15 @@ mod maps;
 mod socket;
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use aya_log_ebpf::debug;
-use netbpf_common::abi::{COLLECT_KEYS, DropReason, Event, FlowKey};
-use netbpf_common::path::{self, Packet as _, V4, V6, Verdict, World as _};
+use netbpf_common::abi::{COLLECT_KEYS, DropReason, ENDPOINT_SLOTS, Event, FlowKey};
+use netbpf_common::path::{self, Headers as _, V4, V6, Verdict, World as _};
 
-use crate::ctx::{Bare, Skb, redirect, redirect_neighbour, redirect_peer};
-use crate::maps::{Maps, Tables, tail_call};
+use crate::ctx::{Bare, Buffer, Skb, redirect, redirect_neighbour, redirect_peer};
+use crate::maps::{Maps, Tables, redirect_express, tail_call};
 
 /// TC ingress of each endpoint's host-side device: all that a container sends.
 #[classifier]
@@ -74,6 +74,21 @@ pub(crate) fn uplink_bare_v6(ctx: TcContext) -> i32 {
     let maps = Maps::new(ctx.as_ptr());
     let verdict = path::uplink_v6(&mut packet, &maps);
     enact(&ctx, &mut packet.skb, &maps, verdict, "uplink")
+}
+
+/// XDP of each uplink that is to be served ahead of the host's stack: what goes on meets [`uplink`].
+#[xdp(frags)]
+pub(crate) fn express(ctx: XdpContext) -> u32 {
+    let mut buffer = Buffer::new(&ctx);
+    let maps = Maps::new(ctx.as_ptr());
+    match path::express(&mut buffer, &maps) {
+        Verdict::Peer { ifindex } => redirect_express(ifindex & (ENDPOINT_SLOTS - 1)),
+        Verdict::Drop(reason) => {
+            maps.count_drop(reason);
+            xdp_action::XDP_DROP
+        }
+        _ => xdp_action::XDP_PASS,
+    }
 }
 
 /// TC egress of netbpf0: all that the host sends to containers.

@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 use netbpf_common::abi::HeldFrame;
-use netbpf_common::path::{Family, Packet};
+use netbpf_common::path::{Family, Headers, Packet};
 use netbpf_common::wire::{Be16, Checksum, checksum::Delta};
 
 use crate::world::ETHERNET;
@@ -60,7 +60,7 @@ impl Frame {
     }
 }
 
-impl Packet for Frame {
+impl Headers for Frame {
     fn frame_len(&self) -> u32 {
         self.bytes.len() as u32
     }
@@ -69,23 +69,9 @@ impl Packet for Frame {
         self.gso_size
     }
 
-    fn has_vlan_tag(&self) -> bool {
-        self.tagged
-    }
-
-    fn is_for_us(&self) -> bool {
-        self.for_us
-    }
-
     fn ifindex(&self) -> u32 {
         self.ifindex
     }
-
-    fn ingress_ifindex(&self) -> u32 {
-        self.ingress_ifindex
-    }
-
-    fn reach(&mut self, _len: u32) {}
 
     fn read<T: Pod>(&self, at: u32) -> Option<T> {
         Some(bytemuck::pod_read_unaligned(&self.bytes[self.range(at, size_of::<T>())?]))
@@ -116,19 +102,29 @@ impl Packet for Frame {
                 sum = Be16::from_raw(!addresses.apply(Be16::from_raw(!sum.raw())).raw());
             }
         } else {
-            if checksum.pseudo_header {
-                sum = addresses.apply(sum);
-            }
-            sum = ports.apply(sum);
-            if checksum.optional && sum == Be16::ZERO {
-                sum = Be16::from_raw(0xffff);
-            }
+            sum = checksum.follow(sum, addresses, ports);
         }
         self.write(l4 + checksum.at, sum)
     }
 
+    fn reach(&mut self, _len: u32) {}
+
     /// Nobody has summed the whole frame.
     fn update_sum(&mut self, _: Delta) {}
+}
+
+impl Packet for Frame {
+    fn has_vlan_tag(&self) -> bool {
+        self.tagged
+    }
+
+    fn is_for_us(&self) -> bool {
+        self.for_us
+    }
+
+    fn ingress_ifindex(&self) -> u32 {
+        self.ingress_ifindex
+    }
 
     fn is_summed_in(&mut self, l4: u32, checksum: Option<Checksum>) -> bool {
         self.summed_at.is_none_or(|place| place >= l4 + checksum.map_or(0, |checksum| checksum.at))

@@ -250,7 +250,13 @@ pub fn networks() -> [(u32, Network); 2] {
 
 /// The uplink's entry.
 pub fn uplink() -> Uplink {
-    Uplink { v4: V4::addr(V4::HOST), v6: V6::addr(V6::HOST), flags: UplinkFlags::ATTACHED }
+    Uplink {
+        v4: V4::addr(V4::HOST),
+        v6: V6::addr(V6::HOST),
+        flags: UplinkFlags::ATTACHED,
+        mac: netbpf_common::wire::Mac::new(UPLINK_MAC),
+        padding: 0,
+    }
 }
 
 /// The uplink's entry when it has another address of a family.

@@ -140,5 +140,7 @@ named! {
         FragmentHeld = 54 "fragment-held",
         /// Held fragments sent on behind the first one.
         FragmentReleased = 55 "fragment-released",
+        /// Packets of known flows that were taken ahead of the host's stack, by XDP.
+        Express = 56 "express",
     }
 }

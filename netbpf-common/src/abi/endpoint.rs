@@ -137,6 +137,10 @@ pub struct Uplink {
     pub v6: V6Addr,
     /// [`UplinkFlags`].
     pub flags: u32,
+    /// Its MAC address; zero where it has none.
+    pub mac: Mac,
+    /// Zero.
+    pub padding: u16,
 }
 
 /// Bits of [`Uplink::flags`].

@@ -24,7 +24,7 @@ pub use publish::{
 };
 
 /// Raised by every change of a layout below. An agent finds it in [`Config`] of a pinned instance.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Names of the maps, as pinned under the instance's bpffs directory.
 pub mod map {
@@ -53,6 +53,9 @@ pub mod map {
     pub const BROADCASTS: &str = "BROADCASTS";
     /// Per-CPU array with one element: an array of [`COUNTERS`](super::COUNTERS) u64 by [`DropReason`](super::DropReason) and [`Event`](super::Event).
     pub const COUNTERS: &str = "COUNTERS";
+
+    /// Device map: host-side device by slot of an endpoint that takes frames ahead of the host's stack.
+    pub const EXPRESS: &str = "EXPRESS";
 
     /// Array of the programs that hand packets over to: [`program::PARTS`](super::program::PARTS) in this order.
     pub const PARTS: &str = "PARTS";
@@ -129,7 +132,7 @@ pub mod map {
     }
 
     /// Those that both families share.
-    const SHARED: [&str; 13] = [
+    const SHARED: [&str; 14] = [
         CONFIG,
         ENDPOINTS,
         NETWORKS,
@@ -142,6 +145,7 @@ pub mod map {
         MEMBERS,
         BROADCASTS,
         COUNTERS,
+        EXPRESS,
         PARTS,
     ];
 
@@ -159,6 +163,8 @@ pub mod program {
     pub const UPLINK: &str = "uplink";
     /// TC ingress of each uplink without Ethernet headers: tun, WireGuard, PPP.
     pub const UPLINK_BARE: &str = "uplink_bare";
+    /// XDP of uplinks that are served ahead of the host's stack.
+    pub const EXPRESS: &str = "express";
     /// TC egress of netbpf0: all that the host sends to containers.
     pub const HOST: &str = "host";
     /// What `egress`, `uplink`, `uplink_bare` and `host` hand IPv6 packets over to (bpf_tail_call).
@@ -207,11 +213,11 @@ mod tests {
     use crate::wire::{V4Addr, V6Addr};
 
     #[test]
-    fn the_layouts_are_those_of_abi_version_4() {
+    fn the_layouts_are_those_of_abi_version_5() {
         assert_eq!(size_of::<Config>(), 192);
         assert_eq!(size_of::<Endpoint>(), 40);
         assert_eq!(size_of::<Network>(), 96);
-        assert_eq!(size_of::<Uplink>(), 24);
+        assert_eq!(size_of::<Uplink>(), 32);
         assert_eq!(size_of::<Rule>(), 16);
         assert_eq!(size_of::<PublishedPort>(), 8);
         assert_eq!(size_of::<PublishKey<V4Addr>>(), 8);

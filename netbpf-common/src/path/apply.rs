@@ -1,6 +1,6 @@
 //! The one place where a packet changes.
 
-use super::{Family, Packet, Parsed};
+use super::{Family, Headers, Parsed};
 use crate::abi::{Flow, FlowKey};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::{Address, Be16, Ethernet, Icmp, Kind, Mac, Ports};
@@ -76,7 +76,7 @@ impl<F: Family> Copy for Rewrite<F> {}
 /// Changes the packet. Headers are written directly; checksums come last, since in the kernel each
 /// update invalidates what is known of the packet.
 #[inline(always)]
-pub fn apply<F: Family, P: Packet>(
+pub fn apply<F: Family, P: Headers>(
     packet: &mut P,
     parsed: &Parsed<F>,
     rewrite: &Rewrite<F>,
@@ -111,7 +111,7 @@ pub fn apply<F: Family, P: Packet>(
 
 /// Writes ports, or the identifier of an echo.
 #[inline(always)]
-pub(super) fn write_ports<P: Packet>(packet: &mut P, l4: u32, kind: Kind, ports: Ports) -> Option<()> {
+pub(super) fn write_ports<P: Headers>(packet: &mut P, l4: u32, kind: Kind, ports: Ports) -> Option<()> {
     match kind {
         Kind::Tcp | Kind::Udp => packet.write(l4, ports),
         Kind::EchoRequest | Kind::EchoReply => {
@@ -123,7 +123,7 @@ pub(super) fn write_ports<P: Packet>(packet: &mut P, l4: u32, kind: Kind, ports:
 
 /// Holds the maximum segment size of a SYN down (RFC 9293 section 3.7.1); what that does to the checksum.
 #[inline(always)]
-fn clamp<F: Family, P: Packet>(packet: &mut P, parsed: &Parsed<F>, mss: u16) -> Option<Delta> {
+fn clamp<F: Family, P: Headers>(packet: &mut P, parsed: &Parsed<F>, mss: u16) -> Option<Delta> {
     let offset = u32::from(parsed.l4.mss_at);
     if offset == 0 {
         return Some(Delta::NONE);

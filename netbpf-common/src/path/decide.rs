@@ -3,7 +3,7 @@
 use super::family::IcmpError;
 use super::refusal::{Refusal, checked, code, split};
 use super::uplink::is_reachable;
-use super::{Decision, Env, Family, FlowEntry, Packet, Parsed, Rewrite, Translation, Verdict, apply, errors};
+use super::{Decision, Env, Family, FlowEntry, Headers, Packet, Parsed, Rewrite, Translation, Verdict, apply, errors};
 use crate::abi::{DropReason, Endpoint, EndpointFlags, Flow, FlowKey, NetworkFlags, Scope, TargetKind};
 use crate::wire::{Address, Kind, Mac, Tcp};
 
@@ -64,7 +64,7 @@ pub(super) fn verdict<F: Family, E: Env<F>>(env: &E, code: u64) -> Verdict {
 
 /// The body of [`carry`], with a stack frame of its own. A [`code`].
 #[inline(never)]
-fn decide_and_apply<F: Family, E: Env<F>, P: Packet>(
+pub(super) fn decide_and_apply<F: Family, E: Env<F>, P: Headers>(
     env: &E,
     packet: &mut P,
     parsed: &Parsed<F>,
@@ -79,7 +79,7 @@ fn decide_and_apply<F: Family, E: Env<F>, P: Packet>(
 
 /// Changes the packet as decided. A [`code`].
 #[inline(always)]
-fn enact<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, parsed: &Parsed<F>, decision: &Decision<F>) -> u64 {
+fn enact<F: Family, E: Env<F>, P: Headers>(env: &E, packet: &mut P, parsed: &Parsed<F>, decision: &Decision<F>) -> u64 {
     match apply(packet, parsed, &decision.rewrite, env.config().gateway_mac) {
         Some(()) => code_of(decision.verdict),
         None => Refusal::Drop(DropReason::Internal).code(),
@@ -129,7 +129,7 @@ pub(super) const ANY_NETWORK: u32 = u32::MAX;
 
 /// What a flow entry says of a packet.
 #[inline(always)]
-pub(super) fn decide<F: Family, E: Env<F>, P: Packet>(
+pub(super) fn decide<F: Family, E: Env<F>, P: Headers>(
     env: &E,
     packet: &P,
     parsed: &Parsed<F>,
@@ -193,7 +193,7 @@ pub(super) fn is_addressed<F: Family, E: Env<F>>(
 
 /// Whether every segment of a packet fits a way out of this MTU; 0 takes any.
 #[inline(always)]
-pub(super) fn fits<F: Family, P: Packet>(packet: &P, parsed: &Parsed<F>, mtu: u16) -> Result<(), Refusal> {
+pub(super) fn fits<F: Family, P: Headers>(packet: &P, parsed: &Parsed<F>, mtu: u16) -> Result<(), Refusal> {
     if mtu != 0 && parsed.segment_len(packet.gso_size()) > u32::from(mtu) {
         return Err(Refusal::Icmp(IcmpError::TooBig(mtu)));
     }

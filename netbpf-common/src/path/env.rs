@@ -169,6 +169,9 @@ pub trait World {
     /// Device to the world.
     fn uplink(&self, ifindex: u32) -> Option<&Uplink>;
 
+    /// Whether an endpoint, by slot, takes frames ahead of the host's stack.
+    fn takes_express(&self, slot: u32) -> bool;
+
     /// Generation of a rule or epoch.
     fn generation(&self, slot: u32) -> u32;
     /// Publish rule by number.

@@ -35,17 +35,7 @@ pub(super) fn follow<F: Family, E: Env<F>>(
     key: &FlowKey<F::Addr>,
     source_generation: u32,
 ) -> Result<bool, Refusal> {
-    let Some(entry) = env.flow(key) else { return Ok(false) };
-    let unusual = {
-        let mut scratch = env.scratch().ok_or(DropReason::Internal)?;
-        entry.read_into(&mut scratch.flow);
-
-        // The entry may have been deleted and used again before it was read, or while it was.
-        if !table::is_believable(&entry, &scratch.flow, key) || scratch.flow.word.has(Word::MAPPING) {
-            return Ok(false);
-        }
-        is_unusual(env, parsed, &scratch.flow, source_generation)
-    };
+    let Some((entry, unusual)) = find(env, parsed, key, source_generation) else { return Ok(false) };
     if unusual {
         let settled = env.forget(settle(env, &entry, parsed, key));
         if settled == code::MISS {
@@ -58,16 +48,41 @@ pub(super) fn follow<F: Family, E: Env<F>>(
         }
         checked(settled)?;
     }
-    if parsed.l4.kind == Kind::Error {
-        return Ok(true);
+    if parsed.l4.kind != Kind::Error {
+        note(env, &entry, parsed);
     }
-    if parsed.l4.kind == Kind::Tcp {
-        let scratch = env.scratch().ok_or(DropReason::Internal)?;
+    Ok(true)
+}
+
+/// Looks a packet's flow up and copies it into [`Env::scratch`]; whether the packet is an unusual one.
+#[inline(always)]
+pub(super) fn find<F: Family, E: Env<F>>(
+    env: &E,
+    parsed: &Parsed<F>,
+    key: &FlowKey<F::Addr>,
+    source_generation: u32,
+) -> Option<(E::Entry, bool)> {
+    let entry = env.flow(key)?;
+    let mut scratch = env.scratch()?;
+    entry.read_into(&mut scratch.flow);
+    // The entry may have been deleted and used again before it was read, or while it was.
+    if !table::is_believable(&entry, &scratch.flow, key) || scratch.flow.word.has(Word::MAPPING) {
+        return None;
+    }
+    let unusual = is_unusual(env, parsed, &scratch.flow, source_generation);
+    Some((entry, unusual))
+}
+
+/// Writes down that a packet of the flow in [`Env::scratch`] has passed, and what it has said.
+#[inline(always)]
+pub(super) fn note<F: Family, E: Env<F>>(env: &E, entry: &E::Entry, parsed: &Parsed<F>) {
+    if parsed.l4.kind == Kind::Tcp
+        && let Some(scratch) = env.scratch()
+    {
         entry.track(&scratch.flow.sent.after(&parsed.l4, parsed.payload_len()));
     }
     entry.touch(env.now(), parsed.ip.total_len);
     env.count(Event::Hit);
-    Ok(true)
 }
 
 /// Whether the packet changes the state of its flow, or the flow rests on what has changed: all

@@ -6,11 +6,12 @@ use super::Family;
 use crate::abi::HeldFrame;
 use crate::wire::{Checksum, checksum::Delta};
 
-/// A frame that begins with its Ethernet header. Implemented for a TC skb and for bytes in memory.
+/// A frame that begins with its Ethernet header, as far as any hook can see and change it. Implemented for a TC skb, for an XDP
+/// buffer and for bytes in memory.
 ///
 /// Offsets and lengths are in bytes from the start of the frame. `None` means the frame ends
 /// before, or the kernel refused; a path that sees it drops the packet.
-pub trait Packet {
+pub trait Headers {
     /// Whether the device has Ethernet headers. If not, a packet that was changed cannot be passed on
     /// to the host any more.
     const HAS_ETHERNET: bool = true;
@@ -21,17 +22,8 @@ pub trait Packet {
     /// Payload bytes per segment of a GSO packet; 0 for an ordinary one.
     fn gso_size(&self) -> u32;
 
-    /// Whether the frame carries an 802.1Q tag that the kernel keeps beside it.
-    fn has_vlan_tag(&self) -> bool;
-
-    /// Whether the frame was addressed to the device it came in by (PACKET_HOST).
-    fn is_for_us(&self) -> bool;
-
     /// The device the frame is on.
     fn ifindex(&self) -> u32;
-
-    /// The device the packet came into the host by; 0 when the host made it.
-    fn ingress_ifindex(&self) -> u32;
 
     /// Brings the first `len` bytes in reach of reads and writes, as far as the frame has them. For what lies beyond the
     /// headers that every packet has.
@@ -50,6 +42,19 @@ pub trait Packet {
 
     /// Lets the sum of the whole frame, where the device has given one, follow a change that no checksum makes up for.
     fn update_sum(&mut self, change: Delta);
+}
+
+/// A frame that the kernel's stack has taken in: what it knows of it, and what it lets one do with it. Implemented for a TC skb and
+/// for bytes in memory.
+pub trait Packet: Headers {
+    /// Whether the frame carries an 802.1Q tag that the kernel keeps beside it.
+    fn has_vlan_tag(&self) -> bool;
+
+    /// Whether the frame was addressed to the device it came in by (PACKET_HOST).
+    fn is_for_us(&self) -> bool;
+
+    /// The device the packet came into the host by; 0 when the host made it.
+    fn ingress_ifindex(&self) -> u32;
 
     /// Whether a checksum that the frame leaves to its device, if it does, is one that lies in its transport, which begins at
     /// `l4`. The sender has said where, and could have an address written with it. False: the frame may be spoilt.

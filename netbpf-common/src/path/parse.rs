@@ -1,6 +1,6 @@
 //! From bytes to what identifies a flow.
 
-use super::{Family, Ip, Packet, Part, World, verdict::Outcome};
+use super::{Family, Headers, Ip, Part, World, verdict::Outcome};
 use crate::abi::{DropReason, FlowKey, Scope};
 use crate::wire::{Be16, Checksum, Ethernet, Icmp, Kind, L4, Ports, Tcp, Udp, protocol, tcp_flags};
 
@@ -64,7 +64,7 @@ impl<F: Family> Default for Parsed<F> {
 /// Reads the headers behind an Ethernet header. Ports of a fragment that is not the first are not read, since it has
 /// none: they are still to be asked for (see `fragments`).
 #[inline(always)]
-pub fn parse<F: Family, P: Packet, W: World>(
+pub fn parse<F: Family, P: Headers, W: World>(
     packet: &mut P,
     world: &W,
     ethernet: Ethernet,
@@ -79,7 +79,7 @@ pub fn parse<F: Family, P: Packet, W: World>(
 
 /// The body of [`parse`], with a stack frame of its own. A number that is no reason: it could be read.
 #[inline(never)]
-fn read<F: Family, P: Packet, W: World>(packet: &mut P, world: &W, parsed: &mut Parsed<F>) -> u32 {
+fn read<F: Family, P: Headers, W: World>(packet: &mut P, world: &W, parsed: &mut Parsed<F>) -> u32 {
     match headers(packet, world, parsed) {
         Ok(()) => u32::MAX,
         Err(reason) => reason as u32,
@@ -87,7 +87,7 @@ fn read<F: Family, P: Packet, W: World>(packet: &mut P, world: &W, parsed: &mut 
 }
 
 #[inline(always)]
-fn headers<F: Family, P: Packet, W: World>(packet: &mut P, world: &W, parsed: &mut Parsed<F>) -> Outcome<()> {
+fn headers<F: Family, P: Headers, W: World>(packet: &mut P, world: &W, parsed: &mut Parsed<F>) -> Outcome<()> {
     F::parse(packet, Ethernet::LEN, &mut parsed.ip)?;
     let ip = &parsed.ip;
     let at = ip.payload_at(Ethernet::LEN);
@@ -114,7 +114,7 @@ fn headers<F: Family, P: Packet, W: World>(packet: &mut P, world: &W, parsed: &m
 
 /// Reads what identifies a flow in the transport header at `at`; nothing if of its packet less than that is there.
 #[inline(always)]
-fn transport<F: Family, P: Packet>(packet: &P, proto: u8, at: u32, payload: u32) -> Option<L4> {
+fn transport<F: Family, P: Headers>(packet: &P, proto: u8, at: u32, payload: u32) -> Option<L4> {
     let need = |len: u32| (payload >= len).then_some(());
     match proto {
         protocol::TCP => {
@@ -156,7 +156,7 @@ fn transport<F: Family, P: Packet>(packet: &P, proto: u8, at: u32, payload: u32)
 /// Reads what identifies a flow in the first eight bytes of a transport header: no more may be there of a packet that an
 /// error quotes (RFC 792).
 #[inline(always)]
-pub(super) fn quoted_transport<F: Family, P: Packet>(packet: &P, proto: u8, at: u32) -> Option<L4> {
+pub(super) fn quoted_transport<F: Family, P: Headers>(packet: &P, proto: u8, at: u32) -> Option<L4> {
     if proto == F::ICMP {
         let icmp: Icmp = packet.read(at)?;
         return Some(with_ports(F::icmp_kind(icmp.kind), icmp.id));
@@ -165,7 +165,7 @@ pub(super) fn quoted_transport<F: Family, P: Packet>(packet: &P, proto: u8, at: 
 }
 
 #[inline(always)]
-fn quoted<P: Packet>(packet: &P, proto: u8, at: u32) -> Option<L4> {
+fn quoted<P: Headers>(packet: &P, proto: u8, at: u32) -> Option<L4> {
     let kind = match proto {
         protocol::TCP => Kind::Tcp,
         protocol::UDP => Kind::Udp,
@@ -188,7 +188,7 @@ fn with_ports(kind: Kind, id: Be16) -> L4 {
 
 /// What the options of a SYN say (RFC 9293 section 3.1), as one number: offset of the maximum segment size, and window scale.
 #[inline(never)]
-fn options<P: Packet, W: World>(packet: &P, world: &W, tcp_at: u32, header_len: u32) -> u32 {
+fn options<P: Headers, W: World>(packet: &P, world: &W, tcp_at: u32, header_len: u32) -> u32 {
     let (mut at, mut mss_at, mut scale) = (Tcp::LEN as u8, 0_u8, 0_u8);
     world.repeat(Tcp::MAX_OPTIONS, |_| {
         let place = u32::from(at);

@@ -171,7 +171,7 @@ fn share<F: Family, P: Packet, E: Env<F>>(
 /// Whether the packet can be one of ours at all, from array reads alone: all other traffic of the
 /// host pays for this and no more. `Some(true)`: it may open a flow.
 #[inline(always)]
-fn concerns_us<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Option<bool> {
+pub(super) fn concerns_us<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>) -> Option<bool> {
     if is_reachable(env, parsed.ip.dst) {
         return (!matches!(parsed.l4.kind, Kind::Icmp | Kind::Link)).then_some(true);
     }

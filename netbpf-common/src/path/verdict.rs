@@ -15,7 +15,7 @@ pub enum Verdict {
     /// The other part of the path takes it on, which is for IPv6: in the kernel a program of its own, since the verifier counts
     /// by program.
     HandOver,
-    /// Into the namespace behind the host-side device (`bpf_redirect_peer`).
+    /// Into the namespace behind the host-side device (`bpf_redirect_peer`; ahead of the host's stack by `bpf_redirect_map`).
     Peer {
         /// The host-side device.
         ifindex: u32,

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Be16, tcp_flags};
+use super::{Be16, checksum::Delta, tcp_flags};
 
 /// IP protocol numbers (IANA).
 pub mod protocol {
@@ -43,6 +43,18 @@ pub struct Checksum {
     pub pseudo_header: bool,
     /// Whether zero means "none" (UDP over IPv4, RFC 768).
     pub optional: bool,
+}
+
+impl Checksum {
+    /// What of a whole checksum becomes by a change of addresses and of ports (RFC 1624).
+    #[inline(always)]
+    pub fn follow(&self, sum: Be16, addresses: Delta, ports: Delta) -> Be16 {
+        if self.optional && sum == Be16::ZERO {
+            return sum;
+        }
+        let changed = if self.pseudo_header { addresses.and(ports).apply(sum) } else { ports.apply(sum) };
+        if self.optional && changed == Be16::ZERO { Be16::from_raw(0xffff) } else { changed }
+    }
 }
 
 /// What a transport header is of.

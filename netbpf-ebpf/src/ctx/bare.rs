@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_skb_change_head;
 use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
 use netbpf_common::abi::HeldFrame;
-use netbpf_common::path::{Family, Packet};
+use netbpf_common::path::{Family, Headers, Packet};
 use netbpf_common::wire::{Be16, Checksum, Ethernet, checksum::Delta};
 
 use super::Skb;
@@ -42,7 +42,7 @@ impl Bare {
     }
 }
 
-impl Packet for Bare {
+impl Headers for Bare {
     const HAS_ETHERNET: bool = false;
 
     #[inline(always)]
@@ -56,29 +56,8 @@ impl Packet for Bare {
     }
 
     #[inline(always)]
-    fn has_vlan_tag(&self) -> bool {
-        self.skb.has_vlan_tag()
-    }
-
-    #[inline(always)]
-    fn is_for_us(&self) -> bool {
-        self.skb.is_for_us()
-    }
-
-    #[inline(always)]
     fn ifindex(&self) -> u32 {
         self.skb.ifindex()
-    }
-
-    #[inline(always)]
-    fn ingress_ifindex(&self) -> u32 {
-        self.skb.ingress_ifindex()
-    }
-
-    #[inline(always)]
-    fn reach(&mut self, len: u32) {
-        let len = self.place(len);
-        self.skb.reach(len);
     }
 
     #[inline(always)]
@@ -114,8 +93,31 @@ impl Packet for Bare {
     }
 
     #[inline(always)]
+    fn reach(&mut self, len: u32) {
+        let len = self.place(len);
+        self.skb.reach(len);
+    }
+
+    #[inline(always)]
     fn update_sum(&mut self, change: Delta) {
         self.skb.update_sum(change);
+    }
+}
+
+impl Packet for Bare {
+    #[inline(always)]
+    fn has_vlan_tag(&self) -> bool {
+        self.skb.has_vlan_tag()
+    }
+
+    #[inline(always)]
+    fn is_for_us(&self) -> bool {
+        self.skb.is_for_us()
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        self.skb.ingress_ifindex()
     }
 
     #[inline(always)]

@@ -1,11 +1,12 @@
-//! What a hook is given, as the paths see it: a TC skb and the ways it can leave, and the address a
-//! socket is called with. With `maps` all that has unsafe code.
+//! What a hook is given, as the paths see it: a TC skb and the ways it can leave, an XDP buffer, and the
+//! address a socket is called with. With `maps` all that has unsafe code.
 //!
-//! Soundness: contexts are only ever made by the kernel, which passes a valid `__sk_buff` or
+//! Soundness: contexts are only ever made by the kernel, which passes a valid `__sk_buff`, `xdp_md` or
 //! `bpf_sock_addr`; fields are read as the verifier rewrites them. Packet bytes are touched only between
 //! `data` and `data_end`, which are read anew for every access, since helpers move them.
 
 mod bare;
+mod buffer;
 mod call;
 mod skb;
 
@@ -14,6 +15,7 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirec
 use netbpf_common::abi::NextHop;
 
 pub(crate) use bare::Bare;
+pub(crate) use buffer::Buffer;
 pub(crate) use call::{Called, Sock, Sock4, Sock6};
 pub(crate) use skb::Skb;
 

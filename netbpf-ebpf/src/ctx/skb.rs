@@ -12,7 +12,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
 use netbpf_common::abi::{HELD_LEN, HeldFrame};
-use netbpf_common::path::{Family, Packet};
+use netbpf_common::path::{Family, Headers, Packet};
 use netbpf_common::wire::{Be16, Checksum, Ethernet, checksum::Delta};
 
 /// Addressed to the device it came in by (include/uapi/linux/if_packet.h).
@@ -81,7 +81,7 @@ impl Skb {
     }
 }
 
-impl Packet for Skb {
+impl Headers for Skb {
     #[inline(always)]
     fn frame_len(&self) -> u32 {
         // SAFETY: the skb is valid.
@@ -95,32 +95,9 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn has_vlan_tag(&self) -> bool {
-        // SAFETY: the skb is valid.
-        unsafe { (*self.skb).vlan_present != 0 }
-    }
-
-    #[inline(always)]
-    fn is_for_us(&self) -> bool {
-        // SAFETY: the skb is valid.
-        unsafe { (*self.skb).pkt_type == PACKET_HOST }
-    }
-
-    #[inline(always)]
     fn ifindex(&self) -> u32 {
         // SAFETY: the skb is valid.
         unsafe { (*self.skb).ifindex }
-    }
-
-    #[inline(always)]
-    fn ingress_ifindex(&self) -> u32 {
-        // SAFETY: the skb is valid.
-        unsafe { (*self.skb).ingress_ifindex }
-    }
-
-    #[inline(always)]
-    fn reach(&mut self, len: u32) {
-        self.pull(len);
     }
 
     #[inline(always)]
@@ -177,9 +154,34 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn reach(&mut self, len: u32) {
+        self.pull(len);
+    }
+
+    #[inline(always)]
     fn update_sum(&mut self, change: Delta) {
         // SAFETY: the skb is valid. It fails where there is no such sum.
         unsafe { bpf_csum_update(self.skb, change.raw()) };
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn has_vlan_tag(&self) -> bool {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    fn is_for_us(&self) -> bool {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).pkt_type == PACKET_HOST }
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: the skb is valid.
+        unsafe { (*self.skb).ingress_ifindex }
     }
 
     #[inline(always)]

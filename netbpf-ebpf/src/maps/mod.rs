@@ -7,11 +7,11 @@
 
 use core::ptr::NonNull;
 
-use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibLookup};
+use aya_ebpf::bindings::{BPF_NOEXIST, bpf_fib_lookup as FibLookup, xdp_action};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
+use aya_ebpf::maps::{Array, DevMap, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::programs::TcContext;
 use netbpf_common::abi::{
     COUNTERS as COUNTER_SLOTS, Config, DropReason, ENDPOINT_SLOTS, Endpoint, Flow, FlowKey, Fragment, FragmentKey,
@@ -63,6 +63,15 @@ static MEMBERS: Array<u32> = Array::with_max_entries(ENDPOINT_SLOTS, 0);
 static BROADCASTS: Array<u64> = Array::with_max_entries(ENDPOINT_SLOTS, 0);
 #[map]
 static COUNTERS: PerCpuArray<[u64; COUNTER_SLOTS as usize]> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+static EXPRESS: DevMap = DevMap::with_max_entries(ENDPOINT_SLOTS, 0);
+
+/// Into the namespace of an endpoint, by slot, ahead of the host's stack. The kernel drops the frame if there is none.
+#[inline(always)]
+pub(crate) fn redirect_express(slot: u32) -> u32 {
+    EXPRESS.redirect(slot, 0).unwrap_or(xdp_action::XDP_DROP)
+}
 
 /// The parts of the paths that are for IPv6: what `Verdict::HandOver` leads to, in the order of [`program::PARTS`].
 #[map]

@@ -7,7 +7,8 @@ use netbpf_common::path::World;
 
 use super::atomic::{add, or};
 use super::{
-    BROADCASTS, CONFIRMED, ENDPOINTS, GENERATIONS, KEPT_PORTS, MEMBERS, Maps, NETWORKS, RING_HEAD, ROOM, RULES, UPLINKS,
+    BROADCASTS, CONFIRMED, ENDPOINTS, EXPRESS, GENERATIONS, KEPT_PORTS, MEMBERS, Maps, NETWORKS, RING_HEAD, ROOM,
+    RULES, UPLINKS,
 };
 
 impl Maps {
@@ -88,6 +89,11 @@ impl World for Maps {
     fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
         // SAFETY: written whole by the agent; a torn one shows an old address for an instant.
         unsafe { UPLINKS.get(ifindex) }
+    }
+
+    #[inline(always)]
+    fn takes_express(&self, slot: u32) -> bool {
+        EXPRESS.get(slot).is_some()
     }
 
     #[inline(always)]

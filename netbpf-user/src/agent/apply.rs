@@ -4,7 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netbpf_common::abi::Endpoint;
+use netbpf_common::abi::{ENDPOINT_SLOTS, Endpoint};
 
 use super::Engine;
 use super::plan::{Inside, Pair, Step};
@@ -155,7 +155,12 @@ impl Engine {
         );
         attached?;
         configured?;
-        self.netlink.set_up(pair.ifindex).await
+        self.netlink.set_up(pair.ifindex).await?;
+        if self.express_mode().is_some() {
+            let slot = pair.ifindex % ENDPOINT_SLOTS;
+            self.receive_express((pair.netns.clone(), pair.inside.name.clone()), slot, pair.ifindex, true).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn attach_egress(&self, ifindex: u32, device: &str) -> Result<()> {

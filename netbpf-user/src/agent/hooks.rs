@@ -35,10 +35,12 @@ impl Engine {
     /// The programs on devices.
     pub(super) fn hooks(&self, state: &State) -> Vec<(Owner, Hook)> {
         let mut hooks = vec![(Owner::Host, Hook::host(self.devices.0, HOST_DEVICE))];
-        hooks.extend(state.host.uplinks.iter().map(|(ifindex, uplink)| {
+        for (ifindex, uplink) in &state.host.uplinks {
             let owner = Owner::Uplink(*ifindex, uplink.name.clone());
-            (owner, Hook::uplink(*ifindex, &*uplink.name, uplink.is_bare))
-        }));
+            let express = self.express_mode().filter(|_| uplink.express == Some(Ok(())));
+            hooks.extend(express.map(|mode| (owner.clone(), Hook::express(*ifindex, &*uplink.name, mode))));
+            hooks.push((owner, Hook::uplink(*ifindex, &*uplink.name, uplink.is_bare)));
+        }
         let ours = state.endpoints().filter(|(_, endpoint)| state.networks.of(endpoint).is_ours());
         hooks.extend(ours.map(|(record, endpoint)| {
             (Owner::Container(record.name.clone()), Hook::egress(endpoint.ifindex, &*endpoint.device))

@@ -14,6 +14,7 @@ mod describe;
 mod doctor;
 mod ends;
 mod exposure;
+mod express;
 mod files;
 mod flows;
 mod health;

@@ -262,6 +262,7 @@ impl Engine {
         for ifindex in uplinks {
             if let Some(uplink) = state.host.uplinks.get_mut(ifindex) {
                 uplink.is_attached = false;
+                uplink.express = None;
                 self.write_uplink(*ifindex, uplink)?;
             }
         }

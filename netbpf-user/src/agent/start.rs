@@ -140,6 +140,8 @@ impl Engine {
             let mut state = self.state.lock().await;
             state.host = self.recall_host()?;
             self.follow_host(&mut state, &self.look_at_host().await?)?;
+            self.check_express(&state)?;
+            self.follow_receivers(&state).await?;
             self.follow_visitors(&state)?;
             self.tell_names(&state).await;
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use netbpf_common::abi::ENDPOINT_SLOTS;
-use netbpf_common::wire::{V4Addr, V6Addr};
+use netbpf_common::wire::{Mac, V4Addr, V6Addr};
 
 use super::network::Networks;
 use super::publishes::Publishes;
@@ -34,7 +34,7 @@ pub(super) struct HostState {
 }
 
 /// A device to the world.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct UplinkState {
     pub(super) name: String,
     /// Whether its packets have no Ethernet header.
@@ -43,6 +43,10 @@ pub(super) struct UplinkState {
     pub(super) v4: Option<V4Addr>,
     pub(super) v6: Option<V6Addr>,
     pub(super) is_attached: bool,
+    /// Its MAC address.
+    pub(super) mac: Option<Mac>,
+    /// Whether it is served ahead of the host's stack, or why not; nothing where that is not wanted or was not tried yet.
+    pub(super) express: Option<std::result::Result<(), String>>,
 }
 
 impl State {

@@ -70,7 +70,11 @@ impl Engine {
     }
 
     fn program(&self, attachment: &Attachment, devices: &BTreeMap<u32, String>) -> ProgramStatus {
-        let direction = if attachment.program == program::HOST { "egress" } else { "ingress" };
+        let direction = match &*attachment.program {
+            program::HOST => "egress",
+            program::EXPRESS => "xdp",
+            _ => "ingress",
+        };
         let attach_point = if program::SOCKET.contains(&&*attachment.program) {
             format!("cgroup {}", self.cgroup.display())
         } else {

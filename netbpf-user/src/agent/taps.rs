@@ -58,7 +58,7 @@ impl Engine {
     pub(super) fn take_from_uplinks(&self, state: &mut State, tap: &Tap) -> Result<()> {
         let Some(uplink) = state.host.uplinks.remove(&tap.ifindex) else { return Ok(()) };
         // The program first: one that nobody knew any more would let the machine speak as the world does.
-        self.datapath.detach(&Hook::uplink(tap.ifindex, uplink.name, uplink.is_bare))?;
+        self.leave_uplink(tap.ifindex, &uplink)?;
         self.datapath.maps.uplinks.remove(tap.ifindex)
     }
 

@@ -118,7 +118,7 @@ impl Engine {
             // No masquerading to it before its replies would not be understood any more.
             self.datapath.maps.uplinks.remove(ifindex)?;
             if let Some(uplink) = host.uplinks.remove(&ifindex) {
-                self.datapath.detach(&Hook::uplink(ifindex, uplink.name, uplink.is_bare))?;
+                self.leave_uplink(ifindex, &uplink)?;
             }
             changed = true;
         }
@@ -130,6 +130,8 @@ impl Engine {
                 v4: source(addresses, device.ifindex, known.and_then(|known| known.v4)),
                 v6: source(addresses, device.ifindex, known.and_then(|known| known.v6)),
                 is_attached: known.is_some_and(|known| known.is_attached),
+                mac: device.mac,
+                express: known.and_then(|known| known.express.clone()),
             };
             if !uplink.is_attached {
                 match self.datapath.attach(&Hook::uplink(device.ifindex, &*device.name, uplink.is_bare)) {
@@ -143,6 +145,11 @@ impl Engine {
                         host.problems.push(problem);
                     }
                 }
+            }
+            if uplink.is_attached {
+                // After it, since it takes what this one leaves.
+                self.serve_express(device.ifindex, &mut uplink)?;
+                host.problems.extend(self.refused_express(&uplink));
             }
             if host.uplinks.get(&device.ifindex) != Some(&uplink) {
                 self.write_uplink(device.ifindex, &uplink)?;
@@ -162,7 +169,8 @@ impl Engine {
     /// Tells the datapath of an uplink.
     pub(super) fn write_uplink(&self, ifindex: u32, uplink: &UplinkState) -> Result<()> {
         let (v4, v6) = (uplink.v4.unwrap_or_default(), uplink.v6.unwrap_or_default());
-        self.datapath.maps.uplinks.set(ifindex, Uplink { v4, v6, flags: flags(uplink) })
+        let mac = uplink.mac.unwrap_or_default();
+        self.datapath.maps.uplinks.set(ifindex, Uplink { v4, v6, flags: flags(uplink), mac, padding: 0 })
     }
 
     fn follow_addresses(&self, networks: &Networks, host: &mut HostState, addresses: &[HostAddress]) -> Result<bool> {
@@ -195,7 +203,9 @@ impl Engine {
             let (is_bare, is_attached) = (entry.flags & UplinkFlags::BARE != 0, false);
             let v4 = Some(entry.v4).filter(|address| *address != V4Addr::default());
             let v6 = Some(entry.v6).filter(|address| *address != V6Addr::default());
-            host.uplinks.insert(ifindex, UplinkState { name: String::new(), is_bare, v4, v6, is_attached });
+            let mac = Some(entry.mac).filter(|mac| *mac != Mac::default());
+            let uplink = UplinkState { name: String::new(), is_bare, v4, v6, is_attached, mac, express: None };
+            host.uplinks.insert(ifindex, uplink);
         }
         Ok(host)
     }

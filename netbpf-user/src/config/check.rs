@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::addressing::{Addressing, VIRTUAL_PREFIX_V6};
 use super::subnet::{self, LONGEST_TRANSLATED};
-use super::{AddressPool, GatewayMode, MIN_HALF_OPEN, Settings, Xdp};
+use super::{AddressPool, GatewayMode, MIN_HALF_OPEN, Settings};
 use crate::agent::check_resolver;
 use crate::error::{Error, Result};
 
@@ -54,10 +54,6 @@ impl Settings {
                     format!("{} '{}' is not an absolute path: give one that starts with /", name[0], path.display());
                 return nonsense(name, line);
             }
-        }
-        if self.xdp != Xdp::Off {
-            let line = "XDP on uplinks is not offered by this version: use --xdp off";
-            return Err(Error::Unsupported(line.into())).blame(&["xdp"]);
         }
         subnet::check_mtu(self.mtu, self.ipv6).blame(&["mtu"])?;
         if !self.ipv4 && !self.ipv6 {
@@ -262,7 +258,6 @@ mod tests {
         assert!(refused(|s| s.subnet = "172.30.0.5/16".parse().ok()).contains("172.30.0.0/16"));
         assert!(refused(|s| s.default_gateway = Some(Ipv4Addr::new(10, 0, 0, 1))).contains("gateway"));
         assert!(refused(|s| s.half_open = 1000).contains("power of two"));
-        assert!(refused(|s| s.xdp = Xdp::Native).contains("--xdp off"));
         assert!(refused(|s| _ = s.timeouts.insert("tcp".into(), 1)).contains("tcp_syn_sent"));
         assert!(refused(|s| s.flows_per_container = Some(0)).contains("flows_per_container"));
         assert!(refused(|s| s.flows_per_container = Some(s.flows + 1)).contains("flows_per_container"));

@@ -268,7 +268,7 @@ mod tests {
             ("ipv6 = true\ndefault_gateway_v6 = \"fd00::1\"", 2, ["default_gateway_v6", "subnet_v6"]),
             ("mtu = 1400\nsubnet = \"172.30.0.5/16\"", 2, ["host bits", "172.30.0.0/16"]),
             ("bip = \"10.0.0.1/24\"\nsubnet = \"10.0.0.0/24\"", 1, ["bip", "leave one"]),
-            ("xdp = \"native\"", 1, ["XDP", "off"]),
+            ("xdp = \"fast\"", 1, ["xdp cannot be \"fast\"", "native"]),
         ] {
             let refused = settings(text).unwrap_err();
             assert!(refused.starts_with(&format!("/etc/netbpf.toml:{line}: ")), "{refused}");

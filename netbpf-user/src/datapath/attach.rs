@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::AsFd as _;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use aya::programs::links::{CgroupAttachMode, FdLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
-use aya::programs::{LinkOrder, ProgramError, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, TcAttachType, Xdp, XdpMode};
 use netbpf_common::abi::program;
 
 use super::Datapath;
 use super::links::{Links, is_of_device};
 use super::sys::LinkInfo;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result, chain};
 use crate::failpoint;
 
 /// Place of our filter on a clsact qdisc. Fixed, so that a new agent finds the filter of the one before it.
@@ -27,6 +28,24 @@ pub(crate) enum Direction {
     Ingress,
     /// Those it sends.
     Egress,
+}
+
+/// Where on the way of a device's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    /// In the stack (TC).
+    Stack(Direction),
+    /// Ahead of it, on what the device receives (XDP).
+    Express(ExpressMode),
+}
+
+/// Who runs a program ahead of the host's stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ExpressMode {
+    /// The driver, before it makes a skb.
+    Native,
+    /// The stack, on a skb, right at its beginning.
+    Generic,
 }
 
 impl From<Direction> for TcAttachType {
@@ -47,29 +66,36 @@ pub(crate) struct Hook {
     pub(crate) ifindex: u32,
     /// Name of the device.
     pub(crate) device: String,
-    /// Which of its packets.
-    pub(crate) direction: Direction,
+    /// Which of its packets, and where.
+    pub(crate) way: Way,
 }
 
 impl Hook {
     /// What a container sends, at its host-side device.
     pub(crate) fn egress(ifindex: u32, device: impl Into<String>) -> Self {
-        Self { program: program::EGRESS, ifindex, device: device.into(), direction: Direction::Ingress }
+        Self { program: program::EGRESS, ifindex, device: device.into(), way: Way::Stack(Direction::Ingress) }
     }
 
     /// What an uplink receives; `is_bare`: its packets have no Ethernet header.
     pub(crate) fn uplink(ifindex: u32, device: impl Into<String>, is_bare: bool) -> Self {
         let program = if is_bare { program::UPLINK_BARE } else { program::UPLINK };
-        Self { program, ifindex, device: device.into(), direction: Direction::Ingress }
+        Self { program, ifindex, device: device.into(), way: Way::Stack(Direction::Ingress) }
     }
 
     /// What the host sends to containers.
     pub(crate) fn host(ifindex: u32, device: impl Into<String>) -> Self {
-        Self { program: program::HOST, ifindex, device: device.into(), direction: Direction::Egress }
+        Self { program: program::HOST, ifindex, device: device.into(), way: Way::Stack(Direction::Egress) }
+    }
+
+    /// What an uplink receives, ahead of the host's stack.
+    pub(crate) fn express(ifindex: u32, device: impl Into<String>, mode: ExpressMode) -> Self {
+        Self { program: program::EXPRESS, ifindex, device: device.into(), way: Way::Express(mode) }
     }
 
     fn pin(&self) -> String {
-        format!("{}-{}", self.program, self.ifindex)
+        // A link keeps its mode.
+        let mode = if self.way == Way::Express(ExpressMode::Generic) { "-generic" } else { "" };
+        format!("{}-{}{mode}", self.program, self.ifindex)
     }
 }
 
@@ -96,16 +122,21 @@ impl Datapath {
     pub(crate) fn attach(&self, hook: &Hook) -> Result<()> {
         let what = || format!("attach {} to {}", hook.program, hook.device);
         let mut programs = self.programs.lock().expect("no panic while it was held");
-        let program = programs.classifier(hook.program)?;
         let pin = hook.pin();
-        if let Some(link) = self.links.info(&pin).context(what)? {
-            if link.target == u64::from(hook.ifindex) {
-                return self.links.update(&pin, program.fd().context(what)?.as_fd()).context(what);
+        let direction: TcAttachType = match hook.way {
+            Way::Stack(direction) => direction.into(),
+            Way::Express(mode) => {
+                let program = programs.express()?;
+                if !self.replaced(&pin, u64::from(hook.ifindex), program.fd().context(what)?.as_fd()).context(what)? {
+                    self.links.keep(&pin, attach_express(program, hook, mode)?).context(what)?;
+                }
+                return Ok(());
             }
-            // The device it hung on is gone, and another has got its number; or somebody has detached it.
-            self.links.remove(&pin).context(what)?;
+        };
+        let program = programs.classifier(hook.program)?;
+        if self.replaced(&pin, u64::from(hook.ifindex), program.fd().context(what)?.as_fd()).context(what)? {
+            return Ok(());
         }
-        let direction = hook.direction.into();
         let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
         failpoint::before("attach a program");
         match program.attach_with_options(&hook.device, direction, tcx) {
@@ -146,6 +177,16 @@ impl Datapath {
         }
     }
 
+    /// Puts a program into the link that is there; whether there is one.
+    fn replaced(&self, pin: &str, target: u64, program: BorrowedFd<'_>) -> io::Result<bool> {
+        match self.links.info(pin)? {
+            Some(link) if link.target == target => self.links.update(pin, program).map(|()| true),
+            // What it hung on is gone, and another has got its number; or somebody has detached it.
+            Some(_) => self.links.remove(pin).map(|()| false),
+            None => Ok(false),
+        }
+    }
+
     /// Whether this agent's program is attached.
     pub(crate) fn is_attached(&self, hook: &Hook) -> Result<bool> {
         let what = || format!("look at {} on {}", hook.program, hook.device);
@@ -183,12 +224,8 @@ impl Datapath {
         for name in program::SOCKET {
             let what = || format!("attach {name} to the cgroup {}", cgroup.display());
             let program = programs.socket(name)?;
-            if let Some(link) = self.links.info(name).context(what)? {
-                if link.target == id {
-                    self.links.update(name, program.fd().context(what)?.as_fd()).context(what)?;
-                    continue;
-                }
-                self.links.remove(name).context(what)?;
+            if self.replaced(name, id, program.fd().context(what)?.as_fd()).context(what)? {
+                continue;
             }
             // Links share a cgroup by nature; the kernel refuses the flags of the older attachment for them.
             failpoint::before("attach a hook of sockets");
@@ -242,6 +279,33 @@ impl Datapath {
     }
 }
 
+/// Attaches the program that runs ahead of the host's stack.
+fn attach_express(program: &mut Xdp, hook: &Hook, mode: ExpressMode) -> Result<FdLink> {
+    let what = || format!("attach {} to {}", hook.program, hook.device);
+    let xdp = match mode {
+        ExpressMode::Native => XdpMode::Driver,
+        ExpressMode::Generic => XdpMode::Skb,
+    };
+    failpoint::before("attach an XDP program");
+    let device = &hook.device;
+    let id = program.attach_to_if_index(hook.ifindex, xdp).map_err(|error| match error {
+        ProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => Error::Unsupported(format!(
+                "the driver of {device} has no native XDP: use --xdp off, or --xdp generic to run it in the stack"
+            )),
+            Some(libc::EBUSY) => Error::Conflict(format!(
+                "another XDP program is on {device}: take it off (ip link set dev {device} xdp off), or use --xdp off"
+            )),
+            Some(libc::ERANGE) => Error::Unsupported(format!(
+                "the driver of {device} takes no XDP program at the device's MTU: lower it, or use --xdp off"
+            )),
+            _ => Error::Internal(format!("cannot attach {} to {device}: {}", hook.program, error.io_error)),
+        },
+        other => Error::Internal(format!("cannot attach {} to {device}: {}", hook.program, chain(&other))),
+    })?;
+    program.take_link(id).context(what)?.try_into().context(what)
+}
+
 /// What runs by pinned links in an instance's directory: number of the device, none for a cgroup, and that of the program. Needs
 /// no program to be loaded.
 pub(crate) fn pinned_programs(directory: &Path) -> Vec<(Option<u32>, u32)> {
@@ -257,13 +321,9 @@ pub(crate) fn is_own_filter(info: u32) -> bool {
 
 /// Removes our filter, and nothing else, from a device's clsact qdisc; the qdisc stays, others may use it.
 pub(crate) fn remove_filter(hook: &Hook) {
-    let link = SchedClassifierLink::attached(
-        &hook.device,
-        hook.direction.into(),
-        FILTER.priority,
-        FILTER.handle,
-        FILTER.classid,
-    );
+    let Way::Stack(direction) = hook.way else { return };
+    let link =
+        SchedClassifierLink::attached(&hook.device, direction.into(), FILTER.priority, FILTER.handle, FILTER.classid);
     // A link detaches when it is dropped. A device that is gone has taken its filter with it.
     drop(link);
 }

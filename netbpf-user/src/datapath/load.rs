@@ -97,6 +97,7 @@ impl Maps {
             v4: FamilyMaps::open(directory)?,
             v6: FamilyMaps::open(directory)?,
             uplinks: Table::open(directory, map::UPLINKS)?,
+            express: Table::open(directory, map::EXPRESS)?,
             generations: Table::open(directory, map::GENERATIONS)?,
             rules: Table::open(directory, map::RULES)?,
             kept: Table::open(directory, map::KEPT_PORTS)?,

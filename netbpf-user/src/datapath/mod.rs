@@ -16,14 +16,15 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use aya::programs::{TestRun as _, TestRunOptions};
+use bytemuck::{Pod, Zeroable};
 use netbpf_common::abi::{COLLECT_KEYS, COUNTERS, Config, Endpoint, FlowKey, Network, Rule, Uplink, program};
 use netbpf_common::wire::{V4Addr, V6Addr};
 
-pub(crate) use attach::{Attachment, Direction, Hook, is_own_filter, pinned_programs, remove_filter};
+pub(crate) use attach::{Attachment, Direction, ExpressMode, Hook, is_own_filter, pinned_programs, remove_filter};
 pub use family::{FamilyMaps, InFamily};
 pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
 pub(crate) use neighbours::{has_batches, has_tcx, on_cgroup, on_device, program_infos};
-pub(crate) use sys::{peer_groups, readable};
+pub(crate) use sys::{peer_groups, readable, set_gro, strips_vlan_tags};
 pub use table::Table;
 
 use crate::error::{Context as _, Error, Result};
@@ -33,6 +34,16 @@ const SHORTEST_FRAME: usize = 64;
 
 /// What a program may add to a frame.
 const HEADROOM: usize = 256;
+
+/// A place in the map of devices, as the kernel has it (struct bpf_devmap_val): nothing runs on the way to the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct ExpressDevice {
+    /// Number of the device.
+    pub ifindex: u32,
+    /// Descriptor of a program; none.
+    pub program: u32,
+}
 
 /// Every map that the agent reads or writes.
 #[derive(Debug)]
@@ -49,6 +60,8 @@ pub struct Maps {
     pub v6: FamilyMaps<V6Addr>,
     /// Uplinks by ifindex.
     pub uplinks: Table<u32, Uplink>,
+    /// Host-side devices by slot of the endpoints that take frames ahead of the host's stack.
+    pub express: Table<u32, ExpressDevice>,
     /// Generations of rules and epochs.
     pub generations: Table<u32, u32>,
     /// Publish rules by number.
@@ -120,9 +133,8 @@ impl Datapath {
     ///
     /// # Errors
     /// When the kernel does not take the frame or the context.
-    pub fn run(&self, program: &str, frame: &[u8], context: &[u8], repeat: u32) -> Result<Run> {
+    pub fn run(&self, name: &str, frame: &[u8], context: &[u8], repeat: u32) -> Result<Run> {
         let mut programs = self.programs.lock().expect("no panic while it was held");
-        let classifier = programs.classifier(program)?;
         let mut output = vec![0; frame.len() + HEADROOM];
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -131,7 +143,11 @@ impl Datapath {
             repeat,
             ..TestRunOptions::new()
         };
-        let result = classifier.test_run(options).context(|| format!("run the program {program}"))?;
+        let result = match name {
+            program::EXPRESS => programs.express()?.test_run(options),
+            _ => programs.classifier(name)?.test_run(options),
+        };
+        let result = result.context(|| format!("run the program {name}"))?;
         output.truncate(result.data_size_out as usize);
         Ok(Run { returned: result.return_value, output, duration: result.duration })
     }

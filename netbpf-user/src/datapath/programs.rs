@@ -9,8 +9,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, MapInfo, ProgramArray};
-use aya::programs::{CgroupSockAddr, CgroupSockAddrAttachType, Program, ProgramError, SchedClassifier};
+use aya::programs::{CgroupSockAddr, CgroupSockAddrAttachType, Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_obj::programs::XdpAttachType;
 use netbpf_common::abi::{map, program};
 use nix::sys::signal::SigSet;
 
@@ -32,6 +33,9 @@ pub(super) const DIRECTORY: &str = "programs";
 
 /// What only devices without Ethernet headers need: loaded with the first of them, since the verifier takes its time.
 const BARE: [&str; 2] = [program::UPLINK_BARE, program::PARTS[2]];
+
+/// What only uplinks with XDP need: loaded with the first of them.
+const EXPRESS: [&str; 1] = [program::EXPRESS];
 
 /// What the programs are told when they are loaded.
 #[derive(Clone, Copy, Debug, Hash)]
@@ -63,6 +67,7 @@ pub(super) struct Programs {
     maps: BTreeMap<&'static str, MapData>,
     classifiers: BTreeMap<&'static str, SchedClassifier>,
     sockets: BTreeMap<&'static str, CgroupSockAddr>,
+    express: BTreeMap<&'static str, Xdp>,
 }
 
 impl Programs {
@@ -100,7 +105,14 @@ impl Programs {
             Ok((name, map))
         };
         let maps = map::all().map(open).collect::<Result<_>>()?;
-        Ok(Self { source, pins, maps, classifiers: BTreeMap::new(), sockets: BTreeMap::new() })
+        Ok(Self {
+            source,
+            pins,
+            maps,
+            classifiers: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            express: BTreeMap::new(),
+        })
     }
 
     /// Pins again what has lost its pin: the same maps and programs.
@@ -114,12 +126,14 @@ impl Programs {
         fs::create_dir_all(&self.pins).context(|| format!("make {}", self.pins.display()))?;
         let classifiers = self.classifiers.iter_mut().map(|(name, program)| (*name, Loaded::Classifier(program)));
         let sockets = self.sockets.iter_mut().map(|(name, program)| (*name, Loaded::Socket(program)));
-        for (name, program) in classifiers.chain(sockets) {
+        let express = self.express.iter_mut().map(|(name, program)| (*name, Loaded::Express(program)));
+        for (name, program) in classifiers.chain(sockets).chain(express) {
             let pin = self.pins.join(name);
             if !pin.exists() {
                 let pinned = match program {
                     Loaded::Classifier(program) => program.pin(&pin),
                     Loaded::Socket(program) => program.pin(&pin),
+                    Loaded::Express(program) => program.pin(&pin),
                 };
                 pinned.context(|| format!("pin {}", pin.display()))?;
             }
@@ -130,17 +144,29 @@ impl Programs {
     /// A program of a device.
     pub(super) fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
         if BARE.contains(&name) && !self.classifiers.contains_key(name) {
-            if are_in(&self.pins, &BARE) {
-                self.open(&BARE)?;
-            } else {
-                // The loader would make maps anew whose pins somebody has removed.
-                self.keep_pins()?;
-                let loaded = self.source.load(&BARE)?;
-                self.pin(loaded, &BARE)?;
-            }
+            self.add(&BARE)?;
             self.join_parts()?;
         }
         self.classifiers.get_mut(name).ok_or_else(|| missing(name))
+    }
+
+    /// The program of uplinks with XDP.
+    pub(super) fn express(&mut self) -> Result<&mut Xdp> {
+        if self.express.is_empty() {
+            self.add(&EXPRESS)?;
+        }
+        self.express.get_mut(program::EXPRESS).ok_or_else(|| missing(program::EXPRESS))
+    }
+
+    /// Takes over or loads what was not needed until now.
+    fn add(&mut self, names: &[&'static str]) -> Result<()> {
+        if are_in(&self.pins, names) {
+            return self.open(names);
+        }
+        // The loader would make maps anew whose pins somebody has removed.
+        self.keep_pins()?;
+        let loaded = self.source.load(names)?;
+        self.pin(loaded, names)
     }
 
     /// A hook of sockets.
@@ -152,7 +178,8 @@ impl Programs {
     pub(super) fn ids(&self) -> BTreeMap<&'static str, u32> {
         let classifiers = self.classifiers.iter().map(|(name, program)| (*name, program.info()));
         let sockets = self.sockets.iter().map(|(name, program)| (*name, program.info()));
-        classifiers.chain(sockets).filter_map(|(name, info)| Some((name, info.ok()?.id()))).collect()
+        let express = self.express.iter().map(|(name, program)| (*name, program.info()));
+        classifiers.chain(sockets).chain(express).filter_map(|(name, info)| Some((name, info.ok()?.id()))).collect()
     }
 
     /// Pins programs in the place of those that are there under their names, and takes them over.
@@ -178,6 +205,9 @@ impl Programs {
             match attach_type(name) {
                 Some(kind) => {
                     self.sockets.insert(name, CgroupSockAddr::from_pin(pin, kind).context(what)?);
+                }
+                None if EXPRESS.contains(name) => {
+                    self.express.insert(name, Xdp::from_pin(pin, XdpAttachType::Interface).context(what)?);
                 }
                 None => {
                     self.classifiers.insert(name, SchedClassifier::from_pin(pin).context(what)?);
@@ -219,10 +249,11 @@ fn are_in(pins: &Path, names: &[&str]) -> bool {
     names.iter().all(|name| pins.join(name).exists())
 }
 
-/// A program of either kind.
+/// A program of any kind.
 enum Loaded<'a> {
     Classifier(&'a mut SchedClassifier),
     Socket(&'a mut CgroupSockAddr),
+    Express(&'a mut Xdp),
 }
 
 impl Source {
@@ -269,7 +300,8 @@ impl Source {
 /// The programs that an instance begins with. Their log lines come through one buffer, so that with a log all are loaded together.
 fn wanted(log: DatapathLog) -> Vec<&'static str> {
     let all = program::DEVICE.into_iter().chain(program::PARTS).chain(program::COLLECT).chain(program::SOCKET);
-    all.filter(|name| log != DatapathLog::Off || !BARE.contains(name)).collect()
+    let later = |name: &&str| log == DatapathLog::Off && BARE.contains(name);
+    all.filter(|name| !later(name)).collect()
 }
 
 /// Hands programs to the kernel. The verifier takes its time over the paths of packets, so each has a thread.
@@ -285,6 +317,7 @@ fn verify(programs: &mut Ebpf, names: &[&str]) -> Result<()> {
                     let loaded = match program {
                         Program::SchedClassifier(program) => program.load(),
                         Program::CgroupSockAddr(program) => program.load(),
+                        Program::Xdp(program) => program.load(),
                         _ => return Err(Error::Internal(format!("the object has a program {name} of another kind"))),
                     };
                     loaded.map_err(|error| refused(name, &error))

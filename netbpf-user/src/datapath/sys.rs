@@ -1,5 +1,5 @@
 //! System calls that no crate offers: map elements in batches, links by file descriptor, a program of a few instructions, two
-//! socket options.
+//! socket options, features of devices.
 //!
 //! All `unsafe` of this crate is here. Keys and values are `bytemuck::Pod`, so every byte pattern the kernel writes is
 //! a value; sizes are compared with the kernel's own when a map is opened (see [`super::table`]).
@@ -26,7 +26,7 @@ pub(super) struct LinkInfo {
     pub(super) id: u32,
     /// Number of the program it runs.
     pub(super) program_id: u32,
-    /// What it hangs on: ifindex of a TCX link (0 when the device is gone), or id of a cgroup.
+    /// What it hangs on: ifindex of a TCX or XDP link (0 when the device is gone), or id of a cgroup.
     pub(super) target: u64,
 }
 
@@ -225,10 +225,15 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     attr.info.info_len = size_of_val(&info) as u32;
     attr.info.info = pointer_mut(std::slice::from_mut(&mut info));
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    let is_tcx = info.type_ == bpf_link_type::BPF_LINK_TYPE_TCX as u32;
+    const TCX: u32 = bpf_link_type::BPF_LINK_TYPE_TCX as u32;
+    const XDP: u32 = bpf_link_type::BPF_LINK_TYPE_XDP as u32;
     // SAFETY: the kernel has filled the member that belongs to the type; all are plain integers.
     let target = unsafe {
-        if is_tcx { u64::from(info.__bindgen_anon_1.tcx.ifindex) } else { info.__bindgen_anon_1.cgroup.cgroup_id }
+        match info.type_ {
+            TCX => u64::from(info.__bindgen_anon_1.tcx.ifindex),
+            XDP => u64::from(info.__bindgen_anon_1.xdp.ifindex),
+            _ => info.__bindgen_anon_1.cgroup.cgroup_id,
+        }
     };
     Ok(LinkInfo { id: info.id, program_id: info.prog_id, target })
 }
@@ -345,4 +350,48 @@ pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
             error => return Err(error),
         }
     }
+}
+
+/// A request about a device with one number (include/uapi/linux/ethtool.h, struct ethtool_value).
+#[repr(C)]
+struct DeviceValue {
+    command: u32,
+    value: u32,
+}
+
+/// Asks or tells a device of the thread's network namespace something (SIOCETHTOOL).
+fn device_value(device: &str, command: u32, value: u32) -> io::Result<u32> {
+    // SAFETY: plain numbers.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor, which nobody else has.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let mut about = DeviceValue { command, value };
+    // SAFETY: a struct of plain integers and a union of them.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    if device.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (place, byte) in request.ifr_name.iter_mut().zip(device.bytes()) {
+        *place = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut about).cast();
+    // SAFETY: the request and what it points to live as long as the call, and are of the size that the kernel expects.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(about.value) }
+}
+
+/// Switches a device's generic receive offload.
+pub(crate) fn set_gro(device: &str, is_on: bool) -> io::Result<()> {
+    const ETHTOOL_SGRO: u32 = 0x2c;
+    device_value(device, ETHTOOL_SGRO, is_on.into()).map(drop)
+}
+
+/// Whether a device takes 802.1Q tags out of frames before anybody sees them.
+pub(crate) fn strips_vlan_tags(device: &str) -> io::Result<bool> {
+    const ETHTOOL_GFLAGS: u32 = 0x25;
+    const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+    Ok(device_value(device, ETHTOOL_GFLAGS, 0)? & ETH_FLAG_RXVLAN != 0)
 }

@@ -8,7 +8,9 @@ use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::net::IpAddr;
 
-use netbpf_common::abi::{Config, DropReason, Endpoint, Event, HeldFrame, Network, Rule, Scope, Uplink, generation};
+use netbpf_common::abi::{
+    Config, DropReason, Endpoint, EndpointFlags, Event, HeldFrame, Network, Rule, Scope, Uplink, generation,
+};
 use netbpf_common::path::{HostSocket, V4, V6, World};
 
 pub use self::entry::Entry;
@@ -197,6 +199,10 @@ impl<'a> World for &'a Memory {
 
     fn uplink(&self, ifindex: u32) -> Option<&Uplink> {
         self.uplinks.get(&ifindex)
+    }
+
+    fn takes_express(&self, slot: u32) -> bool {
+        self.endpoints.get(&slot).is_some_and(|endpoint| endpoint.flags & EndpointFlags::NO_PEER == 0)
     }
 
     fn generation(&self, slot: u32) -> u32 {

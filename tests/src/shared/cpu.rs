@@ -104,6 +104,10 @@ impl<'a> World for &'a Cpu {
         self.own.uplinks.get(&ifindex)
     }
 
+    fn takes_express(&self, slot: u32) -> bool {
+        World::takes_express(&&self.own, slot)
+    }
+
     fn generation(&self, slot: u32) -> u32 {
         match self.shared.generations.get(&slot) {
             Some(generation) => self.look(slot, |_| generation.load(Ordering::SeqCst)),

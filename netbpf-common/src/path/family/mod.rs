@@ -8,7 +8,7 @@ use core::fmt::Debug;
 use bytemuck::Pod;
 
 use super::refusal::Refusal;
-use super::{Env, Packet, Parsed, World, verdict::Outcome};
+use super::{Env, Headers, Packet, Parsed, World, verdict::Outcome};
 use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
 use crate::wire::checksum::Delta;
 use crate::wire::{Address, Be16, Be32, Kind};
@@ -114,11 +114,11 @@ pub trait Family: Copy + Debug + 'static {
     fn icmp_error(error: IcmpError) -> (u8, u8);
 
     /// Reads the header at `at`, of a packet of which only a part may be there: one that an error quotes.
-    fn read<P: Packet>(packet: &mut P, at: u32, ip: &mut Ip<Self::Addr>) -> Outcome<()>;
+    fn read<P: Headers>(packet: &mut P, at: u32, ip: &mut Ip<Self::Addr>) -> Outcome<()>;
 
     /// Reads the header at `at`.
     #[inline(always)]
-    fn parse<P: Packet>(packet: &mut P, at: u32, ip: &mut Ip<Self::Addr>) -> Outcome<()> {
+    fn parse<P: Headers>(packet: &mut P, at: u32, ip: &mut Ip<Self::Addr>) -> Outcome<()> {
         Self::read(packet, at, ip)?;
         if at + ip.total_len > packet.frame_len() {
             return Err(DropReason::Malformed);
@@ -133,7 +133,7 @@ pub trait Family: Copy + Debug + 'static {
     fn header(proto: u8, payload_len: u16, src: Self::Addr, dst: Self::Addr) -> Self::Header;
 
     /// Writes new addresses into the header at `at`; with `hop`, one hop less to live.
-    fn rewrite<P: Packet>(
+    fn rewrite<P: Headers>(
         packet: &mut P,
         at: u32,
         src: Self::Addr,

@@ -2,7 +2,7 @@
 
 use super::{Family, IcmpError, Ip, Part};
 use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
-use crate::path::{Packet, verdict::Outcome};
+use crate::path::{Headers, verdict::Outcome};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::{Be16, Be32, Ethernet, IcmpV4, Ipv4, Kind, V4Addr, protocol};
 
@@ -44,7 +44,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn read<P: Packet>(packet: &mut P, at: u32, ip: &mut Ip<V4Addr>) -> Outcome<()> {
+    fn read<P: Headers>(packet: &mut P, at: u32, ip: &mut Ip<V4Addr>) -> Outcome<()> {
         let header: Ipv4 = packet.read(at).ok_or(DropReason::Malformed)?;
         let header_len = header.header_len();
         let total_len = u32::from(header.total_len.get());
@@ -90,7 +90,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn rewrite<P: Packet>(packet: &mut P, at: u32, src: V4Addr, dst: V4Addr, delta: Delta, hop: bool) -> Option<()> {
+    fn rewrite<P: Headers>(packet: &mut P, at: u32, src: V4Addr, dst: V4Addr, delta: Delta, hop: bool) -> Option<()> {
         let mut header: Ipv4 = packet.read(at)?;
         let mut change = delta;
         if hop {

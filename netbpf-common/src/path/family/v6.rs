@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use super::{Family, IcmpError, Ip, Part};
 use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
-use crate::path::{Env, Packet, Parsed, World, neighbour, parse::HEADERS_END, siit, verdict::Outcome};
+use crate::path::{Env, Headers, Packet, Parsed, World, neighbour, parse::HEADERS_END, siit, verdict::Outcome};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::{Be16, Ethernet, Extension, ExtensionHeader, IcmpV6, Ipv6, Kind, Tcp, V4Addr, V6Addr, protocol};
 
@@ -54,7 +54,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn read<P: Packet>(packet: &mut P, at: u32, ip: &mut Ip<V6Addr>) -> Outcome<()> {
+    fn read<P: Headers>(packet: &mut P, at: u32, ip: &mut Ip<V6Addr>) -> Outcome<()> {
         let header: Ipv6 = packet.read(at).ok_or(DropReason::Malformed)?;
         if !header.is_v6() {
             return Err(DropReason::Malformed);
@@ -95,7 +95,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn rewrite<P: Packet>(packet: &mut P, at: u32, src: V6Addr, dst: V6Addr, _: Delta, hop: bool) -> Option<()> {
+    fn rewrite<P: Headers>(packet: &mut P, at: u32, src: V6Addr, dst: V6Addr, _: Delta, hop: bool) -> Option<()> {
         let mut header: Ipv6 = packet.read(at)?;
         if hop {
             let before = Sum::ZERO.add16(header.hop_word());
@@ -170,7 +170,7 @@ impl Family for V6 {
 
 /// Walks the extension headers of the packet at `at`. A number that is no reason to drop it: they could be read.
 #[inline(never)]
-fn extensions<P: Packet>(packet: &P, at: u32, ip: &mut Ip<V6Addr>) -> u32 {
+fn extensions<P: Headers>(packet: &P, at: u32, ip: &mut Ip<V6Addr>) -> u32 {
     match walk(packet, at, ip) {
         Ok(()) => u32::MAX,
         Err(reason) => reason as u32,
@@ -178,7 +178,7 @@ fn extensions<P: Packet>(packet: &P, at: u32, ip: &mut Ip<V6Addr>) -> u32 {
 }
 
 #[inline(always)]
-fn walk<P: Packet>(packet: &P, at: u32, ip: &mut Ip<V6Addr>) -> Outcome<()> {
+fn walk<P: Headers>(packet: &P, at: u32, ip: &mut Ip<V6Addr>) -> Outcome<()> {
     let (mut next, mut len) = (ip.proto, Ipv6::LEN as u8);
     let mut has_fragment = false;
     // The compiler knows its bounds and would leave the mask below out.

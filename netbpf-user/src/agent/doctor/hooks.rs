@@ -43,7 +43,8 @@ pub(super) async fn look(subject: &Subject, netlink: &Netlink, devices: &[Device
             {
                 filters.insert(device.name.clone());
             }
-            xdp.extend(device.xdp.map(|program| format!("{} on {}", named(&program), device.name)));
+            let others = device.xdp.filter(|program| !subject.own_programs.contains(program));
+            xdp.extend(others.map(|program| format!("{} on {}", named(&program), device.name)));
         }
     }
     let mut findings = vec![tc_programs(&crowds), tc_filters(&filters), xdp_programs(&xdp)];

@@ -2,6 +2,7 @@
 //!
 //! Each file reads one subject and judges it. Judging is pure; what was read is a parameter.
 
+mod express;
 mod firewall;
 mod hooks;
 mod ipv6;
@@ -35,7 +36,7 @@ pub(super) use tables::Recent;
 const SOME_CONTAINERS: usize = 32;
 
 /// Everything that is looked at, in the order in which it is told. Where no agent runs some are left out.
-pub const CHECKS: [&str; 26] = [
+pub const CHECKS: [&str; 27] = [
     "agent",
     "status",
     "limits",
@@ -48,6 +49,7 @@ pub const CHECKS: [&str; 26] = [
     "tc-filters",
     "xdp-programs",
     "cgroup-programs",
+    "xdp-uplinks",
     "uplinks",
     "mtu",
     "routes",
@@ -153,6 +155,7 @@ async fn look(subject: Subject, netlink: &Netlink, route_mtus: &[(String, bool, 
         Ok(findings) => findings,
         Err(error) => vec![Finding::unseen("tc-programs", &error)],
     };
+    findings.push(express::look(&subject, &devices));
     findings.extend(world::look(&subject, netlink, &devices, route_mtus).await?);
     if !subject.nets.is_empty() {
         findings.push(

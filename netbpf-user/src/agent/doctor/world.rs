@@ -125,7 +125,7 @@ mod tests {
 
     fn uplink(is_attached: bool, with_address: bool) -> UplinkState {
         let v4 = with_address.then(|| V4Addr::from(Ipv4Addr::new(198, 18, 0, 1)));
-        UplinkState { name: "eth0".into(), is_bare: false, v4, v6: None, is_attached }
+        UplinkState { name: "eth0".into(), is_bare: false, v4, v6: None, is_attached, mac: None, express: None }
     }
 
     fn told(device: Option<&Device>, uplink: Option<&UplinkState>) -> Finding {

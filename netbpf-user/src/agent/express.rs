@@ -1,0 +1,117 @@
+//! Uplinks that are served ahead of the host's stack (XDP), and the containers that take frames that way.
+
+use std::path::PathBuf;
+
+use super::Engine;
+use super::state::{State, UplinkState};
+use crate::config::Xdp;
+use crate::datapath::{ExpressDevice, ExpressMode, Hook, set_gro};
+use crate::error::{Context as _, Error, Result};
+use crate::net::namespace::Namespace;
+
+impl Engine {
+    /// How uplinks are to be served ahead of the host's stack, if they are.
+    pub(super) fn express_mode(&self) -> Option<ExpressMode> {
+        match self.settings.xdp {
+            Xdp::Off => None,
+            Xdp::Native => Some(ExpressMode::Native),
+            Xdp::Generic => Some(ExpressMode::Generic),
+        }
+    }
+
+    /// Serves an uplink ahead of the host's stack, if that is wanted and goes. What is served in another way since an agent before
+    /// this one is so no longer.
+    pub(super) fn serve_express(&self, ifindex: u32, uplink: &mut UplinkState) -> Result<()> {
+        let wanted = self.express_mode().filter(|_| !uplink.is_bare && uplink.mac.is_some());
+        if uplink.express == Some(Ok(())) {
+            return Ok(());
+        }
+        if uplink.express.is_none() {
+            for other in [ExpressMode::Native, ExpressMode::Generic] {
+                if Some(other) != wanted {
+                    self.datapath.detach(&Hook::express(ifindex, &*uplink.name, other))?;
+                }
+            }
+        }
+        let Some(mode) = wanted else { return Ok(()) };
+        let served =
+            self.datapath.attach(&Hook::express(ifindex, &*uplink.name, mode)).map_err(|error| error.to_string());
+        match &served {
+            Err(why) if uplink.express.as_ref() != Some(&served) => {
+                tracing::warn!("uplink {}: {why}; it is served without XDP", uplink.name);
+            }
+            Ok(()) if mode == ExpressMode::Generic => tracing::warn!(
+                "uplink {}: generic XDP is no faster than none, and for drivers that have no other: see docs/xdp.md",
+                uplink.name
+            ),
+            _ => {}
+        }
+        uplink.express = Some(served);
+        Ok(())
+    }
+
+    /// Why an uplink that the settings name is not served as they say.
+    pub(super) fn refused_express(&self, uplink: &UplinkState) -> Option<String> {
+        let is_named = self.settings.uplinks.contains(&uplink.name);
+        let Some(Err(why)) = uplink.express.as_ref().filter(|_| is_named) else { return None };
+        Some(format!("uplink {}: {why}", uplink.name))
+    }
+
+    /// Detaches what serves an uplink.
+    pub(super) fn leave_uplink(&self, ifindex: u32, uplink: &UplinkState) -> Result<()> {
+        for mode in [ExpressMode::Native, ExpressMode::Generic] {
+            self.datapath.detach(&Hook::express(ifindex, &*uplink.name, mode))?;
+        }
+        self.datapath.detach(&Hook::uplink(ifindex, &*uplink.name, uplink.is_bare))
+    }
+
+    /// Lets every container's devices take frames ahead of the host's stack, or no longer. One that cannot is served by the stack.
+    pub(super) async fn follow_receivers(&self, state: &State) -> Result<()> {
+        let is_wanted = self.express_mode().is_some();
+        for (record, endpoint) in state.endpoints() {
+            let takes_part = endpoint.slot != 0 && !endpoint.is_tap && record.exists();
+            if !takes_part || self.takes_express(endpoint.slot, endpoint.ifindex)? == is_wanted {
+                continue;
+            }
+            let place = (record.netns.clone(), endpoint.name.clone());
+            if let Err(error) = self.receive_express(place, endpoint.slot, endpoint.ifindex, is_wanted).await {
+                tracing::warn!("container {}: {error}: it is served without XDP", record.name);
+            }
+        }
+        Ok(())
+    }
+
+    fn takes_express(&self, slot: u32, ifindex: u32) -> Result<bool> {
+        let device = self.datapath.maps.express.get(slot)?;
+        Ok(device.is_some_and(|device| device.ifindex == ifindex))
+    }
+
+    /// Lets the device of a container, by namespace and name, take frames ahead of the host's stack, or no longer: the kernel gives
+    /// them to a veth alone that collects segments (GRO), and loses them before another (drivers/net/veth.c, veth_xdp_xmit).
+    pub(super) async fn receive_express(
+        &self,
+        (netns, name): (PathBuf, String),
+        slot: u32,
+        ifindex: u32,
+        is_wanted: bool,
+    ) -> Result<()> {
+        let express = &self.datapath.maps.express;
+        if !is_wanted {
+            express.remove(slot)?;
+        }
+        let namespace = Namespace::open(&netns)?;
+        let device = name.clone();
+        let set = move || set_gro(&device, is_wanted).context(|| format!("set generic receive offload of {device}"));
+        namespace.run(set).await?;
+        if is_wanted {
+            express.set(slot, ExpressDevice { ifindex, program: 0 })?;
+        }
+        Ok(())
+    }
+
+    /// Refuses to start with uplinks that the settings name and that cannot be served as they say.
+    pub(super) fn check_express(&self, state: &State) -> Result<()> {
+        let refused = state.host.uplinks.values().find_map(|uplink| self.refused_express(uplink));
+        refused.map_or(Ok(()), |why| Err(Error::Unsupported(why)))
+    }
+}
