@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use netbpf_common::abi::{GatewayMode, PublishKey, PublishedPort, generation, program};
 use netbpf_common::path::{V4, V6};
 use netbpf_user::Settings;
-use netbpf_user::datapath::{Datapath, InFamily, Run};
+use netbpf_user::datapath::{Datapath, ExpressDevice, InFamily, Run};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
@@ -27,6 +27,13 @@ const CONTEXT: usize = 192;
 const INGRESS_IFINDEX: usize = 36;
 /// Offset of `ifindex` in it.
 const IFINDEX: usize = 40;
+
+/// Bytes of a `xdp_md`.
+const EXPRESS_CONTEXT: usize = 24;
+/// Offset of `data_end` in it.
+const DATA_END: usize = 4;
+/// Offset of `ingress_ifindex` in it.
+const EXPRESS_INGRESS: usize = 12;
 
 /// The programs and maps, filled with the world.
 #[derive(Debug)]
@@ -80,6 +87,7 @@ impl Kernel {
         maps.config.set(0, world::config(ring))?;
         for container in CONTAINERS {
             maps.endpoints.set(container.slot, container.endpoint(world::GENERATION))?;
+            maps.express.set(container.slot, ExpressDevice { ifindex: container.device(), program: 0 })?;
         }
         for (slot, next) in world::members() {
             maps.members.set(slot, next)?;
@@ -190,6 +198,17 @@ impl Kernel {
         context[IFINDEX..][..4].copy_from_slice(&device.to_ne_bytes());
         Ok(self.datapath.run(name, frame, &context, repeat)?)
     }
+
+    /// Runs a frame from outside through the program that sees it ahead of the stack.
+    ///
+    /// # Errors
+    /// When the kernel does not take the frame.
+    pub fn run_express(&self, frame: &[u8], repeat: u32) -> Result<Run> {
+        let mut context = [0; EXPRESS_CONTEXT];
+        context[DATA_END..][..4].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
+        context[EXPRESS_INGRESS..][..4].copy_from_slice(&world::UPLINK.to_ne_bytes());
+        Ok(self.datapath.run(program::EXPRESS, frame, &context, repeat)?)
+    }
 }
 
 /// Makes the devices, addresses and routes that the programs ask the kernel about.
@@ -215,6 +234,10 @@ fn devices() -> Result<()> {
     for name in ["up0", "up0-far", "netbpf0", "netbpf1", "other0", "other0-far"] {
         ip(&["link", "set", name, "up"])?;
     }
+    // Only a veth that collects segments has queues of its own, as a NIC has, of which XDP names one.
+    let gro =
+        Command::new("ethtool").args(["-K", "up0", "gro", "on"]).output().context("run ethtool (package ethtool)")?;
+    ensure!(gro.status.success(), "ethtool: {}", String::from_utf8_lossy(&gro.stderr).trim());
     routes::<V4>([24, 32])?;
     routes::<V6>([64, 128])?;
     // Of this namespace: what is written here is seen nowhere else.

@@ -15,7 +15,8 @@ use netbpf_tests::world::ETHERNET;
 for_both!(every_packet_of_a_fixture_is_of_the_family_that_the_fixture_is_about);
 
 /// Tests that are no function of a family, by their file, and why.
-const ALONE: [(&str, &str, Why); 36] = [
+const ALONE: [(&str, &str, Why); 37] = [
+    ("express", "every_fixture_comes_out_as_it_says_with_xdp_too", Why::AboutBoth),
     ("crossing", "a_container_that_sends_ipv6_from_an_address_that_stands_for_ipv4_is_nobody", CROSSING),
     ("crossing", "an_error_without_a_counterpart_or_about_no_answer_is_dropped_by_name", CROSSING),
     ("crossing", "machines_behind_a_nat64_are_machines_like_others", CROSSING),

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
-use netbpf_common::abi::{GatewayMode, Visitors};
+use netbpf_common::abi::{Event, GatewayMode, Visitors};
 use netbpf_common::path::Verdict;
 use netbpf_common::wire::V6Addr;
 use netbpf_tests::fixture::{self, Fixture, Hook};
@@ -14,6 +14,8 @@ use netbpf_tests::kernel::Kernel;
 const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_SHOT: i32 = 2;
 const TC_ACT_REDIRECT: i32 = 7;
+const XDP_PASS: u32 = 2;
+const XDP_REDIRECT: u32 = 4;
 
 /// Length of an Ethernet header.
 const ETHERNET: usize = 14;
@@ -32,19 +34,24 @@ fn the_verifier_takes_every_program() {
 
 #[test]
 fn every_fixture_comes_out_of_the_kernel_as_it_says() {
-    let kernel = Kernel::new(1024, 16).expect("the object loads");
-    let mut steps = 0;
-    for (mode, fixtures) in fixture::by_mode() {
-        kernel.change(mode).expect("the kernel takes the mode");
-        for fixture in fixtures {
-            steps += comes_out(&kernel, mode, &fixture);
+    for with_express in [false, true] {
+        // Each in a kernel of its own: what is remembered of fragments outlives their flows.
+        let kernel = Kernel::new(1024, 16).expect("the object loads");
+        let mut steps = 0;
+        for (mode, fixtures) in fixture::by_mode() {
+            kernel.change(mode).expect("the kernel takes the mode");
+            for fixture in fixtures {
+                steps += comes_out(&kernel, mode, &fixture, with_express);
+            }
         }
+        assert!(steps > 50, "only {steps} packets were tried");
+        let taken = kernel.counter(Event::Express as u32).expect("counters are readable");
+        assert_eq!(taken > 10, with_express, "XDP has taken {taken} packets");
     }
-    assert!(steps > 50, "only {steps} packets were tried");
 }
 
-/// Runs a fixture through the programs; how many packets that were.
-fn comes_out(kernel: &Kernel, mode: GatewayMode, fixture: &Fixture) -> usize {
+/// Runs a fixture through the programs; how many packets that were. With XDP, what goes on is left untouched by it.
+fn comes_out(kernel: &Kernel, mode: GatewayMode, fixture: &Fixture, with_express: bool) -> usize {
     kernel.forget_flows().expect("the table is readable");
     let steps = fixture.steps.iter().filter(|step| step.input.len() >= shortest(&step.input));
     steps
@@ -58,6 +65,14 @@ fn comes_out(kernel: &Kernel, mode: GatewayMode, fixture: &Fixture) -> usize {
                 Verdict::Done => (TC_ACT_SHOT, None),
                 _ => (TC_ACT_REDIRECT, None),
             };
+            if with_express && step.hook == Hook::Uplink {
+                let run = kernel.run_express(&step.input, 1).expect("the kernel takes the frame");
+                if run.returned != XDP_PASS {
+                    assert_eq!((run.returned, &run.output), (XDP_REDIRECT, &step.output), "{says}: by XDP");
+                    return;
+                }
+                assert_eq!(run.output, step.input, "{says}: untouched by XDP");
+            }
             let run = kernel.run(step.hook, &step.input, 1).expect("the kernel takes the frame");
             assert_eq!(run.returned as i32, expected, "{says}");
             match before {
@@ -65,6 +80,13 @@ fn comes_out(kernel: &Kernel, mode: GatewayMode, fixture: &Fixture) -> usize {
                     assert_eq!(counted(reason), before + 1, "{says}: counted as {}", reason.name());
                 }
                 None => assert_eq!(run.output, step.output, "{says}"),
+            }
+            // What opens a flow is followed by one that finds it.
+            if with_express && step.hook == Hook::Uplink && matches!(step.verdict, Verdict::Peer { .. }) {
+                let again = kernel.run_express(&step.input, 1).expect("the kernel takes the frame");
+                let (expected, output) =
+                    if again.returned == XDP_PASS { (XDP_PASS, &step.input) } else { (XDP_REDIRECT, &step.output) };
+                assert_eq!((again.returned, &again.output), (expected, output), "{says}: once more, by XDP");
             }
         })
         .count()

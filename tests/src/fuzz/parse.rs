@@ -3,7 +3,7 @@
 
 use etherparse::{Ipv6ExtensionSlice, NetSlice, SlicedPacket, TransportSlice};
 use netbpf_common::abi::DropReason;
-use netbpf_common::path::{self, Packet as _, Parsed, Part};
+use netbpf_common::path::{self, Headers as _, Parsed, Part};
 use netbpf_common::wire::{Ethernet, Kind, Ports, Tcp};
 
 use super::steps;
