@@ -156,7 +156,7 @@ impl Engine {
         attached?;
         configured?;
         self.netlink.set_up(pair.ifindex).await?;
-        if self.express_mode().is_some() {
+        if self.wants_express() {
             let slot = pair.ifindex % ENDPOINT_SLOTS;
             self.receive_express((pair.netns.clone(), pair.inside.name.clone()), slot, pair.ifindex, true).await?;
         }

@@ -5,46 +5,30 @@ use std::path::PathBuf;
 use super::Engine;
 use super::state::{State, UplinkState};
 use crate::config::Xdp;
-use crate::datapath::{ExpressDevice, ExpressMode, Hook, set_gro};
+use crate::datapath::{ExpressDevice, Hook, set_gro};
 use crate::error::{Context as _, Error, Result};
 use crate::net::namespace::Namespace;
 
 impl Engine {
-    /// How uplinks are to be served ahead of the host's stack, if they are.
-    pub(super) fn express_mode(&self) -> Option<ExpressMode> {
-        match self.settings.xdp {
-            Xdp::Off => None,
-            Xdp::Native => Some(ExpressMode::Native),
-            Xdp::Generic => Some(ExpressMode::Generic),
-        }
+    /// Whether uplinks are to be served ahead of the host's stack, as far as their drivers can.
+    pub(super) fn wants_express(&self) -> bool {
+        self.settings.xdp != Xdp::Off
     }
 
-    /// Serves an uplink ahead of the host's stack, if that is wanted and goes. What is served in another way since an agent before
-    /// this one is so no longer.
+    /// Serves an uplink ahead of the host's stack, if that is wanted and goes; no longer, if an agent before this one did.
     pub(super) fn serve_express(&self, ifindex: u32, uplink: &mut UplinkState) -> Result<()> {
-        let wanted = self.express_mode().filter(|_| !uplink.is_bare && uplink.mac.is_some());
+        let hook = Hook::express(ifindex, &*uplink.name);
+        if !self.wants_express() || uplink.is_bare || uplink.mac.is_none() {
+            return self.datapath.detach(&hook);
+        }
         if uplink.express == Some(Ok(())) {
             return Ok(());
         }
-        if uplink.express.is_none() {
-            for other in [ExpressMode::Native, ExpressMode::Generic] {
-                if Some(other) != wanted {
-                    self.datapath.detach(&Hook::express(ifindex, &*uplink.name, other))?;
-                }
-            }
-        }
-        let Some(mode) = wanted else { return Ok(()) };
-        let served =
-            self.datapath.attach(&Hook::express(ifindex, &*uplink.name, mode)).map_err(|error| error.to_string());
-        match &served {
-            Err(why) if uplink.express.as_ref() != Some(&served) => {
-                tracing::warn!("uplink {}: {why}; it is served without XDP", uplink.name);
-            }
-            Ok(()) if mode == ExpressMode::Generic => tracing::warn!(
-                "uplink {}: generic XDP is no faster than none, and for drivers that have no other: see docs/xdp.md",
-                uplink.name
-            ),
-            _ => {}
+        let served = self.datapath.attach(&hook).map_err(|error| error.to_string());
+        if let Err(why) = &served
+            && uplink.express.as_ref() != Some(&served)
+        {
+            tracing::warn!("uplink {}: {why}; it is served without XDP", uplink.name);
         }
         uplink.express = Some(served);
         Ok(())
@@ -52,22 +36,20 @@ impl Engine {
 
     /// Why an uplink that the settings name is not served as they say.
     pub(super) fn refused_express(&self, uplink: &UplinkState) -> Option<String> {
-        let is_named = self.settings.uplinks.contains(&uplink.name);
-        let Some(Err(why)) = uplink.express.as_ref().filter(|_| is_named) else { return None };
+        let is_asked_for = self.settings.xdp == Xdp::Native && self.settings.uplinks.contains(&uplink.name);
+        let Some(Err(why)) = uplink.express.as_ref().filter(|_| is_asked_for) else { return None };
         Some(format!("uplink {}: {why}", uplink.name))
     }
 
     /// Detaches what serves an uplink.
     pub(super) fn leave_uplink(&self, ifindex: u32, uplink: &UplinkState) -> Result<()> {
-        for mode in [ExpressMode::Native, ExpressMode::Generic] {
-            self.datapath.detach(&Hook::express(ifindex, &*uplink.name, mode))?;
-        }
+        self.datapath.detach(&Hook::express(ifindex, &*uplink.name))?;
         self.datapath.detach(&Hook::uplink(ifindex, &*uplink.name, uplink.is_bare))
     }
 
     /// Lets every container's devices take frames ahead of the host's stack, or no longer. One that cannot is served by the stack.
     pub(super) async fn follow_receivers(&self, state: &State) -> Result<()> {
-        let is_wanted = self.express_mode().is_some();
+        let is_wanted = self.wants_express();
         for (record, endpoint) in state.endpoints() {
             let takes_part = endpoint.slot != 0 && !endpoint.is_tap && record.exists();
             if !takes_part || self.takes_express(endpoint.slot, endpoint.ifindex)? == is_wanted {

@@ -37,8 +37,9 @@ impl Engine {
         let mut hooks = vec![(Owner::Host, Hook::host(self.devices.0, HOST_DEVICE))];
         for (ifindex, uplink) in &state.host.uplinks {
             let owner = Owner::Uplink(*ifindex, uplink.name.clone());
-            let express = self.express_mode().filter(|_| uplink.express == Some(Ok(())));
-            hooks.extend(express.map(|mode| (owner.clone(), Hook::express(*ifindex, &*uplink.name, mode))));
+            if uplink.express == Some(Ok(())) {
+                hooks.push((owner.clone(), Hook::express(*ifindex, &*uplink.name)));
+            }
             hooks.push((owner, Hook::uplink(*ifindex, &*uplink.name, uplink.is_bare)));
         }
         let ours = state.endpoints().filter(|(_, endpoint)| state.networks.of(endpoint).is_ours());

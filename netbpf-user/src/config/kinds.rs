@@ -7,16 +7,17 @@ use ipnet::Ipv4Net;
 use netbpf_common::abi;
 use serde::{Deserialize, Serialize, de};
 
-/// Whether and how uplinks are served by XDP.
+/// Whether uplinks are served by XDP in their drivers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Xdp {
     /// By TC alone.
     #[default]
     Off,
-    /// By XDP behind the driver.
+    /// Those whose driver has XDP; the others in the stack, with a warning. By TC: the kernel's own generic XDP is slower than that,
+    /// and what it passes on reaches TC without its Ethernet header (seen on 6.18).
     Generic,
-    /// By XDP in the driver.
+    /// Those whose driver has XDP. One that is named among the uplinks must have it.
     Native,
 }
 

@@ -35,17 +35,8 @@ pub(crate) enum Direction {
 pub(crate) enum Way {
     /// In the stack (TC).
     Stack(Direction),
-    /// Ahead of it, on what the device receives (XDP).
-    Express(ExpressMode),
-}
-
-/// Who runs a program ahead of the host's stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum ExpressMode {
-    /// The driver, before it makes a skb.
-    Native,
-    /// The stack, on a skb, right at its beginning.
-    Generic,
+    /// Ahead of it, in the driver, on what the device receives (XDP).
+    Express,
 }
 
 impl From<Direction> for TcAttachType {
@@ -88,14 +79,12 @@ impl Hook {
     }
 
     /// What an uplink receives, ahead of the host's stack.
-    pub(crate) fn express(ifindex: u32, device: impl Into<String>, mode: ExpressMode) -> Self {
-        Self { program: program::EXPRESS, ifindex, device: device.into(), way: Way::Express(mode) }
+    pub(crate) fn express(ifindex: u32, device: impl Into<String>) -> Self {
+        Self { program: program::EXPRESS, ifindex, device: device.into(), way: Way::Express }
     }
 
     fn pin(&self) -> String {
-        // A link keeps its mode.
-        let mode = if self.way == Way::Express(ExpressMode::Generic) { "-generic" } else { "" };
-        format!("{}-{}{mode}", self.program, self.ifindex)
+        format!("{}-{}", self.program, self.ifindex)
     }
 }
 
@@ -125,10 +114,10 @@ impl Datapath {
         let pin = hook.pin();
         let direction: TcAttachType = match hook.way {
             Way::Stack(direction) => direction.into(),
-            Way::Express(mode) => {
+            Way::Express => {
                 let program = programs.express()?;
                 if !self.replaced(&pin, u64::from(hook.ifindex), program.fd().context(what)?.as_fd()).context(what)? {
-                    self.links.keep(&pin, attach_express(program, hook, mode)?).context(what)?;
+                    self.links.keep(&pin, attach_express(program, hook)?).context(what)?;
                 }
                 return Ok(());
             }
@@ -280,18 +269,14 @@ impl Datapath {
 }
 
 /// Attaches the program that runs ahead of the host's stack.
-fn attach_express(program: &mut Xdp, hook: &Hook, mode: ExpressMode) -> Result<FdLink> {
+fn attach_express(program: &mut Xdp, hook: &Hook) -> Result<FdLink> {
     let what = || format!("attach {} to {}", hook.program, hook.device);
-    let xdp = match mode {
-        ExpressMode::Native => XdpMode::Driver,
-        ExpressMode::Generic => XdpMode::Skb,
-    };
     failpoint::before("attach an XDP program");
     let device = &hook.device;
-    let id = program.attach_to_if_index(hook.ifindex, xdp).map_err(|error| match error {
+    let id = program.attach_to_if_index(hook.ifindex, XdpMode::Driver).map_err(|error| match error {
         ProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
             Some(libc::EOPNOTSUPP) => Error::Unsupported(format!(
-                "the driver of {device} has no native XDP: use --xdp off, or --xdp generic to run it in the stack"
+                "the driver of {device} has no native XDP: use --xdp off, or --xdp generic to serve it in the stack"
             )),
             Some(libc::EBUSY) => Error::Conflict(format!(
                 "another XDP program is on {device}: take it off (ip link set dev {device} xdp off), or use --xdp off"

@@ -20,7 +20,7 @@ use bytemuck::{Pod, Zeroable};
 use netbpf_common::abi::{COLLECT_KEYS, COUNTERS, Config, Endpoint, FlowKey, Network, Rule, Uplink, program};
 use netbpf_common::wire::{V4Addr, V6Addr};
 
-pub(crate) use attach::{Attachment, Direction, ExpressMode, Hook, is_own_filter, pinned_programs, remove_filter};
+pub(crate) use attach::{Attachment, Direction, Hook, is_own_filter, pinned_programs, remove_filter};
 pub use family::{FamilyMaps, InFamily};
 pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
 pub(crate) use neighbours::{has_batches, has_tcx, on_cgroup, on_device, program_infos};

@@ -70,6 +70,8 @@ pub enum Offloads {
     On,
     /// No transmit checksums on the host's end: the kernel computes what a network card would.
     HostTxChecksumOff,
+    /// No transmit checksums on the outside's end: the host receives frames as a wire brings them.
+    ExtTxChecksumOff,
     /// Nothing, on both ends.
     Off,
 }
@@ -173,6 +175,7 @@ impl Rig {
         match offloads {
             Offloads::On => Ok(()),
             Offloads::HostTxChecksumOff => set(&self.host, &["tx", "off"]),
+            Offloads::ExtTxChecksumOff => set(&self.ext, &["tx", "off"]),
             Offloads::Off => set(&self.host, &all("off")).and_then(|()| set(&self.ext, &all("off"))),
         }
     }

@@ -17,6 +17,7 @@ mod doctor;
 mod drivers;
 mod errors;
 mod exposure;
+mod express;
 mod flood;
 mod flows;
 mod fragments;

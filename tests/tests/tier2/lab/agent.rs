@@ -60,6 +60,11 @@ impl Lab {
         self.rig.start_agent().is_ok()
     }
 
+    /// Why an agent with these settings does not come up.
+    pub(crate) fn refuses_to_start(&mut self) -> String {
+        self.rig.start_agent().expect_err("refused").to_string()
+    }
+
     /// `systemctl stop`.
     pub(crate) fn stop_agent(&mut self) {
         self.rig.stop_agent().unwrap_or_else(|error| panic!("{error}"));
@@ -100,7 +105,8 @@ impl Lab {
 
     /// The same without what makes the network of the lab's family, but for what is said of it.
     pub(crate) fn configure_with(&self, family: &str, settings: &str) {
-        fs::write(self.settings(), format!("{family}{settings}")).expect("written");
+        let xdp = if wants_xdp() && !settings.contains("xdp") { "xdp = \"native\"\n" } else { "" };
+        fs::write(self.settings(), format!("{xdp}{family}{settings}")).expect("written");
     }
 
     /// The settings that make the network of the lab's family.
@@ -156,4 +162,9 @@ impl Lab {
         command.args(["--signal=KILL", PATIENCE]).arg(self.rig.program()).arg(verb).args(flags);
         self.host.run(|| Outcome::of(command))
     }
+}
+
+/// Whether all labs are to have XDP on their uplinks: for a run of the whole tier by hand.
+pub(super) fn wants_xdp() -> bool {
+    std::env::var_os("NETBPF_LAB_XDP").is_some()
 }

@@ -129,6 +129,9 @@ impl Lab {
         };
         let mut lab = Self { host, ext, host_ip, ext_ip, version, bare: None, prefix, files, rig };
         lab.configure(settings);
+        if agent::wants_xdp() {
+            lab.offloads(Offloads::ExtTxChecksumOff);
+        }
         lab.bare = Some(Footprint::of(&lab));
         if is_started {
             lab.start_agent();
@@ -270,7 +273,7 @@ impl Lab {
     }
 
     #[track_caller]
-    fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         // The exit code tells of problems, which are in the answer as well.
         let outcome = self.netbpf(&["status", "--json"]);
         serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("status: {error}: {outcome:?}"))
