@@ -5,7 +5,9 @@
     allow(dead_code, reason = "the hooks have no caller on the host, where this is only checked")
 )]
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action::XDP_ABORTED, xdp_action::XDP_DROP, xdp_action::XDP_PASS};
+use aya_ebpf::bindings::{
+    TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action::XDP_ABORTED, xdp_action::XDP_DROP, xdp_action::XDP_PASS,
+};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_peer};
 use aya_ebpf::macros::{classifier, map, xdp};
 use aya_ebpf::maps::PerCpuArray;

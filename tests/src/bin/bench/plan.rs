@@ -67,9 +67,9 @@ impl Effort {
     /// What a report rests on.
     pub(crate) fn full() -> Self {
         Self {
-            rounds: 5,
-            cost_rounds: 3,
-            time: Duration::from_millis(300),
+            rounds: 11,
+            cost_rounds: 2,
+            time: Duration::from_millis(100),
             ports: &[1000, 10_000],
             flows: &[10_000, 100_000, 1_000_000],
             publishes: &[1, 100, 1000, 10_000],

@@ -114,10 +114,18 @@ pub(crate) struct Row {
 impl Row {
     /// The middle of all rounds.
     pub(crate) fn median(&self) -> f64 {
-        let mut sorted = self.rounds.clone();
-        sorted.sort_unstable_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        if sorted.len().is_multiple_of(2) { f64::midpoint(sorted[middle - 1], sorted[middle]) } else { sorted[middle] }
+        middle(self.rounds.clone())
+    }
+
+    /// This divided by another one: the middle of what the rounds say. A machine that becomes slow or fast does so for everybody of
+    /// a round.
+    pub(crate) fn ratio(&self, other: &Self) -> Option<f64> {
+        let ratio = if self.rounds.len() == other.rounds.len() {
+            middle(self.rounds.iter().zip(&other.rounds).map(|(own, other)| own / other).collect())
+        } else {
+            self.median() / other.median()
+        };
+        ratio.is_finite().then_some(ratio)
     }
 
     /// The least and the most of all rounds.
@@ -125,6 +133,12 @@ impl Row {
         let fold = |f: fn(f64, f64) -> f64, start| self.rounds.iter().copied().fold(start, f);
         (fold(f64::min, f64::INFINITY), fold(f64::max, f64::NEG_INFINITY))
     }
+}
+
+fn middle(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_unstable_by(f64::total_cmp);
+    let middle = numbers.len() / 2;
+    if numbers.len().is_multiple_of(2) { f64::midpoint(numbers[middle - 1], numbers[middle]) } else { numbers[middle] }
 }
 
 /// Everything that was measured.
@@ -191,6 +205,18 @@ mod tests {
         assert_eq!(results.rows().len(), 2);
         let row = results.row(&Subject::new("work", Unit::Mpps), Name::Docker).expect("a row");
         assert_eq!((row.median(), row.ends()), (2.0, (1.0, 3.0)));
+    }
+
+    #[test]
+    fn a_round_in_which_all_are_slow_changes_no_ratio() {
+        let row = |rounds: [f64; 3]| Row {
+            subject: Subject::new("work", Unit::Mpps),
+            peer: Name::Docker,
+            rounds: rounds.to_vec(),
+        };
+        assert_eq!(row([4.0, 2.0, 2.0]).ratio(&row([2.0, 1.0, 1.0])), Some(2.0));
+        assert_eq!(row([8.0, 2.0, 3.9]).ratio(&row([4.0, 1.0, 2.0])), Some(2.0));
+        assert_eq!(row([1.0; 3]).ratio(&row([0.0; 3])), None);
     }
 
     #[test]

@@ -3,12 +3,14 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::maps::PerCpuArray;
 use aya::programs::tc::TcAttachOptions;
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, xdp::XdpMode};
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, xdp::XdpMode,
+};
 use aya::{Ebpf, EbpfLoader};
 use etherparse::PacketBuilder;
 use netbpf_user::rig::Namespace;
@@ -22,8 +24,10 @@ const HEADERS: usize = 42;
 const FIRST_PORT: u16 = 16_384;
 /// Where made-up clients are, when they may be anywhere.
 const ANYBODY: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
-/// Frames that the kernel makes in one call, as many as the program's block has: short enough to look at the clock between.
-const BURST: u32 = 4096;
+/// Flows that take turns before others do, as the program has it.
+const BLOCK: u32 = 4096;
+/// The most frames of one call.
+const MOST: u32 = 1 << 24;
 const BATCH: u32 = 64;
 
 /// The object.
@@ -101,7 +105,7 @@ impl Traffic {
         let mut programs = self.load(target, flows, turns, &words)?;
         let program: &mut Xdp = programs.program_mut("generate").context("a generator")?.try_into()?;
         program.load()?;
-        Ok(Generator { programs, frame, packets: flows.next_multiple_of(BURST) * turns })
+        Ok(Generator { programs, frame, packets: flows.next_multiple_of(BLOCK) * turns })
     }
 }
 
@@ -114,8 +118,9 @@ pub(crate) struct Generator {
 }
 
 impl Generator {
-    /// Sends so many frames from the namespace of the calling thread.
-    fn send(&self, frames: u32) -> Result<()> {
+    /// Sends so many frames from the namespace of the calling thread. How long that took: without what a call costs by itself,
+    /// which is many milliseconds.
+    fn send(&self, frames: u32) -> Result<Duration> {
         let program: &Xdp = self.programs.program("generate").context("a generator")?.try_into()?;
         let options = TestRunOptions {
             data_in: Some(&self.frame),
@@ -123,22 +128,24 @@ impl Generator {
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
             ..TestRunOptions::new()
         };
-        program.test_run(options).map_err(|error| anyhow!(error).context("cannot make live frames"))?;
-        Ok(())
+        let run = program.test_run(options).map_err(|error| anyhow!(error).context("cannot make live frames"))?;
+        Ok(run.duration * frames)
     }
 
     /// Lets each flow have its turns.
-    pub(crate) fn each(&self) -> Result<()> {
-        (0..self.packets / BURST).try_for_each(|_| self.send(BURST))
+    pub(crate) fn each(&self) -> Result<Duration> {
+        self.send(self.packets)
     }
 
-    /// Sends for some time, and tells how long it was.
-    pub(crate) fn run(&self, time: Duration) -> Result<Duration> {
-        let started = Instant::now();
-        while started.elapsed() < time {
-            self.send(BURST)?;
-        }
-        Ok(started.elapsed())
+    /// How many frames it sends in some time, by a try.
+    pub(crate) fn frames_in(&self, time: Duration) -> Result<u32> {
+        let one = self.send(BLOCK)?.as_secs_f64() / f64::from(BLOCK);
+        Ok(((time.as_secs_f64() / one) as u32).clamp(BLOCK, MOST))
+    }
+
+    /// Sends so many frames, and tells how long it took.
+    pub(crate) fn run(&self, frames: u32) -> Result<Duration> {
+        self.send(frames)
     }
 }
 

@@ -13,7 +13,7 @@ use netbpf_user::rig::{Namespace, Rig};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Peer, memory_of};
+use super::{Peer, conntrack_limit, memory_of};
 use crate::cost::{self, Memory, Networked, Published, kib, millis};
 use crate::site::{DEVICE, Direction, LISTENED, Machines, OTHERS, PUBLISHED, Way, host_end, left_in, own_name, wire};
 
@@ -241,7 +241,8 @@ pub(super) fn sweep() {
         let directory = temporary.join(name);
         let pid = fs::read_to_string(directory.join("pid")).ok().and_then(|pid| pid.trim().parse::<u32>().ok());
         if let Some(pid) = pid
-            && fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")).is_ok_and(|it| it.trim() == "dockerd")
+            && fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm"))
+                .is_ok_and(|it| it.trim() == "dockerd")
         {
             end(pid);
         }
@@ -264,9 +265,7 @@ impl Peer for Docker {
     }
 
     fn most_flows(&self) -> u32 {
-        // A setting of the whole machine, which is not ours to change.
-        let limit = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max");
-        limit.ok().and_then(|limit| limit.trim().parse().ok()).unwrap_or(u32::MAX)
+        conntrack_limit()
     }
 
     fn publish(&mut self, ports: u16, one_by_one: bool) -> Result<Option<Published>> {

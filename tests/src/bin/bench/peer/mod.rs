@@ -121,7 +121,10 @@ pub(crate) trait Peer {
 
 /// Whether all that is needed is there, before anything is begun.
 pub(crate) fn check(peers: &[Name]) -> Result<()> {
-    ensure!(nix::unistd::geteuid().is_root(), "the benchmark makes network namespaces and loads programs: run it as root");
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the benchmark makes network namespaces and loads programs: run it as root"
+    );
     ensure!(
         std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() >= 2),
         "sender and receiver are to have a CPU each: run it on a machine with two"
@@ -149,4 +152,10 @@ fn memory_of(pid: u32) -> Option<f64> {
     let text = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("smaps_rollup")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     line.trim().trim_end_matches("kB").trim().parse().ok()
+}
+
+/// The most connections that the kernel tracks. A setting of the whole machine, which is not ours to change.
+fn conntrack_limit() -> u32 {
+    let limit = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max");
+    limit.ok().and_then(|limit| limit.trim().parse().ok()).unwrap_or(u32::MAX)
 }

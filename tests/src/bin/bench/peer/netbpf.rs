@@ -13,6 +13,8 @@ use super::{Name, Peer, memory_of};
 use crate::cost::{self, Memory, Networked, Published, bytes, kib, millis};
 use crate::site::{DEVICE, Direction, LISTENED, OTHERS, PUBLISHED, Sink, Way, host_end, own_name, quiet};
 
+/// Publishes that the agent takes in one request.
+const AT_ONCE: usize = 8192;
 
 pub(super) struct Netbpf {
     neighbours: Way,
@@ -61,6 +63,14 @@ impl Netbpf {
         Ok(Client::new(&self.rig.socket())?)
     }
 
+    fn publish_all(&self, client: &Client, specs: &[String]) -> Result<()> {
+        specs.chunks(AT_ONCE).try_for_each(|some| Ok(client.publish(&self.server, some).map(drop)?))
+    }
+
+    fn unpublish(&self, client: &Client, specs: &[String]) -> Result<()> {
+        specs.chunks(AT_ONCE).try_for_each(|some| Ok(client.unpublish(&self.server, some).map(drop)?))
+    }
+
     fn rss(&self) -> Result<f64> {
         memory_of(self.rig.agent_pid().context("the agent runs")?).context("the kernel tells its memory")
     }
@@ -95,12 +105,12 @@ impl Peer for Netbpf {
     fn set_ports(&mut self, total: u32) -> Result<bool> {
         let client = self.client()?;
         if !self.others.is_empty() {
-            client.unpublish(&self.server, &self.others)?;
+            self.unpublish(&client, &self.others)?;
             self.others.clear();
         }
         if total > 1 {
             let others = ports(u16::try_from(total - 1)?, true);
-            client.publish(&self.server, &others)?;
+            self.publish_all(&client, &others)?;
             self.others = others;
         }
         Ok(true)
@@ -114,10 +124,10 @@ impl Peer for Netbpf {
         let (client, specs) = (self.client()?, ports(number, one_by_one));
         let before = self.rss()?;
         let started = Instant::now();
-        client.publish(&self.server, &specs)?;
+        self.publish_all(&client, &specs)?;
         let millis = millis(started);
         let kib = (self.rss()? - before).max(0.0);
-        client.unpublish(&self.server, &specs)?;
+        self.unpublish(&client, &specs)?;
         Ok(Some(Published { millis, processes: 0, kib }))
     }
 
@@ -139,9 +149,9 @@ impl Peer for Netbpf {
         }
         let with_containers = self.rss()?;
         let specs = ports(number, true);
-        client.publish(&self.server, &specs)?;
+        self.publish_all(&client, &specs)?;
         let with_ports = self.rss()?;
-        client.unpublish(&self.server, &specs)?;
+        self.unpublish(&client, &specs)?;
         (0..containers).try_for_each(|which| client.remove(&name(which), false))?;
         // Both directions are entries.
         let pinned = self.rig.bpffs().join("maps/FLOWS_V4");

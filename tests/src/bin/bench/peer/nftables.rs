@@ -11,13 +11,15 @@ use netbpf_tests::byhand::ByHand;
 use netbpf_tests::version::Version;
 use netbpf_user::rig::{Namespace, Rig};
 
-use super::Peer;
+use super::{Peer, conntrack_limit};
 use crate::cost::{self, Networked, Published, millis};
 use crate::site::{DEVICE, Direction, LISTENED, OTHERS, PUBLISHED, Way, own_name, quiet};
 
 const CONTAINERS: [Ipv4Addr; 2] = [Ipv4Addr::new(172, 30, 0, 2), Ipv4Addr::new(172, 30, 0, 3)];
 /// Number of the bridge of containers that come and go.
 const NETWORK: usize = 7;
+/// Containers that have an address in it.
+const ADDRESSES: usize = 250;
 
 pub(super) struct Nftables {
     neighbours: Way,
@@ -25,6 +27,8 @@ pub(super) struct Nftables {
     outward: Way,
     host: Namespace,
     files: tempfile::TempDir,
+    /// Containers that have come and gone: their devices go a little later than they do.
+    gone: usize,
     _peer: bridged::Peer,
 }
 
@@ -48,6 +52,7 @@ impl Nftables {
             outward: Way::new(&c1, &ext, Rig::EXT_IP, (&host, "port1")),
             host,
             files: tempfile::tempdir()?,
+            gone: 0,
             _peer: peer,
         };
         nftables.nft(
@@ -90,6 +95,10 @@ impl Peer for Nftables {
         Ok(true)
     }
 
+    fn most_flows(&self) -> u32 {
+        conntrack_limit()
+    }
+
     fn publish(&mut self, ports: u16, one_by_one: bool) -> Result<Option<Published>> {
         let last = OTHERS + ports - 1;
         let rule = format!("insert rule ip nat published tcp dport {OTHERS}-{last} dnat to {}", CONTAINERS[1]);
@@ -102,7 +111,8 @@ impl Peer for Nftables {
         } else {
             let shown = self.host.run("nft", &["--handle", "--numeric", "list", "chain", "ip", "nat", "published"])?;
             let range = format!("{OTHERS}-{last} ");
-            let line = shown.lines().find(|line| line.contains(&range) || line.contains(&format!("dport {OTHERS} dnat")));
+            let line =
+                shown.lines().find(|line| line.contains(&range) || line.contains(&format!("dport {OTHERS} dnat")));
             let handle = line.and_then(|line| line.rsplit(' ').next()).context("the rule is there")?;
             self.nft(&format!("delete rule ip nat published handle {handle}"))?;
         }
@@ -113,8 +123,11 @@ impl Peer for Nftables {
     fn network(&mut self, at_once: usize) -> Result<Option<Networked>> {
         let hand = ByHand(&self.host);
         let name = |which| own_name(&format!("hand-{which}"));
-        let create = |which| Ok(hand.create(&name(which), NETWORK, which).map(drop)?);
+        let number = |which| (self.gone + which) % ADDRESSES;
+        let create = |which| Ok(hand.create(&name(which), NETWORK, number(which)).map(drop)?);
         let remove = |which| Ok(hand.remove(&Namespace::named(&name(which)))?);
-        cost::network(at_once, create, remove).map(Some)
+        let networked = cost::network(at_once, create, remove)?;
+        self.gone += at_once;
+        Ok(Some(networked))
     }
 }

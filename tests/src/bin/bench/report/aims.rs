@@ -87,7 +87,7 @@ fn judged(results: &Results, aim: &Aim) -> Judged {
     };
     let (text, ratio, is_met) = match aim.bound {
         Bound::AtMost(most, other) => {
-            let ratio = against(other, aim.ports).map(|(row, other)| row.median() / other.median());
+            let ratio = against(other, aim.ports).and_then(|(row, other)| row.ratio(other));
             (format!("at most {most} × {other}"), ratio, ratio.map(|ratio| ratio <= most))
         }
         Bound::AtLeast(least, other) => {
@@ -95,7 +95,7 @@ fn judged(results: &Results, aim: &Aim) -> Judged {
             (format!("at least {least} × {other}"), ratio, ratio.map(|ratio| ratio >= least))
         }
         Bound::Flat(share) => {
-            let ratio = against(aim.peer, 1).map(|(many, one)| many.median() / one.median());
+            let ratio = against(aim.peer, 1).and_then(|(many, one)| many.ratio(one));
             let is_met = ratio.map(|ratio| (ratio - 1.0).abs() <= share);
             (format!("within {:.0} % of one port", share * 100.0), ratio, is_met)
         }

@@ -48,16 +48,18 @@ impl Row {
 
 /// How many times better a row is than another one.
 fn times_better(row: &Row, than: &Row) -> Option<f64> {
-    let (own, other) = (row.median(), than.median());
-    let ratio = if row.unit().is_rate() { own / other } else { other / own };
-    ratio.is_finite().then_some(ratio)
+    if row.unit().is_rate() { row.ratio(than) } else { than.ratio(row) }
 }
 
 /// Prints everything.
 pub(crate) fn print(results: &Results, machine: &Machine, plan: &Plan) {
     println!("{}, {} GiB, Linux {}, {}", machine.processor, machine.memory, machine.kernel, machine.system);
     println!("netbpf was built {}", machine.build);
-    println!("{} rounds of {} ms: median (least–most), × as good as {COMPARED}", plan.effort.rounds, plan.effort.time.as_millis());
+    println!(
+        "{} rounds of {} ms: median (least–most), × as good as {COMPARED}",
+        plan.effort.rounds,
+        plan.effort.time.as_millis()
+    );
     for subject in results.subjects() {
         println!("\n{} [{}]", subject.words(), subject.unit.name());
         let compared = results.row(subject, COMPARED);

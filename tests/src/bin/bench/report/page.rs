@@ -45,7 +45,9 @@ pub(super) fn page(results: &Results, machine: &Machine, plan: &Plan, plots: &[P
         line(format_args!("![{title}]({file})\n"));
     }
 
-    line(format_args!("## Numbers\n\nMedian (least–most) of all rounds, and how many times as good as {COMPARED} that is.\n"));
+    line(format_args!(
+        "## Numbers\n\nMedian (least–most) of all rounds, and how many times as good as {COMPARED} that is.\n"
+    ));
     for subject in results.subjects() {
         line(format_args!("### {}\n\n| | {} | × {COMPARED} |\n|---|---:|---:|", subject.words(), subject.unit.name()));
         let compared = results.row(subject, COMPARED);

@@ -6,10 +6,8 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use crate::peer::Name;
-use crate::plan::{
-    CONNECTIONS, FLOW_CONNECTIONS, FLOW_PACKETS, LAST_CONNECTIONS, LAST_PACKETS, PACKETS, Plan,
-};
-use crate::results::{Results, Row};
+use crate::plan::{CONNECTIONS, FLOW_CONNECTIONS, FLOW_PACKETS, LAST_CONNECTIONS, LAST_PACKETS, PACKETS, Plan};
+use crate::results::{Results, Row, grouped};
 use crate::site::Direction;
 
 /// A drawn plot.
@@ -19,6 +17,8 @@ pub(super) struct Plot {
 }
 
 const SIZE: (u32, u32) = (900, 340);
+/// Room at the right for who has which colour.
+const LEGEND: u32 = 130;
 const FONT: &str = "sans-serif";
 
 /// Everybody has a colour of his own.
@@ -50,14 +50,20 @@ pub(super) fn draw(directory: &Path, results: &Results, plan: &Plan) -> Result<V
         ("connections.svg", "Connect + request + close per second", &connections[..]),
         ("packets.svg", "60-byte packets, Mpps at the receiver", &packets[..]),
     ] {
-        let groups: Vec<Vec<&Row>> = works.iter().map(|work| rows(results, plan, work, |row| row.subject.ports == 1)).collect();
+        let groups: Vec<Vec<&Row>> =
+            works.iter().map(|work| rows(results, plan, work, |row| row.subject.ports == 1)).collect();
         if groups.iter().any(|group| !group.is_empty()) {
             bars(&directory.join(file), title, works, &groups).map_err(|error| anyhow!("{file}: {error}"))?;
             plots.push(Plot { title: title.into(), file: file.into() });
         }
     }
     for (file, title, work, over) in [
-        ("ports-connections.svg", "Connections per second to the last of many published ports", LAST_CONNECTIONS, Over::Ports),
+        (
+            "ports-connections.svg",
+            "Connections per second to the last of many published ports",
+            LAST_CONNECTIONS,
+            Over::Ports,
+        ),
         ("ports-packets.svg", "Mpps to the last of many published ports", LAST_PACKETS, Over::Ports),
         ("flows-packets.svg", "Mpps of many flows in turn", FLOW_PACKETS, Over::Flows),
         ("flows-connections.svg", "Connections per second beside many flows", FLOW_CONNECTIONS, Over::Flows),
@@ -90,6 +96,7 @@ fn bars(path: &Path, title: &str, works: &[String], groups: &[Vec<&Row>]) -> Dra
     let mut chart = ChartBuilder::on(&area)
         .caption(title, (FONT, 18))
         .margin(10)
+        .margin_right(LEGEND)
         .x_label_area_size(34)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..groups.len() as f64 * (widest + 1.5), 0.0..most * 1.15)?;
@@ -101,16 +108,20 @@ fn bars(path: &Path, title: &str, works: &[String], groups: &[Vec<&Row>]) -> Dra
             let (least, most) = row.ends();
             let bar = Rectangle::new([(left + 0.1, 0.0), (left + 0.9, row.median())], colour(row.peer).filled());
             chart.draw_series([bar])?;
-            chart.draw_series([PathElement::new(vec![(left + 0.5, least), (left + 0.5, most)], BLACK.stroke_width(2))])?;
+            chart.draw_series([PathElement::new(
+                vec![(left + 0.5, least), (left + 0.5, most)],
+                BLACK.stroke_width(2),
+            )])?;
         }
         let label = works[group].split(", ").filter(|part| !title.contains(part) && *part != "p50");
         let label = label.collect::<Vec<_>>().join(", ");
-        let label = label.trim_start_matches(CONNECTIONS).trim_start_matches(PACKETS).trim_start_matches(", ").to_owned();
+        let label =
+            label.trim_start_matches(CONNECTIONS).trim_start_matches(PACKETS).trim_start_matches(", ").to_owned();
         let (x, y) = chart.backend_coord(&(start, 0.0));
         area.draw(&Text::new(label, (x, y + 8), (FONT, 14)))?;
     }
     let mut peers: Vec<Name> = Vec::new();
-    groups.iter().flatten().for_each(|row| if !peers.contains(&row.peer) { peers.push(row.peer) });
+    peers.extend(Name::all().filter(|peer| groups.iter().flatten().any(|row| row.peer == *peer)));
     legend(&area, &peers)
 }
 
@@ -131,11 +142,12 @@ fn curves(path: &Path, title: &str, over: Over, rows: &[&Row]) -> Drawn {
     let mut chart = ChartBuilder::on(&area)
         .caption(title, (FONT, 18))
         .margin(10)
+        .margin_right(LEGEND)
         .x_label_area_size(44)
         .y_label_area_size(64)
         .build_cartesian_2d((0.8..last * 1.3).log_scale(), (least * 0.7..most * 1.6).log_scale())?;
     let name = if matches!(over, Over::Ports) { "published ports" } else { "flows" };
-    chart.configure_mesh().x_desc(name).light_line_style(WHITE).draw()?;
+    chart.configure_mesh().x_desc(name).x_label_formatter(&|x| grouped(*x as u32)).light_line_style(WHITE).draw()?;
     let mut peers: Vec<Name> = Vec::new();
     for row in rows {
         if !peers.contains(&row.peer) {
@@ -159,7 +171,7 @@ fn curves(path: &Path, title: &str, over: Over, rows: &[&Row]) -> Drawn {
 /// Names beside their colours, at the right of the title.
 fn legend(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, peers: &[Name]) -> Drawn {
     for (place, peer) in (0..).zip(peers) {
-        let (x, y) = (SIZE.0 as i32 - 110, 36 + 16 * place);
+        let (x, y) = ((SIZE.0 - LEGEND) as i32 + 15, 36 + 16 * place);
         area.draw(&Rectangle::new([(x, y), (x + 10, y + 10)], colour(*peer).filled()))?;
         area.draw(&Text::new(peer.to_string(), (x + 15, y), (FONT, 13)))?;
     }
