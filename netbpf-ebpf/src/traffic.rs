@@ -17,8 +17,6 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 const WORDS: usize = 11;
 /// Source ports of the flows with one source address: 2^14, as many as netbpf translates to.
 const PORT_BITS: u32 = 14;
-/// Flows of a block: 2^12. Fewer than a table holds of flows that have not been answered yet.
-const BLOCK_BITS: u32 = 12;
 const ETHERTYPE: usize = 12;
 const PROTOCOL: usize = 23;
 const IPV4: u16 = 0x0800_u16.to_be();
@@ -30,14 +28,11 @@ static TARGET: u32 = 0;
 /// How many flows packets belong to, in turn.
 #[unsafe(no_mangle)]
 static FLOWS: u32 = 1;
-/// How often as many flows as a block has take turns before others do.
-#[unsafe(no_mangle)]
-static TURNS: u32 = 1;
 /// The headers of the first flow.
 #[unsafe(no_mangle)]
 static HEADER: [u32; WORDS] = [0; WORDS];
 
-/// Number of the next packet.
+/// The flow of the next packet.
 #[map]
 static NEXT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 /// Packets that have arrived.
@@ -63,17 +58,11 @@ pub(crate) fn generate(ctx: XdpContext) -> u32 {
     let Some(frame) = bytes::<{ WORDS * 4 }>(ctx.data(), ctx.data_end()) else { return XDP_ABORTED };
     let Some(next) = NEXT.get_ptr_mut(0) else { return XDP_ABORTED };
     // SAFETY: an entry of this CPU, which nobody else uses meanwhile.
-    let number = unsafe {
-        let number = *next;
-        *next = number.wrapping_add(1);
-        number
+    let flow = unsafe {
+        let flow = *next;
+        *next = if flow + 1 < setting(&FLOWS) { flow + 1 } else { 0 };
+        flow
     };
-    let (flows, turns) = (setting(&FLOWS), setting(&TURNS));
-    if flows == 0 || turns == 0 {
-        return XDP_ABORTED;
-    }
-    let block = (number >> BLOCK_BITS) / turns;
-    let flow = ((block << BLOCK_BITS) + (number & ((1 << BLOCK_BITS) - 1))) % flows;
     for word in 0..WORDS {
         // SAFETY: `bytes` has compared the length.
         unsafe { frame.cast::<u32>().add(word).write_unaligned(setting(&HEADER[word])) };

@@ -234,7 +234,7 @@ impl Run<'_> {
                 add(format!("{CONNECTIONS}, {words}"), Unit::PerSecond, connections::rate(way, time)?);
             }
             Part::Packets if way.entry.is_some() => {
-                let rate = packets::rate(way, 1, packets::FILL, time, self.traffic)?;
+                let rate = packets::rate(way, 1, 1, time, self.traffic)?;
                 add(format!("{PACKETS}, {words}"), Unit::Mpps, rate / 1e6);
             }
             _ => {}
@@ -256,7 +256,7 @@ impl Run<'_> {
                 let time = run.plan.effort.time;
                 let rate = connections::rate(way, time)?;
                 run.results.add(Subject::new(LAST_CONNECTIONS, Unit::PerSecond).with(total, 1), name, rate);
-                let rate = packets::rate(way, 1, packets::FILL, time, run.traffic)?;
+                let rate = packets::rate(way, 1, 1, time, run.traffic)?;
                 run.results.add(Subject::new(LAST_PACKETS, Unit::Mpps).with(total, 1), name, rate / 1e6);
                 Ok(())
             })?;
@@ -283,10 +283,10 @@ impl Run<'_> {
                     ));
                     return Ok(());
                 }
-                // Once there, flows outlive the round.
-                let fill = if is_full.contains(&name) { 1 } else { packets::FILL };
+                // Once there, flows outlive the rounds. Who knows of none takes whatever comes.
+                let establish = if is_full.contains(&name) || !name.knows_flows() { 0 } else { flows };
                 is_full.push(name);
-                let rate = packets::rate(way, flows, fill, run.plan.effort.time, run.traffic)?;
+                let rate = packets::rate(way, flows, establish, run.plan.effort.time, run.traffic)?;
                 run.results.add(Subject::new(FLOW_PACKETS, Unit::Mpps).with(1, flows), name, rate / 1e6);
                 let rate = connections::rate(way, run.plan.effort.time)?;
                 run.results.add(Subject::new(FLOW_CONNECTIONS, Unit::PerSecond).with(1, flows), name, rate);

@@ -12,20 +12,26 @@ use aya::programs::{
     LinkOrder, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, xdp::XdpMode,
 };
 use aya::{Ebpf, EbpfLoader};
-use etherparse::PacketBuilder;
+use etherparse::{Ipv4Header, PacketBuilder};
+use netbpf_tests::link::Link;
+use netbpf_tests::place::Place;
+use netbpf_tests::version::Version;
 use netbpf_user::rig::Namespace;
 
 use crate::site::{self, DEVICE, Way, json};
 
 /// The shortest frame of Ethernet, without its checksum.
 const FRAME: usize = 60;
+const ETHERNET: usize = 14;
 const HEADERS: usize = 42;
-/// First source port of made-up flows, within netbpf's NAT range; the program adds up to 2^14 - 1.
+/// Source ports of the flows with one source address, as the program has it: 2^14.
+const PORT_BITS: u32 = 14;
+/// The first of them, within netbpf's NAT range.
 const FIRST_PORT: u16 = 16_384;
 /// Where made-up clients are, when they may be anywhere.
 const ANYBODY: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
-/// Flows that take turns before others do, as the program has it.
-const BLOCK: u32 = 4096;
+/// Frames by which it is seen how fast it goes.
+const TRY: u32 = 4096;
 /// The most frames of one call.
 const MOST: u32 = 1 << 24;
 const BATCH: u32 = 64;
@@ -57,10 +63,9 @@ impl Traffic {
         Ok(Self { object })
     }
 
-    fn load(&self, target: u32, flows: u32, turns: u32, header: &[u32]) -> Result<Ebpf> {
+    fn load(&self, target: u32, flows: u32, header: &[u32]) -> Result<Ebpf> {
         let mut loader = EbpfLoader::new();
         loader.override_global("TARGET", &target, true).override_global("FLOWS", &flows, true);
-        loader.override_global("TURNS", &turns, true);
         if !header.is_empty() {
             loader.override_global("HEADER", header, true);
         }
@@ -69,7 +74,7 @@ impl Traffic {
 
     /// Attaches a program for what a device receives from the stack's view.
     pub(crate) fn tcx(&self, name: &str, namespace: &Namespace, device: &str, target: u32) -> Result<Attached> {
-        let mut programs = self.load(target, 1, 1, &[])?;
+        let mut programs = self.load(target, 1, &[])?;
         namespace.enter(|| {
             let program: &mut SchedClassifier = programs.program_mut(name).context("such a program")?.try_into()?;
             program.load()?;
@@ -82,7 +87,7 @@ impl Traffic {
 
     /// Attaches a program for what a device receives, as frames.
     pub(crate) fn xdp(&self, name: &str, namespace: &Namespace, device: &str, target: u32) -> Result<Attached> {
-        let mut programs = self.load(target, 1, 1, &[])?;
+        let mut programs = self.load(target, 1, &[])?;
         namespace.enter(|| {
             let program: &mut Xdp = programs.program_mut(name).context("such a program")?.try_into()?;
             program.load()?;
@@ -93,19 +98,19 @@ impl Traffic {
     }
 
     /// What sends packets of so many flows along a way. To be used in the sender's namespace.
-    pub(crate) fn generator(&self, way: &Way, flows: u32, turns: u32) -> Result<Generator> {
-        ensure!(way.from_anybody || flows <= 1 << 14, "one container has not so many ports");
-        let mut frame = frame(way)?;
+    pub(crate) fn generator(&self, way: &Way, flows: u32) -> Result<Generator> {
+        ensure!(way.from_anybody || flows <= 1 << PORT_BITS, "one container has not so many ports");
+        let mut frame = first_frame(way)?;
         let words: Vec<u32> = frame[..HEADERS + 2]
             .chunks(4)
             .map(|word| u32::from_ne_bytes(word.try_into().expect("eleven words")))
             .collect();
         frame.resize(FRAME, 0);
         let target = site::ifindex(&way.from, DEVICE)?;
-        let mut programs = self.load(target, flows, turns, &words)?;
+        let mut programs = self.load(target, flows, &words)?;
         let program: &mut Xdp = programs.program_mut("generate").context("a generator")?.try_into()?;
         program.load()?;
-        Ok(Generator { programs, frame, packets: flows.next_multiple_of(BLOCK) * turns })
+        Ok(Generator { programs, frame })
     }
 }
 
@@ -113,8 +118,6 @@ impl Traffic {
 pub(crate) struct Generator {
     programs: Ebpf,
     frame: Vec<u8>,
-    /// What it takes until all flows have had their turns.
-    packets: u32,
 }
 
 impl Generator {
@@ -132,15 +135,10 @@ impl Generator {
         Ok(run.duration * frames)
     }
 
-    /// Lets each flow have its turns.
-    pub(crate) fn each(&self) -> Result<Duration> {
-        self.send(self.packets)
-    }
-
     /// How many frames it sends in some time, by a try.
     pub(crate) fn frames_in(&self, time: Duration) -> Result<u32> {
-        let one = self.send(BLOCK)?.as_secs_f64() / f64::from(BLOCK);
-        Ok(((time.as_secs_f64() / one) as u32).clamp(BLOCK, MOST))
+        let one = self.send(TRY)?.as_secs_f64() / f64::from(TRY);
+        Ok(((time.as_secs_f64() / one) as u32).clamp(TRY, MOST))
     }
 
     /// Sends so many frames, and tells how long it took.
@@ -150,7 +148,7 @@ impl Generator {
 }
 
 /// The frame of the first flow: its headers.
-fn frame(way: &Way) -> Result<Vec<u8>> {
+fn first_frame(way: &Way) -> Result<Vec<u8>> {
     let to = way.address.ip().to_string();
     let route = json(&way.from, &["-json", "route", "get", &to])?;
     let text = |key: &str| route[0][key].as_str().map(str::to_owned);
@@ -170,7 +168,29 @@ fn frame(way: &Way) -> Result<Vec<u8>> {
     let payload = [0; FRAME - HEADERS];
     let mut frame = Vec::with_capacity(FRAME);
     builder.write(&mut frame, &payload)?;
+    // What the program takes from the identification must be there, or the sum would be one off.
+    let (mut header, _) = Ipv4Header::from_slice(&frame[ETHERNET..])?;
+    header.identification = 1 << 14;
+    header.header_checksum = header.calc_header_checksum();
+    frame[ETHERNET..][..header.header_len()].copy_from_slice(&header.to_bytes());
     // No checksum: it would be another one for each flow (RFC 768 allows it).
     frame[40..42].fill(0);
     Ok(frame)
+}
+
+/// Sends packets of so many flows by a socket: each so often before the next one speaks, so that answers come in between.
+pub(crate) fn speak_all(way: &Way, flows: u32, times: usize) -> Result<()> {
+    let first = first_frame(way)?;
+    let link = Link::open(&Place::new(way.from.clone(), Version::V4), DEVICE);
+    let mut frame = first.clone();
+    for flow in 0..flows {
+        // As the program does it.
+        let (further, port) = ((flow >> PORT_BITS) as u16, (flow & ((1 << PORT_BITS) - 1)) as u16);
+        for (offset, more) in [(18, further.wrapping_neg()), (28, further), (34, port)] {
+            let field = u16::from_be_bytes([first[offset], first[offset + 1]]).wrapping_add(more);
+            frame[offset..offset + 2].copy_from_slice(&field.to_be_bytes());
+        }
+        (0..times).for_each(|_| link.send(&frame));
+    }
+    Ok(())
 }

@@ -72,6 +72,11 @@ impl Name {
         }
     }
 
+    /// Whether it remembers who speaks to whom.
+    pub(crate) fn knows_flows(self) -> bool {
+        matches!(self, Self::Docker | Self::Nftables | Self::NetbpfTc | Self::NetbpfXdp)
+    }
+
     /// Starts it, with room for so many flows where that is a setting.
     pub(crate) fn start(self, traffic: &Traffic, flows: u32) -> Result<Box<dyn Peer>> {
         let peer: Result<Box<dyn Peer>> = (|| match self {

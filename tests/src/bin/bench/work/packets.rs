@@ -9,35 +9,36 @@ use anyhow::{Context as _, Result, ensure};
 use super::PATIENCE;
 use crate::cpu::{self, joined, pinned};
 use crate::site::{DEVICE, Sink, Way};
-use crate::traffic::Traffic;
+use crate::traffic::{Traffic, speak_all};
 
 /// How often each flow speaks before it counts: the first packet makes it, the second follows an answer.
-pub(crate) const FILL: u32 = 3;
+const TIMES: usize = 3;
 
-/// Packets per second, of so many flows in turn.
-pub(crate) fn rate(way: &Way, flows: u32, fill: u32, time: Duration, traffic: &Traffic) -> Result<f64> {
+/// Packets per second, of so many flows in turn, so many of which are to be established before.
+pub(crate) fn rate(way: &Way, flows: u32, establish: u32, time: Duration, traffic: &Traffic) -> Result<f64> {
     let (entry, device) = way.entry.as_ref().context("packets need a device")?;
     let _takes_frames = Gro::on(entry, device)?;
     speak(way)?;
-    let sent = |work: &(dyn Fn() -> Result<Duration> + Sync)| {
-        thread::scope(|scope| joined(pinned(scope, cpu::ONE, || way.from.enter(work)?)))
-    };
-    {
+    if establish > 0 {
         // The receiver answers: flows are what they are when both have spoken.
         let answering = traffic.tcx("reflect", &way.to, DEVICE, 0)?;
-        let generator = traffic.generator(way, flows, fill)?;
-        sent(&|| generator.each())?;
-        ensure!(answering.arrived()? > 0, "no packet has arrived at {}", way.to.name());
+        thread::scope(|scope| joined(pinned(scope, cpu::ONE, || speak_all(way, establish, TIMES))))?;
+        let arrived = answering.arrived()?;
+        ensure!(
+            arrived >= establish.into(),
+            "of {establish} flows only {arrived} packets have arrived at {}",
+            way.to.name()
+        );
     }
     let sink = match way.sink {
         Sink::Frames => traffic.xdp("sink_frames", &way.to, DEVICE, 0)?,
         Sink::Packets => traffic.tcx("sink", &way.to, DEVICE, 0)?,
     };
-    let generator = traffic.generator(way, flows, 1)?;
+    let generator = traffic.generator(way, flows)?;
     // The one that is not counted comes first: it finds cold caches.
     let frames = way.from.enter(|| generator.frames_in(time))??;
     let before = sink.arrived()?;
-    let took = sent(&|| generator.run(frames))?;
+    let took = thread::scope(|scope| joined(pinned(scope, cpu::ONE, || way.from.enter(|| generator.run(frames))?)))?;
     Ok((sink.arrived()? - before) as f64 / took.as_secs_f64())
 }
 
