@@ -67,7 +67,7 @@ impl Effort {
     /// What a report rests on.
     pub(crate) fn full() -> Self {
         Self {
-            rounds: 11,
+            rounds: 7,
             cost_rounds: 2,
             time: Duration::from_millis(100),
             ports: &[1000, 10_000],
@@ -183,32 +183,42 @@ impl Run<'_> {
     ) -> Result<()> {
         for round in 1..=rounds {
             eprintln!("{what}: round {round} of {rounds}");
-            for (name, peer) in &mut *peers {
-                self.go_on()?;
-                work(self, *name, &mut **peer).with_context(|| format!("{name}: {what}"))?;
-            }
+            self.with_each(what, peers, &mut work)?;
         }
         Ok(())
     }
 
+    fn with_each(
+        &mut self,
+        what: &str,
+        peers: &mut Peers,
+        mut work: impl FnMut(&mut Self, Name, &mut dyn Peer) -> Result<()>,
+    ) -> Result<()> {
+        for (name, peer) in peers {
+            self.go_on()?;
+            work(self, *name, &mut **peer).with_context(|| format!("{name}: {what}"))?;
+        }
+        Ok(())
+    }
+
+    /// Work of one port and one flow. A round does one kind of work with all peers before the next kind.
     fn traffic(&mut self, peers: &mut Peers) -> Result<()> {
-        const WHAT: [(Part, &str, Direction); 4] = [
-            (Part::Latency, "request and answer", Direction::Neighbours),
-            (Part::Stream, "stream", Direction::Neighbours),
-            (Part::Connections, "connections", Direction::Neighbours),
-            (Part::Packets, "packets", Direction::Neighbours),
+        const PARTS: [(Part, &str); 4] = [
+            (Part::Latency, "requests"),
+            (Part::Stream, "streams"),
+            (Part::Connections, "connections"),
+            (Part::Packets, "packets"),
         ];
-        let rounds = self.plan.effort.rounds;
-        for round in 1..=rounds {
-            for (part, what, _) in WHAT {
-                if self.plan.has(part) {
-                    self.by_turns(&format!("{what} ({round} of {rounds})"), 1, peers, |run, name, peer| {
-                        Direction::ALL.into_iter().try_for_each(|direction| match peer.way(direction) {
-                            Some(way) if name.goes(direction) => run.work(part, name, direction, way),
-                            _ => Ok(()),
-                        })
-                    })?;
-                }
+        let wanted: Vec<_> = PARTS.into_iter().filter(|(part, _)| self.plan.has(*part)).collect();
+        for round in 1..=self.plan.effort.rounds {
+            for (part, what) in &wanted {
+                eprintln!("{what}: round {round} of {}", self.plan.effort.rounds);
+                self.with_each(what, peers, |run, name, peer| {
+                    Direction::ALL.into_iter().try_for_each(|direction| match peer.way(direction) {
+                        Some(way) if name.goes(direction) => run.work(*part, name, direction, way),
+                        _ => Ok(()),
+                    })
+                })?;
             }
         }
         Ok(())
