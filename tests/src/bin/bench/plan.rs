@@ -252,29 +252,27 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Rounds go over the numbers of ports too: what is flat is seen within a round.
     fn ports(&mut self, peers: &mut Peers) -> Result<()> {
-        for total in [1].into_iter().chain(self.plan.effort.ports.iter().copied()) {
-            let mut some: Vec<Name> = Vec::new();
-            for (name, peer) in &mut *peers {
-                if peer.set_ports(total).with_context(|| format!("{name}: {total} published ports"))? {
-                    some.push(*name);
-                }
+        let Effort { rounds, ports, time, .. } = self.plan.effort.clone();
+        let totals: Vec<u32> = [1].into_iter().chain(ports.iter().copied()).collect();
+        for round in 1..=rounds {
+            eprintln!("published ports: round {round} of {rounds}");
+            for total in &totals {
+                self.with_each(&format!("{} published ports", grouped(*total)), peers, |run, name, peer| {
+                    if !peer.set_ports(*total)? {
+                        return Ok(());
+                    }
+                    let way = peer.way(Direction::Inward).context("a published port is reached by a way")?;
+                    let rate = connections::rate(way, time)?;
+                    run.results.add(Subject::new(LAST_CONNECTIONS, Unit::PerSecond).with(*total, 1), name, rate);
+                    let rate = packets::rate(way, 1, 1, time, run.traffic)?;
+                    run.results.add(Subject::new(LAST_PACKETS, Unit::Mpps).with(*total, 1), name, rate / 1e6);
+                    Ok(())
+                })?;
             }
-            let what = format!("{} published ports", grouped(total));
-            self.by_turns(&what, self.plan.effort.rounds, peers, |run, name, peer| {
-                let Some(way) = peer.way(Direction::Inward).filter(|_| some.contains(&name)) else { return Ok(()) };
-                let time = run.plan.effort.time;
-                let rate = connections::rate(way, time)?;
-                run.results.add(Subject::new(LAST_CONNECTIONS, Unit::PerSecond).with(total, 1), name, rate);
-                let rate = packets::rate(way, 1, 1, time, run.traffic)?;
-                run.results.add(Subject::new(LAST_PACKETS, Unit::Mpps).with(total, 1), name, rate / 1e6);
-                Ok(())
-            })?;
         }
-        for (_, peer) in &mut *peers {
-            peer.set_ports(1)?;
-        }
-        Ok(())
+        self.with_each("one published port", peers, |_, _, peer| peer.set_ports(1).map(drop))
     }
 
     fn flows(&mut self, peers: &mut Peers) -> Result<()> {
