@@ -73,7 +73,10 @@ fn build(workspace: &Path, object: &Path, target_dir: &Path) -> Result<(), Failu
     let mut command = toolchain
         .cargo("build", workspace, target_dir)
         .map_err(|error| format!("cannot prepare {}: {error}", target_dir.display()))?;
-    let output = command.output().map_err(|error| format!("cannot start the build of the eBPF programs: {error}"))?;
+    let output = command
+        .args(["--bin", ebpf::PACKAGE])
+        .output()
+        .map_err(|error| format!("cannot start the build of the eBPF programs: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
         let line = format!("the eBPF programs do not compile with {toolchain}; what the compiler said stands below");

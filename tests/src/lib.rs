@@ -2,6 +2,10 @@
 //! checks itself.
 
 #[cfg(feature = "system")]
+pub mod bridged;
+#[cfg(feature = "system")]
+pub mod byhand;
+#[cfg(feature = "system")]
 pub mod craft;
 pub mod damage;
 pub mod family;
@@ -10,6 +14,8 @@ pub mod frame;
 pub mod fuzz;
 pub mod gateway;
 pub mod headers;
+#[cfg(feature = "system")]
+pub mod http;
 pub mod instance;
 pub mod journey;
 #[cfg(feature = "system")]
@@ -19,6 +25,8 @@ pub mod link;
 #[cfg(feature = "system")]
 pub mod machine;
 pub mod memory;
+#[cfg(feature = "system")]
+pub mod namespace;
 pub mod packet;
 #[cfg(feature = "system")]
 pub mod ping;

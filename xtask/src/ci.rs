@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
+    bench,
     command::{cargo, run, target_dir, workspace},
     deny, fuzz, setup, test,
 };
@@ -32,6 +33,7 @@ pub(crate) fn ci() -> Result<ExitCode> {
     let mut failed: Vec<_> = commands.collect();
     failed.extend(check("licences and sources", deny::check));
     failed.extend(check("fuzzing", fuzz::short));
+    failed.extend(check("benchmark", bench::quick));
     match test::test(test::Arguments::default()) {
         Ok(report) => Ok(report.print(failed)),
         Err(error) if failed.is_empty() => Err(error),

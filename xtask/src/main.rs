@@ -1,5 +1,6 @@
 //! The one door for developing netbpf: `cargo xtask VERB`.
 
+mod bench;
 mod ci;
 mod command;
 mod deny;
@@ -43,7 +44,7 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Nanoseconds per packet of each path
+    /// netbpf beside its peers, doing the same work in one run
     Bench {
         /// Arguments for the benchmark
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -59,7 +60,7 @@ enum Verb {
     Fuzz(fuzz::Arguments),
     /// Make a Debian package
     Package(package::Arguments),
-    /// Everything a change must pass: format, clippy, documentation, a little fuzzing, all tests
+    /// Everything a change must pass: format, clippy, documentation, a little fuzzing, the benchmark once, all tests
     Ci,
 }
 
@@ -91,8 +92,8 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
             return become_program(&["--package", "netbpf-user"], ["demo".into()].into_iter().chain(arguments));
         }
         Verb::Bench { arguments } => {
-            ensure!(is_root(), "the benchmark runs BPF programs: run it as root");
-            return become_program(&["--package", "netbpf-tests", "--bin", "bench"], arguments);
+            ensure!(is_root(), "the benchmark makes network namespaces and loads BPF programs: run it as root");
+            return bench::bench(&arguments);
         }
         Verb::Scale { arguments } => {
             ensure!(is_root(), "the measurement makes network namespaces and loads BPF programs: run it as root");

@@ -30,6 +30,18 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("deb-systemd-helper", "init-system-helpers"),
 ];
 
+/// Programs of those that netbpf is measured beside, with their packages. Nothing else needs them.
+const PEERS: [(&str, &str); 4] =
+    [("dockerd", "docker.io"), ("docker", "docker.io"), ("iptables", "iptables"), ("busybox", "busybox-static")];
+
+/// The packages of programs that peers need and that are not there.
+pub(crate) fn missing_of(programs: &[&str]) -> Vec<&'static str> {
+    let known = PEERS.into_iter().filter(|(program, _)| programs.contains(program) && find_program(program).is_none());
+    let mut packages: Vec<_> = known.map(|(_, package)| package).collect();
+    packages.dedup();
+    packages
+}
+
 /// The programs that are not there, with their packages.
 pub(crate) fn missing_programs() -> Vec<(&'static str, &'static str)> {
     PROGRAMS.into_iter().filter(|(program, _)| find_program(program).is_none()).collect()

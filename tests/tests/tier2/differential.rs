@@ -19,6 +19,7 @@ mod watch;
 use std::fmt::Write as _;
 use std::thread;
 
+use netbpf_tests::bridged::Peer;
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::version::Version;
@@ -27,7 +28,6 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::lab::{Lab, mac_of};
-use crate::peer::Peer;
 use meant::MEANT;
 use record::{Record, differences};
 use site::{C1, C2, Site};

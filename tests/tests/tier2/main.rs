@@ -36,7 +36,6 @@ mod mtu;
 mod names;
 mod networks;
 mod package;
-mod peer;
 mod perimeter;
 mod privileges;
 mod process;

@@ -8,12 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use netbpf_tests::byhand::ByHand;
 use netbpf_tests::wait::poll;
 use netbpf_user::api::Client;
 use netbpf_user::api::types::{CreateRequest, NetworkRequest};
 use netbpf_user::rig::{Namespace, Rig};
 
-use super::byhand::ByHand;
 use super::packets::PingPong;
 use super::sample::Sample;
 use super::{name, on_one_cpu};
@@ -171,13 +171,13 @@ fn by_hand(rig: &Rig, containers: usize, networks: usize) -> Result<()> {
     let (mut made, mut removed) = (Sample::default(), Sample::default());
     let started = Instant::now();
     let all: Vec<Namespace> = (0..containers)
-        .map(|number| made.time(|| hand.create(number % networks, number / networks)))
-        .collect::<Result<_>>()?;
+        .map(|number| made.time(|| hand.create(&name("h", number), number % networks, number / networks)))
+        .collect::<std::result::Result<_, _>>()?;
     told("by hand, one after the other", started.elapsed(), &made);
     let [first, last] = made.ends();
     println!("    of these the first tenth {first} ms each, the last tenth {last} ms each");
     let started = Instant::now();
     all.iter().try_for_each(|container| removed.time(|| hand.remove(container)))?;
     told("removed by hand", started.elapsed(), &removed);
-    (0..networks).try_for_each(|network| hand.remove_network(network))
+    Ok((0..networks).try_for_each(|network| hand.remove_network(network))?)
 }

@@ -2,7 +2,6 @@
 //!
 //! Nothing here asserts a time. What is compared takes turns in one run, since a machine changes its speed by itself.
 
-mod byhand;
 mod crowd;
 mod names;
 mod packets;

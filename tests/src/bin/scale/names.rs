@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use netbpf_tests::byhand::ByHand;
 use netbpf_tests::wait::poll;
 use netbpf_user::api::Client;
 use netbpf_user::api::types::{CreateRequest, NetworkRequest};
@@ -19,7 +20,6 @@ use netbpf_user::rig::{Namespace, Rig};
 
 use self::load::Load;
 use self::message::{A, AAAA};
-use super::byhand::ByHand;
 use super::{name, on_one_cpu};
 
 const CLIENTS: usize = 16;
@@ -125,7 +125,9 @@ impl Dnsmasq {
     fn start(rig: &Rig) -> Result<Self> {
         let hand = ByHand(rig.ext());
         hand.create_network(0)?;
-        let clients = (0..CLIENTS).map(|number| hand.create(0, number)).collect::<Result<Vec<_>>>()?;
+        let clients = (0..CLIENTS)
+            .map(|number| hand.create(&name("h", number), 0, number))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
         let [_, gateway] = ByHand::addresses(0, 0);
         let process = rig.ext().enter(|| {
             Command::new("taskset")

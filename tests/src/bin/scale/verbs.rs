@@ -3,11 +3,11 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
+use netbpf_tests::byhand::ByHand;
 use netbpf_user::api::Client;
 use netbpf_user::api::types::{ConnectRequest, CreateRequest, NetworkRequest};
 use netbpf_user::rig::Rig;
 
-use super::byhand::ByHand;
 use super::name;
 use super::sample::Sample;
 
@@ -76,7 +76,7 @@ fn netbpf(rig: &Rig, arguments: &[&str]) -> Result<()> {
 fn by_hand(rig: &Rig, times: &mut [Sample; 6]) -> Result<()> {
     let hand = ByHand(rig.ext());
     times[0].time(|| hand.create_network(0))?;
-    let container = times[1].time(|| hand.create(0, 0))?;
+    let container = times[1].time(|| hand.create(&name("h", 0), 0, 0))?;
     times[4].time(|| hand.remove(&container))?;
-    times[5].time(|| hand.remove_network(0))
+    Ok(times[5].time(|| hand.remove_network(0))?)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 
+use netbpf_tests::bridged::{Peer, Published};
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Ethernet, Mac};
 use netbpf_tests::place::Place;
@@ -15,7 +16,6 @@ use netbpf_user::rig::Rig;
 
 use super::record::{Record, SILENT};
 use super::site::{C1, C2, FAR, FAR_MTU, HOST, LOOPBACK, PROHIBITED, ROUTER_OF_FAR, Site, Spot, UNREACHABLE, name};
-use crate::peer::{Peer, Published};
 
 /// Ports at which the kernels of ext and of the containers stay silent, for whoever sends frames of his own: no
 /// socket has them, and neither a reset nor an ICMP error comes of what arrives there.

@@ -6,7 +6,6 @@ mod attacker;
 mod far;
 mod footprint;
 mod foreign;
-mod namespace;
 mod program;
 mod request;
 mod seclusion;
@@ -32,10 +31,10 @@ use tempfile::TempDir;
 pub(crate) use self::attacker::{Attacker, dropped};
 pub(crate) use self::far::Far;
 pub(crate) use self::footprint::Footprint;
-pub(crate) use self::namespace::OwnNamespace;
 pub(crate) use self::program::Outcome;
 pub(crate) use self::seclusion::secluded;
 pub(crate) use self::snapshot::Snapshot;
+pub(crate) use netbpf_tests::namespace::OwnNamespace;
 pub(crate) use netbpf_user::rig::Offloads;
 
 /// Seconds after which a run of the program counts as hanging.

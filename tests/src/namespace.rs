@@ -3,20 +3,23 @@
 use std::process::Command;
 
 /// A named network namespace, deleted when dropped.
-pub(crate) struct OwnNamespace {
+pub struct OwnNamespace {
     name: String,
 }
 
 impl OwnNamespace {
     /// Makes one.
+    ///
+    /// # Panics
+    /// When the kernel refuses, or the name is taken.
     #[track_caller]
-    pub(crate) fn make(name: &str) -> Self {
+    pub fn make(name: &str) -> Self {
         assert!(netns("add", name), "cannot make namespace {name}");
         Self { name: name.to_owned() }
     }
 
     /// One that is there, to be deleted.
-    pub(crate) fn found(name: String) -> Self {
+    pub fn found(name: String) -> Self {
         Self { name }
     }
 }

@@ -13,40 +13,44 @@ use std::path::Path;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use netbpf_tests::place::Place;
-use netbpf_tests::version::Version;
 use netbpf_user::rig::{Namespace, Rig};
 
-use crate::lab::OwnNamespace;
+use crate::namespace::OwnNamespace;
+use crate::place::Place;
+use crate::version::Version;
 
 const PREFIX: &str = "nft";
 const WIRE: &str = Rig::WIRE;
 
 /// A published port.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Published {
+pub struct Published {
     /// `tcp` or `udp`.
-    pub(crate) transport: &'static str,
+    pub transport: &'static str,
     /// Port of the host.
-    pub(crate) host: u16,
+    pub host: u16,
     /// Address of the container.
-    pub(crate) to: IpAddr,
+    pub to: IpAddr,
     /// Port of the container.
-    pub(crate) port: u16,
+    pub port: u16,
 }
 
 /// The host, its containers, and a machine outside. All of it goes when dropped.
-pub(crate) struct Peer {
-    pub(crate) ext: Place,
-    pub(crate) host: Place,
-    pub(crate) c1: Place,
-    pub(crate) c2: Place,
+pub struct Peer {
+    /// The machine outside.
+    pub ext: Place,
+    /// The host.
+    pub host: Place,
+    /// The first container.
+    pub c1: Place,
+    /// The second container.
+    pub c2: Place,
     _namespaces: [OwnNamespace; 4],
 }
 
 impl Peer {
     /// The host's device towards its containers.
-    pub(crate) const BRIDGE: &str = "br0";
+    pub const BRIDGE: &str = "br0";
 
     fn gateway(version: Version) -> IpAddr {
         match version {
@@ -56,7 +60,7 @@ impl Peer {
     }
 
     /// The network of the containers.
-    pub(crate) fn subnet(version: Version) -> &'static str {
+    pub fn subnet(version: Version) -> &'static str {
         match version {
             Version::V4 => "172.30.0.0/16",
             Version::V6 => "fd00:172:30::/64",
@@ -64,7 +68,10 @@ impl Peer {
     }
 
     /// Builds a host with two containers at these addresses of one family.
-    pub(crate) fn new(version: Version, containers: [IpAddr; 2], published: &[Published]) -> Self {
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn new(version: Version, containers: [IpAddr; 2], published: &[Published]) -> Self {
         static PEERS: AtomicU32 = AtomicU32::new(0);
         sweep();
         let prefix = format!("{PREFIX}-{}-{}", process::id(), PEERS.fetch_add(1, Ordering::Relaxed));

@@ -1,4 +1,4 @@
-//! Nanoseconds per packet of each path, measured by the kernel (BPF_PROG_TEST_RUN): `cargo xtask bench`.
+//! Nanoseconds per packet of each path, measured by the kernel (BPF_PROG_TEST_RUN): `cargo xtask bench programs`.
 //!
 //! A run of the kernel's repeats a program on one packet, which the program changes. So the hits
 //! that translate are measured on pairs of flows that turn each other's packets back.
@@ -31,7 +31,8 @@ const PAYLOAD: &[u8] = &[0; 18];
 
 const TC_ACT_SHOT: i32 = 2;
 
-fn main() -> Result<()> {
+/// Measures and prints.
+pub(crate) fn measure() -> Result<()> {
     let kernel = Kernel::new(131_072, 16_384)?;
     // A frame that is passed on at the first look.
     let tagged = ARRIVING.tagged_udp(7, at(V4::OUTSIDE, 1), at(V4::HOST, 2), PAYLOAD);

@@ -1,0 +1,45 @@
+//! How much one connection of TCP carries.
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::{connected, listener, settled};
+use crate::cpu::{self, joined, pinned};
+use crate::site::Way;
+
+const CHUNK: usize = 256 * 1024;
+
+/// Gigabits per second, as the receiver sees them.
+pub(crate) fn rate(way: &Way, time: Duration, two_cpus: bool) -> Result<f64> {
+    let listener = listener(way)?;
+    thread::scope(|scope| {
+        let receiving = pinned(scope, cpu::ONE, || {
+            let (mut stream, _) = listener.accept()?;
+            settled(&stream)?;
+            let mut buffer = vec![0; CHUNK];
+            let (mut bytes, started) = (0_u64, Instant::now());
+            loop {
+                match stream.read(&mut buffer)? {
+                    0 => return Ok(bytes as f64 * 8.0 / started.elapsed().as_nanos() as f64),
+                    length => bytes += length as u64,
+                }
+            }
+        });
+        let mut stream = way.from.enter(|| connected(way))??;
+        let cpu = if two_cpus { cpu::OTHER } else { cpu::ONE };
+        let sending = pinned(scope, cpu, move || {
+            let (chunk, started) = (vec![0x5a; CHUNK], Instant::now());
+            while started.elapsed() < time {
+                stream.write_all(&chunk)?;
+            }
+            Ok(stream.shutdown(Shutdown::Write)?)
+        });
+        let rate = joined(receiving);
+        joined(sending)?;
+        rate
+    })
+}
