@@ -26,8 +26,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<ExitCode> {
 
 /// Every kind of work once.
 pub(crate) fn quick() -> Result<()> {
-    // The agent does not offer XDP yet.
-    let arguments = [QUICK, "--without", "netbpf-xdp"].map(str::to_owned);
+    let arguments = [QUICK.to_owned()];
     run(ready(&arguments)?.args(&arguments))
 }
 
