@@ -82,12 +82,17 @@ pub(crate) fn express(ctx: XdpContext) -> u32 {
     let mut buffer = Buffer::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
     match path::express(&mut buffer, &maps) {
-        Verdict::Peer { ifindex } => redirect_express(ifindex & (ENDPOINT_SLOTS - 1)),
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Peer { ifindex } => redirect_express(&maps, ifindex & (ENDPOINT_SLOTS - 1)),
         Verdict::Drop(reason) => {
             maps.count_drop(reason);
             xdp_action::XDP_DROP
         }
-        _ => xdp_action::XDP_PASS,
+        // Changed already, and for a device that takes no frames by this way.
+        _ => {
+            maps.count_drop(DropReason::Internal);
+            xdp_action::XDP_DROP
+        }
     }
 }
 

@@ -46,7 +46,7 @@ fn every_fixture_comes_out_of_the_kernel_as_it_says() {
         }
         assert!(steps > 50, "only {steps} packets were tried");
         let taken = kernel.counter(Event::Express as u32).expect("counters are readable");
-        assert_eq!(taken > 10, with_express, "XDP has taken {taken} packets");
+        assert!(if with_express { taken > 10 } else { taken == 0 }, "XDP has taken {taken} packets");
     }
 }
 

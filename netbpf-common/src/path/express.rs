@@ -3,7 +3,7 @@
 use super::decide::{decide_and_apply, survives_hop, verdict};
 use super::follow::{find, note};
 use super::uplink::concerns_us;
-use super::{Env, Family, Headers, Part, V4, V6, Verdict, parse};
+use super::{Env, Family, Headers, Parsed, Part, V4, V6, Verdict, parse};
 use crate::abi::{Event, Flow, Scope, TargetKind};
 use crate::wire::{Ethernet, Kind, tcp_flags};
 
@@ -45,7 +45,7 @@ fn ip<F: Family, P: Headers, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ether
         return Verdict::Pass;
     }
     let Some((entry, false)) = find(env, parsed, key, 0) else { return Verdict::Pass };
-    if !env.scratch().is_some_and(|scratch| takes(env, &scratch.flow)) {
+    if !env.scratch().is_some_and(|scratch| takes(env, parsed, &scratch.flow)) {
         return Verdict::Pass;
     }
     note(env, &entry, parsed);
@@ -53,10 +53,13 @@ fn ip<F: Family, P: Headers, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ether
     verdict::<F, E>(env, decide_and_apply(env, packet, parsed, key))
 }
 
-/// Whether a flow leads to who takes frames by this way, and its packets keep their family.
+/// Whether a flow leads to who takes this packet by this way, and keeps its family. What is longer than the device says that it
+/// takes is lost on this way alone (net/core/dev.c, xdp_ok_fwd_dev).
 #[inline(always)]
-fn takes<F: Family, E: Env<F>>(env: &E, flow: &Flow<F::Addr>) -> bool {
+fn takes<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, flow: &Flow<F::Addr>) -> bool {
+    let network = || env.endpoint(flow.target).and_then(|endpoint| env.network(endpoint.network));
     flow.target_kind == TargetKind::Endpoint as u8
         && !F::is_translated(flow.other.src)
         && env.takes_express(flow.target)
+        && network().is_some_and(|network| parsed.ip.total_len <= network.mtu)
 }

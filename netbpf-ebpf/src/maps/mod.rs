@@ -18,7 +18,7 @@ use netbpf_common::abi::{
     GENERATIONS as GENERATION_SLOTS, HeldFrame, HeldKey, KEPT_WORDS, NETWORKS as NETWORK_SLOTS, Network, PublishKey,
     PublishedPort, RING_SHARES, RULES as RULE_SLOTS, RingSlot, Rule, Uplink, Visitor, Visitors, program,
 };
-use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch};
+use netbpf_common::path::{Env, HostSocket, InsertError, Parsed, Route, RouteQuery, Scratch, World as _};
 use netbpf_common::wire::{Address as _, Be32, V4Addr, V6Addr};
 
 mod atomic;
@@ -67,10 +67,14 @@ static COUNTERS: PerCpuArray<[u64; COUNTER_SLOTS as usize]> = PerCpuArray::with_
 #[map]
 static EXPRESS: DevMap = DevMap::with_max_entries(ENDPOINT_SLOTS, 0);
 
-/// Into the namespace of an endpoint, by slot, ahead of the host's stack. The kernel drops the frame if there is none.
+/// Into the namespace of an endpoint, by slot, ahead of the host's stack.
 #[inline(always)]
-pub(crate) fn redirect_express(slot: u32) -> u32 {
-    EXPRESS.redirect(slot, 0).unwrap_or(xdp_action::XDP_DROP)
+pub(crate) fn redirect_express(maps: &Maps, slot: u32) -> u32 {
+    EXPRESS.redirect(slot, 0).unwrap_or_else(|_| {
+        // Its device went a moment ago.
+        maps.count_drop(DropReason::NoEndpoint);
+        xdp_action::XDP_DROP
+    })
 }
 
 /// The parts of the paths that are for IPv6: what `Verdict::HandOver` leads to, in the order of [`program::PARTS`].

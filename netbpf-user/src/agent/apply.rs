@@ -57,6 +57,8 @@ impl Engine {
         match step {
             Step::DeleteAddress(address) => maps.remove_address(*address),
             Step::ClearEndpoint(slot) => {
+                // Before the slot is another's: the device that went by it is deleted later.
+                maps.express.remove(*slot)?;
                 maps.endpoints.set(*slot, Endpoint::default())?;
                 self.follow_members()
             }
@@ -157,8 +159,10 @@ impl Engine {
         configured?;
         self.netlink.set_up(pair.ifindex).await?;
         if self.wants_express() {
-            let slot = pair.ifindex % ENDPOINT_SLOTS;
-            self.receive_express((pair.netns.clone(), pair.inside.name.clone()), slot, pair.ifindex, true).await?;
+            let (slot, place) = (pair.ifindex % ENDPOINT_SLOTS, (pair.netns.clone(), pair.inside.name.clone()));
+            if let Err(error) = self.receive_express(place, slot, pair.ifindex, true).await {
+                tracing::warn!("device {}: {error}: it is served without XDP", pair.device);
+            }
         }
         Ok(())
     }

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use super::Engine;
 use super::state::{State, UplinkState};
 use crate::config::Xdp;
-use crate::datapath::{ExpressDevice, Hook, set_gro};
+use crate::datapath::{ExpressDevice, Hook, set_gro, strips_vlan_tags};
 use crate::error::{Context as _, Error, Result};
+use crate::failpoint;
+use crate::net::device::Device;
 use crate::net::namespace::Namespace;
 
 impl Engine {
@@ -16,21 +18,40 @@ impl Engine {
     }
 
     /// Serves an uplink ahead of the host's stack, if that is wanted and goes; no longer, if an agent before this one did.
-    pub(super) fn serve_express(&self, ifindex: u32, uplink: &mut UplinkState) -> Result<()> {
-        let hook = Hook::express(ifindex, &*uplink.name);
-        if !self.wants_express() || uplink.is_bare || uplink.mac.is_none() {
-            return self.datapath.detach(&hook);
+    pub(super) fn serve_express(&self, device: &Device, uplink: &mut UplinkState) -> Result<()> {
+        let hook = Hook::express(device.ifindex, &*device.name);
+        if !self.wants_express() || uplink.is_bare || device.mac.is_none() || !uplink.is_attached {
+            uplink.express = None;
+            return if self.datapath.has_link(&hook)? { self.datapath.detach(&hook) } else { Ok(()) };
         }
         if uplink.express == Some(Ok(())) {
             return Ok(());
         }
-        let served = self.datapath.attach(&hook).map_err(|error| error.to_string());
+        let served =
+            self.suits_express(device).and_then(|()| self.datapath.attach(&hook)).map_err(|error| error.to_string());
         if let Err(why) = &served
             && uplink.express.as_ref() != Some(&served)
         {
-            tracing::warn!("uplink {}: {why}; it is served without XDP", uplink.name);
+            tracing::warn!("uplink {}: {why}; it is served without XDP", device.name);
         }
         uplink.express = Some(served);
+        Ok(())
+    }
+
+    /// Refuses a device whose frames are not what they were on a wire when XDP sees them.
+    fn suits_express(&self, device: &Device) -> Result<()> {
+        let name = &device.name;
+        if (device.is_veth || device.is_tun) && !self.settings.uplinks.contains(name) {
+            return Err(Error::Unsupported(format!(
+                "{name} is a veth or a tap, whose other end may leave checksums to be computed: name it with --uplink, and there \
+                 `ethtool -K DEVICE tx off`"
+            )));
+        }
+        if !device.is_veth && strips_vlan_tags(name).unwrap_or(false) {
+            return Err(Error::Unsupported(format!(
+                "{name} takes VLAN tags out of frames, so that tagged ones would pass for others: ethtool -K {name} rxvlan off"
+            )));
+        }
         Ok(())
     }
 
@@ -77,18 +98,14 @@ impl Engine {
         ifindex: u32,
         is_wanted: bool,
     ) -> Result<()> {
-        let express = &self.datapath.maps.express;
-        if !is_wanted {
-            express.remove(slot)?;
-        }
         let namespace = Namespace::open(&netns)?;
         let device = name.clone();
         let set = move || set_gro(&device, is_wanted).context(|| format!("set generic receive offload of {device}"));
+        failpoint::before("set receive offload");
         namespace.run(set).await?;
-        if is_wanted {
-            express.set(slot, ExpressDevice { ifindex, program: 0 })?;
-        }
-        Ok(())
+        // Last: what is there is not looked at again by the next start.
+        let express = &self.datapath.maps.express;
+        if is_wanted { express.set(slot, ExpressDevice { ifindex, program: 0 }) } else { express.remove(slot) }
     }
 
     /// Refuses to start with uplinks that the settings name and that cannot be served as they say.

@@ -146,11 +146,11 @@ impl Engine {
                     }
                 }
             }
-            if uplink.is_attached {
-                // After it, since it takes what this one leaves.
-                self.serve_express(device.ifindex, &mut uplink)?;
-                host.problems.extend(self.refused_express(&uplink));
+            // After it, since it takes what this one leaves.
+            if let Err(error) = self.serve_express(device, &mut uplink) {
+                host.problems.push(format!("uplink {}: {error}", device.name));
             }
+            host.problems.extend(self.refused_express(&uplink));
             if host.uplinks.get(&device.ifindex) != Some(&uplink) {
                 self.write_uplink(device.ifindex, &uplink)?;
                 tracing::info!(device = uplink.name, v4 = ?uplink.v4, v6 = ?uplink.v6, "uplink");

@@ -176,6 +176,12 @@ impl Datapath {
         }
     }
 
+    /// Whether a program of this instance, whichever agent has attached it, has a link here.
+    pub(crate) fn has_link(&self, hook: &Hook) -> Result<bool> {
+        let link = self.links.info(&hook.pin()).context(|| format!("look at {} on {}", hook.program, hook.device))?;
+        Ok(link.is_some())
+    }
+
     /// Whether this agent's program is attached.
     pub(crate) fn is_attached(&self, hook: &Hook) -> Result<bool> {
         let what = || format!("look at {} on {}", hook.program, hook.device);
@@ -270,19 +276,20 @@ impl Datapath {
 
 /// Attaches the program that runs ahead of the host's stack.
 fn attach_express(program: &mut Xdp, hook: &Hook) -> Result<FdLink> {
+    const OTHERWISE: &str = "--xdp generic serves such a device in the stack, --xdp off all of them";
     let what = || format!("attach {} to {}", hook.program, hook.device);
     failpoint::before("attach an XDP program");
     let device = &hook.device;
     let id = program.attach_to_if_index(hook.ifindex, XdpMode::Driver).map_err(|error| match error {
         ProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
-            Some(libc::EOPNOTSUPP) => Error::Unsupported(format!(
-                "the driver of {device} has no native XDP: use --xdp off, or --xdp generic to serve it in the stack"
-            )),
+            Some(libc::EOPNOTSUPP) => {
+                Error::Unsupported(format!("the driver of {device} has no native XDP: {OTHERWISE}"))
+            }
             Some(libc::EBUSY) => Error::Conflict(format!(
-                "another XDP program is on {device}: take it off (ip link set dev {device} xdp off), or use --xdp off"
+                "another XDP program is on {device}: take it off (ip link set dev {device} xdp off); {OTHERWISE}"
             )),
             Some(libc::ERANGE) => Error::Unsupported(format!(
-                "the driver of {device} takes no XDP program at the device's MTU: lower it, or use --xdp off"
+                "the driver of {device} takes no XDP program at the device's MTU: lower that; {OTHERWISE}"
             )),
             _ => Error::Internal(format!("cannot attach {} to {device}: {}", hook.program, error.io_error)),
         },

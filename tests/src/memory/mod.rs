@@ -8,9 +8,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::net::IpAddr;
 
-use netbpf_common::abi::{
-    Config, DropReason, Endpoint, EndpointFlags, Event, HeldFrame, Network, Rule, Scope, Uplink, generation,
-};
+use netbpf_common::abi::{Config, DropReason, Endpoint, Event, HeldFrame, Network, Rule, Scope, Uplink, generation};
 use netbpf_common::path::{HostSocket, V4, V6, World};
 
 pub use self::entry::Entry;
@@ -35,6 +33,8 @@ pub struct Memory {
     pub now: Cell<u64>,
     /// Endpoints by slot.
     pub endpoints: HashMap<u32, Endpoint>,
+    /// Slots of endpoints that take frames ahead of the host's stack.
+    pub express: HashSet<u32>,
     /// Networks by number.
     pub networks: HashMap<u32, Network>,
     /// Uplinks by ifindex.
@@ -75,6 +75,7 @@ impl Memory {
         Self {
             config: Config { share_mask: shares - 1, ..world::config(ring) },
             now: Cell::new(1_000_000),
+            express: CONTAINERS.iter().map(|container| container.slot).collect(),
             endpoints: CONTAINERS.iter().map(|c| (c.slot, c.endpoint(world::GENERATION))).collect(),
             networks: world::networks().into_iter().collect(),
             uplinks: HashMap::from_iter([(world::UPLINK, world::uplink())]),
@@ -202,7 +203,7 @@ impl<'a> World for &'a Memory {
     }
 
     fn takes_express(&self, slot: u32) -> bool {
-        self.endpoints.get(&slot).is_some_and(|endpoint| endpoint.flags & EndpointFlags::NO_PEER == 0)
+        self.express.contains(&slot)
     }
 
     fn generation(&self, slot: u32) -> u32 {

@@ -3,7 +3,6 @@
 use super::subject::Subject;
 use crate::agent::state::UplinkState;
 use crate::api::types::Finding;
-use crate::datapath::strips_vlan_tags;
 use crate::net::device::Device;
 
 const CHECK: &str = "xdp-uplinks";
@@ -13,29 +12,22 @@ pub(super) fn look(subject: &Subject, devices: &[Device]) -> Finding {
     let uplinks = subject.uplinks.iter().flatten();
     found(uplinks.filter_map(|(ifindex, uplink)| {
         let device = devices.iter().find(|device| device.ifindex == *ifindex);
-        let strips = strips_vlan_tags(&uplink.name).unwrap_or(false);
-        Some((uplink, uplink.express.as_ref()?, strips, device.is_some_and(|device| device.is_veth)))
+        Some((uplink, uplink.express.as_ref()?, device.is_some_and(|device| device.is_veth || device.is_tun)))
     }))
 }
 
-/// `uplinks`: each with how it is served, whether it strips VLAN tags, and whether it is a veth.
-fn found<'a>(uplinks: impl Iterator<Item = (&'a UplinkState, &'a Result<(), String>, bool, bool)>) -> Finding {
+/// `uplinks`: each with how it is served, and whether frames may come that were on no wire.
+fn found<'a>(uplinks: impl Iterator<Item = (&'a UplinkState, &'a Result<(), String>, bool)>) -> Finding {
     let (mut wrong, mut right) = (Vec::new(), Vec::new());
-    for (UplinkState { name, .. }, served, strips, is_veth) in uplinks {
+    for (UplinkState { name, .. }, served, has_no_wire) in uplinks {
         match served {
             Err(why) => wrong.push((format!("{name} is served without XDP"), why.clone())),
             Ok(()) => right.push(name.as_str()),
         }
-        if served.is_ok() && strips {
+        if served.is_ok() && has_no_wire {
             wrong.push((
-                format!("{name} takes VLAN tags out of frames before XDP sees them"),
-                format!("a tagged frame with the addresses and ports of an untagged connection would pass for one of it: ethtool -K {name} rxvlan off"),
-            ));
-        }
-        if served.is_ok() && is_veth {
-            wrong.push((
-                format!("{name} is a veth, whose other end may leave checksums to be computed that XDP cannot know of"),
-                "containers lose such packets: ethtool -K DEVICE tx off at the other end".to_owned(),
+                format!("{name} is a veth or a tap, whose other end may leave checksums to be computed, and VLAN tags beside a frame"),
+                "XDP knows of neither, and containers lose such packets: ethtool -K DEVICE tx off txvlan off at the other end".to_owned(),
             ));
         }
     }
@@ -58,12 +50,10 @@ mod tests {
     #[test]
     fn what_is_in_the_way_of_xdp_is_told_by_device() {
         let uplink = UplinkState { name: "eth7".into(), ..UplinkState::default() };
-        let told =
-            |served: Result<(), String>, strips, is_veth| found([(&uplink, &served, strips, is_veth)].into_iter());
-        assert!(found(std::iter::empty()).ok && told(Ok(()), false, false).ok);
-        let refused = told(Err("its driver has none".into()), true, true);
+        let told = |served: Result<(), String>, has_no_wire| found([(&uplink, &served, has_no_wire)].into_iter());
+        assert!(found(std::iter::empty()).ok && told(Ok(()), false).ok);
+        let refused = told(Err("its driver has none".into()), true);
         assert!(!refused.ok && refused.advice == "its driver has none", "{refused:?}");
-        assert!(told(Ok(()), true, false).advice.contains("ethtool -K eth7 rxvlan off"));
-        assert!(told(Ok(()), false, true).found.contains("eth7 is a veth"));
+        assert!(told(Ok(()), true).found.contains("eth7 is a veth"));
     }
 }

@@ -105,7 +105,8 @@ impl Lab {
 
     /// The same without what makes the network of the lab's family, but for what is said of it.
     pub(crate) fn configure_with(&self, family: &str, settings: &str) {
-        let xdp = if wants_xdp() && !settings.contains("xdp") { "xdp = \"native\"\n" } else { "" };
+        let is_free = !settings.contains("xdp") && !settings.contains("uplinks");
+        let xdp = if wants_xdp() && is_free { "xdp = \"native\"\nuplinks = [\"eth0\"]\n" } else { "" };
         fs::write(self.settings(), format!("{xdp}{family}{settings}")).expect("written");
     }
 
