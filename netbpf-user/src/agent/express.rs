@@ -27,8 +27,11 @@ impl Engine {
         if uplink.express == Some(Ok(())) {
             return Ok(());
         }
-        let served =
-            self.suits_express(device).and_then(|()| self.datapath.attach(&hook)).map_err(|error| error.to_string());
+        let suits = self.suits_express(device);
+        if suits.is_err() && self.datapath.has_link(&hook)? {
+            self.datapath.detach(&hook)?;
+        }
+        let served = suits.and_then(|()| self.datapath.attach(&hook)).map_err(|error| error.to_string());
         if let Err(why) = &served
             && uplink.express.as_ref() != Some(&served)
         {

@@ -166,14 +166,18 @@ fn an_uplink_that_cannot_be_served_so_is_refused_by_name_or_served_without() {
 #[test]
 fn the_program_of_another_stays_and_is_named() {
     let mut lab = Lab::without_agent::<V4>(NATIVE);
+    let names = "another XDP program is on eth0";
     // XDP_PASS
     let object = lab.foreign_object("xdp", 2);
     let object = object.to_str().expect("UTF-8");
     lab.host.command("ip", &["link", "set", "dev", "eth0", "xdpdrv", "object", object, "section", "xdp"]);
+    let refused = lab.refuses_to_start();
+    assert!(refused.contains(names) && refused.contains("--xdp generic"), "{refused}");
+    lab.configure(GENERIC);
     lab.start_agent();
     let before = lab.host.command("ip", &["-o", "link", "show", "dev", "eth0"]);
     assert!(before.contains("prog/xdp"), "{before}");
     assert!(!lab.status().programs.iter().any(|it| it.name == "express"));
     let log = lab.log();
-    assert!(log.contains("another XDP program is on eth0"), "{log}");
+    assert!(log.contains(names), "{log}");
 }
