@@ -63,9 +63,9 @@ pub(crate) fn generate(ctx: XdpContext) -> u32 {
         *next = if flow + 1 < setting(&FLOWS) { flow + 1 } else { 0 };
         flow
     };
-    for word in 0..WORDS {
+    for (word, header) in HEADER.iter().enumerate() {
         // SAFETY: `bytes` has compared the length.
-        unsafe { frame.cast::<u32>().add(word).write_unaligned(setting(&HEADER[word])) };
+        unsafe { frame.cast::<u32>().add(word).write_unaligned(setting(header)) };
     }
     let further = (flow >> PORT_BITS) as u16;
     let port = (flow & ((1 << PORT_BITS) - 1)) as u16;
