@@ -8,6 +8,7 @@ use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
 use netbpf_tests::transfer::transfer;
 use netbpf_tests::version::Version;
+use netbpf_tests::wait::poll;
 
 use crate::lab::{Lab, Offloads};
 
@@ -19,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Both ways over one connection: the second direction runs in the half that the first has left open.
 fn both_ways(from: &Place, to: SocketAddr, server: &Place, port: u16, bytes: u64) {
-    let listener = server.listen(server.version().everywhere(port)).expect("listening");
+    // Another test's child has a copy of the listener before this one until it executes its program.
+    let listener = poll(|| server.listen(server.version().everywhere(port)).ok()).expect("listening");
     let client = from.connect(to).unwrap_or_else(|error| panic!("{to}: {error}"));
     let (server, _) = listener.accept().expect("a connection waits");
     server.set_read_timeout(Some(PATIENCE)).expect("a timeout");
