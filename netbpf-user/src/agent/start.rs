@@ -139,7 +139,10 @@ impl Engine {
         {
             let mut state = self.state.lock().await;
             state.host = self.recall_host()?;
-            self.follow_host(&mut state, &self.look_at_host().await?)?;
+            let seen = self.look_at_host().await?;
+            self.follow_host(&mut state, &seen)?;
+            // Or the first change that is announced would take each for one that has just come.
+            self.follow_parents(&mut state, &seen.0).await;
             self.check_express(&state)?;
             self.follow_receivers(&state).await?;
             self.follow_visitors(&state)?;
