@@ -114,7 +114,7 @@ fn arrived() {
 }
 
 /// Counts datagrams and ends them, as frames.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn sink_frames(ctx: XdpContext) -> u32 {
     match bytes::<{ WORDS * 4 }>(ctx.data(), ctx.data_end()) {
         // SAFETY: `bytes` has compared the length.

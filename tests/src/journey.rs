@@ -287,13 +287,15 @@ pub struct Record {
     pub routed: u32,
     /// Whether it is of those who answer.
     pub is_reply: bool,
+    /// Bytes that have passed.
+    pub bytes: u64,
 }
 
 /// The flow entry that packets of this tuple find when they come by a hook.
 pub fn entry<E: Dual>(env: E, hook: Hook, tuple: &Tuple) -> Option<Record> {
     in_family!(tuple.from.ip(), F => {
         let flow = copy_of::<F>(&Env::<F>::flow(&env, &tuple.key::<F>(scope_of(hook)))?);
-        Some(Record { word: flow.word, routed: flow.routed, is_reply: flow.is_reply != 0 })
+        Some(Record { word: flow.word, routed: flow.routed, is_reply: flow.is_reply != 0, bytes: flow.bytes })
     })
 }
 

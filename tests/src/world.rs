@@ -37,7 +37,7 @@ pub const ETHERNET: usize = 14;
 pub const NAT_FIRST: u16 = 16_384;
 /// Last NAT port.
 pub const NAT_LAST: u16 = 32_767;
-/// MTU of the way out, in bytes.
+/// MTU of the way out and of endpoints' devices, in bytes.
 pub const MTU: u16 = 1500;
 
 /// A container.
@@ -83,7 +83,8 @@ impl Container {
             v6: self.v6.into(),
             mac: Mac::new(self.mac),
             network: self.network,
-            ..Endpoint::default()
+            mtu: MTU,
+            flags: 0,
         }
     }
 }
@@ -241,7 +242,6 @@ pub fn networks() -> [(u32, Network); 2] {
         let network = Network {
             v4: V4::NETWORKS[place].subnet::<V4>(),
             v6: V6::NETWORKS[place].subnet::<V6>(),
-            mtu: u32::from(MTU),
             ..Network::default()
         };
         (place as u32 + 1, network)

@@ -2,10 +2,11 @@
 
 use netbpf_common::abi::{DropReason, Event, Life};
 use netbpf_common::path::{HostSocket, Verdict};
-use netbpf_common::wire::protocol;
+use netbpf_common::wire::checksum::Sum;
+use netbpf_common::wire::{Be16, protocol, tcp_flags};
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
-use netbpf_tests::journey::{Speech, TTL, Tuple, answer, collect, flows, frame_on, link_on, travel};
+use netbpf_tests::journey::{Speech, TTL, Tuple, answer, collect, entry, flows, frame_on, link_on, travel};
 use netbpf_tests::memory::Memory;
 use netbpf_tests::talk::{Talk, assert_exhausted, at, egress, peer};
 use netbpf_tests::world::{C1, C2, C3, MTU, NAT_FIRST, NAT_LAST};
@@ -31,6 +32,7 @@ for_both!(
     a_flood_ends_the_oldest_half_open_flows_and_no_confirmed_one,
     a_connection_is_not_evicted_in_place_of_an_older_one_with_the_same_key,
     the_size_of_a_segment_counts_against_the_mtu_and_not_the_size_of_all,
+    what_is_longer_than_its_header_can_say_is_as_long_as_it_is_when_it_is_segments,
 );
 
 // --- From the first packet to the last ---
@@ -360,4 +362,34 @@ fn the_size_of_a_segment_counts_against_the_mtu_and_not_the_size_of_all<F: TestF
         assert_eq!(beyond, peer(C1), "{says}: the container is told");
         assert_eq!(memory.drops(DropReason::TooBig), 1, "{says}");
     }
+}
+
+/// A frame of which the header says no length, with so many bytes of IP.
+fn big<F: TestFamily>(len: usize) -> Vec<u8> {
+    let mut bytes = link_on(egress(C1)).segment(at(C1.ip::<F>(), 20_000), F::SERVER, tcp_flags::SYN, TTL, b"");
+    let header = &mut bytes[14..];
+    if F::HEADER_HAS_CHECKSUM {
+        header[2..4].fill(0);
+        header[10..12].fill(0);
+        let words = header[..20].chunks(2).map(|word| Be16::from_raw(u16::from_ne_bytes([word[0], word[1]])));
+        let sum = words.fold(Sum::ZERO, Sum::add16).checksum();
+        header[10..12].copy_from_slice(&sum.raw().to_ne_bytes());
+    } else {
+        header[4..6].fill(0);
+    }
+    bytes.resize(14 + len, 7);
+    bytes
+}
+
+fn what_is_longer_than_its_header_can_say_is_as_long_as_it_is_when_it_is_segments<F: TestFamily>() {
+    let memory = Memory::new(16);
+    let mut frame = frame_on(egress(C1), big::<F>(150_000));
+    frame.gso_size = 1400;
+    let verdict = travel(&memory, egress(C1), &mut frame);
+    assert!(matches!(verdict, Verdict::Neighbour { .. }), "{verdict:?}");
+    let said = Tuple::new(Speech::SYN, at(C1.ip::<F>(), 20_000), F::SERVER);
+    assert_eq!(entry(&memory, egress(C1), &said).expect("a flow").bytes, 150_000);
+    // No segments: the header lies.
+    let mut frame = frame_on(egress(C1), big::<F>(150_000));
+    assert_eq!(travel(&memory, egress(C1), &mut frame), Verdict::Drop(DropReason::Malformed));
 }

@@ -1,18 +1,20 @@
 //! Tier 0: an endpoint whose device has no peer is sent to by the device itself, from wherever.
 
-use netbpf_common::abi::{EndpointFlags, Event};
+use netbpf_common::abi::{DropReason, EndpointFlags, Event};
 use netbpf_common::path::Verdict;
+use netbpf_common::wire::tcp_flags;
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::fixture::Hook;
 use netbpf_tests::for_both;
-use netbpf_tests::journey::{Speech, Tuple, answer, frame_on, link_on, travel};
+use netbpf_tests::journey::{Speech, TTL, Tuple, answer, flows, frame_on, link_on, travel};
 use netbpf_tests::memory::Memory;
 use netbpf_tests::packet::IcmpError;
-use netbpf_tests::talk::{Talk, assert_told, at, peer};
-use netbpf_tests::world::{C1, C2, C3, Container};
+use netbpf_tests::talk::{Talk, assert_told, at, egress, peer};
+use netbpf_tests::world::{C1, C2, C3, Container, MTU};
 
 for_both!(
     whoever_sends_to_it_does_so_by_the_device,
+    who_sends_more_than_its_device_takes_is_told_how_much_that_is,
     what_it_is_told_comes_by_the_device,
     its_echo_replies_go_to_the_host_as_well,
 );
@@ -43,6 +45,32 @@ fn whoever_sends_to_it_does_so_by_the_device<F: TestFamily>() {
     assert_eq!(Talk::of_host::<F>(&memory, 45_000).say(Speech::SYN).verdict, device(C1));
     assert_eq!(Talk::of(&memory, C3, 20_000, F::WEB).say(Speech::SYN).verdict, device(C1));
     assert_eq!(Talk::of(&memory, C1, 30_000, F::WEB).say(Speech::SYN).verdict, device(C1), "to itself");
+}
+
+fn who_sends_more_than_its_device_takes_is_told_how_much_that_is<F: TestFamily>() {
+    let memory = world();
+    let room = usize::from(MTU) - F::HEADER_LEN as usize - 8;
+    let to = at(C1.ip::<F>(), 53);
+    let said = |len: usize, gso_size: u32| {
+        let bytes = link_on(egress(C2)).datagram(at(C2.ip::<F>(), 20_000), to, TTL, &vec![7; len]);
+        let mut frame = frame_on(egress(C2), bytes);
+        frame.gso_size = gso_size;
+        (travel(&memory, egress(C2), &mut frame), frame.bytes)
+    };
+    let (told, bytes) = said(room + 1, 0);
+    assert_eq!((told, memory.drops(DropReason::TooBig)), (peer(C2), 1), "the sender");
+    assert_told(&bytes, IcmpError::fragmentation_needed(MTU));
+    assert!(flows(&memory).is_empty(), "it opens nothing");
+    assert_eq!(said(room, 0).0, device(C1));
+    assert_eq!(said(room + 1, 0).0, peer(C2), "of a flow that is there, too");
+    assert_eq!(said(4 * room, room as u32).0, device(C1), "in pieces that fit");
+    // What comes from elsewhere goes the same way; a container with a namespace takes everything.
+    let outside = link_on(Hook::Uplink).segment(F::CLIENT, F::WEB, tcp_flags::SYN, TTL, &vec![7; room]);
+    let mut frame = frame_on(Hook::Uplink, outside);
+    travel(&memory, Hook::Uplink, &mut frame);
+    assert_told(&frame.bytes, IcmpError::fragmentation_needed(MTU));
+    let bytes = link_on(egress(C1)).datagram(at(C1.ip::<F>(), 20_000), at(C2.ip::<F>(), 53), TTL, &vec![7; room + 1]);
+    assert_eq!(travel(&memory, egress(C1), &mut frame_on(egress(C1), bytes)), peer(C2));
 }
 
 fn what_it_is_told_comes_by_the_device<F: TestFamily>() {

@@ -27,8 +27,10 @@ pub struct Endpoint {
     pub mac: Mac,
     /// Index into `NETWORKS`.
     pub network: u16,
+    /// MTU of its device, in bytes.
+    pub mtu: u16,
     /// [`EndpointFlags`].
-    pub flags: u32,
+    pub flags: u16,
 }
 
 /// Bits of [`Endpoint::flags`].
@@ -37,7 +39,7 @@ pub struct EndpointFlags;
 impl EndpointFlags {
     /// The device has no peer in another namespace: what is for the endpoint goes out of the device itself, as for a tap of a
     /// virtual machine.
-    pub const NO_PEER: u32 = 1 << 0;
+    pub const NO_PEER: u16 = 1 << 0;
 }
 
 /// One family's part of a network. A zero mask: the network does not have the family.
@@ -108,8 +110,6 @@ pub struct Network {
     pub v6: Subnet<V6Addr>,
     /// [`NetworkFlags`].
     pub flags: u32,
-    /// MTU of the containers' devices, in bytes.
-    pub mtu: u32,
 }
 
 /// Bits of [`Network::flags`].

@@ -24,7 +24,7 @@ pub use publish::{
 };
 
 /// Raised by every change of a layout below. An agent finds it in [`Config`] of a pinned instance.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Names of the maps, as pinned under the instance's bpffs directory.
 pub mod map {

@@ -118,10 +118,10 @@ pub(super) fn carry_direct<F: Family, E: Env<F>, P: Packet>(
     if network != ANY_NETWORK && network != u32::from(endpoint.network) {
         return Refusal::Drop(DropReason::Isolated).code();
     }
-    if let Err(refusal) = is_addressed(env, parsed, scope as u16, endpoint.mac) {
-        return refusal.code();
+    match into_endpoint(env, packet, parsed, scope as u16, endpoint) {
+        Ok(decision) => enact(env, packet, parsed, &decision),
+        Err(refusal) => refusal.code(),
     }
-    enact(env, packet, parsed, &into_endpoint(parsed, scope as u16, endpoint))
 }
 
 /// To [`carry_direct`]: whichever network the endpoint is of.
@@ -144,8 +144,7 @@ pub(super) fn decide<F: Family, E: Env<F>, P: Headers>(
     let mut decision = match TargetKind::from_u8(flow.target_kind) {
         Some(TargetKind::Endpoint) => {
             let endpoint = env.endpoint(flow.target).ok_or(DropReason::NoEndpoint)?;
-            is_addressed(env, parsed, key.scope, endpoint.mac)?;
-            into_endpoint(parsed, key.scope, endpoint)
+            into_endpoint(env, packet, parsed, key.scope, endpoint)?
         }
         Some(TargetKind::Host) => {
             is_addressed(env, parsed, key.scope, env.config().gateway_mac)?;
@@ -231,16 +230,34 @@ pub(super) fn is_for_host_too<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>)
     is_echo && !is_reachable(env, parsed.ip.dst)
 }
 
+/// Whether what goes out of an endpoint's device fits it. Into a namespace everything goes, as large as it is.
+#[inline(always)]
+pub(super) fn fits_device<F: Family, P: Headers>(
+    packet: &P,
+    parsed: &Parsed<F>,
+    endpoint: &Endpoint,
+) -> Result<(), Refusal> {
+    if endpoint.flags & EndpointFlags::NO_PEER == 0 { Ok(()) } else { fits(packet, parsed, endpoint.mtu) }
+}
+
 /// Into a container's namespace. A neighbour's frame already has the right Ethernet addresses.
 #[inline(always)]
-fn into_endpoint<F: Family>(parsed: &Parsed<F>, scope: u16, endpoint: &Endpoint) -> Decision<F> {
+fn into_endpoint<F: Family, E: Env<F>, P: Headers>(
+    env: &E,
+    packet: &P,
+    parsed: &Parsed<F>,
+    scope: u16,
+    endpoint: &Endpoint,
+) -> Result<Decision<F>, Refusal> {
+    is_addressed(env, parsed, scope, endpoint.mac)?;
+    fits_device(packet, parsed, endpoint)?;
     let addressed = scope == Scope::Container as u16 && parsed.ethernet.dst == endpoint.mac;
     let ethernet = if addressed { None } else { Some(endpoint.mac) };
     // redirect_peer works at ingress only; at netbpf0's egress the packet takes the device.
     let has_way_in = scope != Scope::Host as u16 && endpoint.flags & EndpointFlags::NO_PEER == 0;
     let ifindex = endpoint.ifindex;
     let verdict = if has_way_in { Verdict::Peer { ifindex } } else { Verdict::Device { ifindex } };
-    Decision { rewrite: Rewrite { ethernet, hop: scope == Scope::Uplink as u16, ..Rewrite::NONE }, verdict }
+    Ok(Decision { rewrite: Rewrite { ethernet, hop: scope == Scope::Uplink as u16, ..Rewrite::NONE }, verdict })
 }
 
 /// Into the endpoint that a packet has come from, at the ingress of its device. A [`code`].

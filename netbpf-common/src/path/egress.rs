@@ -1,7 +1,9 @@
 //! Everything a container sends.
 
 use super::broadcast::{broadcast, is_for_many};
-use super::decide::{carry, carry_direct, check_destination, code_into, fits, is_addressed, survives_hop, verdict};
+use super::decide::{
+    carry, carry_direct, check_destination, code_into, fits, fits_device, is_addressed, survives_hop, verdict,
+};
 use super::family::IcmpError;
 use super::follow::{self, Way, follow, leave, opens, way_out};
 use super::make::{Leg, make};
@@ -183,7 +185,11 @@ fn takes_the_way<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &P, parsed: &
     let scratch = env.scratch().ok_or(DropReason::Internal)?;
     let receiver = match scratch.new.forward.slot() {
         0 => env.config().gateway_mac,
-        slot => env.endpoint(slot).ok_or(DropReason::NoEndpoint)?.mac,
+        slot => {
+            let endpoint = env.endpoint(slot).ok_or(DropReason::NoEndpoint)?;
+            fits_device(packet, parsed, endpoint)?;
+            endpoint.mac
+        }
     };
     is_addressed(env, parsed, Scope::Container as u16, receiver)?;
     if !scratch.new.forward.leaves() {

@@ -57,9 +57,8 @@ fn ip<F: Family, P: Headers, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ether
 /// takes is lost on this way alone (net/core/dev.c, xdp_ok_fwd_dev).
 #[inline(always)]
 fn takes<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>, flow: &Flow<F::Addr>) -> bool {
-    let network = || env.endpoint(flow.target).and_then(|endpoint| env.network(endpoint.network));
     flow.target_kind == TargetKind::Endpoint as u8
         && !F::is_translated(flow.other.src)
         && env.takes_express(flow.target)
-        && network().is_some_and(|network| parsed.ip.total_len <= network.mtu)
+        && env.endpoint(flow.target).is_some_and(|endpoint| parsed.ip.total_len <= u32::from(endpoint.mtu))
 }

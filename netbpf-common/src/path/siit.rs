@@ -10,7 +10,7 @@ use super::decide::code_into;
 use super::family::IcmpError;
 use super::refusal::{Refusal, code};
 use super::refuse::{Teller, finish_error, refuse, sum_of};
-use super::{Env, Family, Packet, Parsed, Part, V4, V6, World, parse};
+use super::{Env, Family, Ip, Packet, Parsed, Part, V4, V6, World, parse};
 use crate::abi::{DropReason, Endpoint};
 use crate::wire::{Be16, Be32, Ethernet, Extension, Icmp, IcmpV4, IcmpV6, Ipv4, Ipv6, Kind, V4Addr, V6Addr};
 
@@ -65,6 +65,7 @@ fn widened<P: Packet, E: Env<V4>>(
     if ip.part != Part::Whole {
         return Err(DropReason::Fragment);
     }
+    fits_header(ip)?;
     if parsed.l4.kind == Kind::Error {
         let at = parsed.l4_at();
         let made = widen_error(packet, at).ok_or(DropReason::IcmpError)?;
@@ -105,7 +106,13 @@ pub(super) fn may_narrow(parsed: &Parsed<V6>) -> Result<(), DropReason> {
     if parsed.ip.header_len != V6::HEADER_LEN {
         return Err(DropReason::ExtensionHeaders);
     }
-    Ok(())
+    fits_header(&parsed.ip)
+}
+
+/// Whether a header of either family can say how long a packet is. The two say it in different ways of one that is longer.
+#[inline(always)]
+fn fits_header<A>(ip: &Ip<A>) -> Result<(), DropReason> {
+    if ip.total_len > u32::from(u16::MAX) { Err(DropReason::UnsupportedProtocol) } else { Ok(()) }
 }
 
 #[inline(always)]

@@ -19,6 +19,8 @@ use crate::net::{Netlink, sysctl};
 
 /// The loopback device is the first of every namespace.
 const LOOPBACK: u32 = 1;
+/// What the way to the world is taken to carry as long as there is none, in bytes: an Ethernet's payload.
+const USUAL_MTU: u32 = 1500;
 
 impl Engine {
     /// Does the steps; when one fails, takes those before it back in reverse order.
@@ -267,7 +269,7 @@ impl Engine {
                 Some(uplink) => self.netlink.device(uplink).await?.map(|uplink| uplink.mtu),
                 None => None,
             };
-            let mtu = beyond.zip(ours).map(|(beyond, own)| beyond.min(own));
+            let mtu = ours.map(|own| own.min(beyond.unwrap_or(USUAL_MTU)));
             inside.add_default_route(ifindex, *gateway, mtu, table).await?;
         }
         Ok(())

@@ -226,7 +226,8 @@ impl Engine {
             Some(Ground { shared: Some(mac), mtu }) => (Ok(*mac), Ok(0), *mtu),
             Some(Ground { shared: None, mtu }) => (self.choose_mac(state, asked.mac, leading), Ok(0), *mtu),
             None => {
-                (self.choose_mac(state, asked.mac, leading), self.datapath.bump(generation::LAST_ENDPOINT), u32::MAX)
+                let mtu = asked.tap.as_ref().map_or(u32::MAX, |tap| tap.mtu);
+                (self.choose_mac(state, asked.mac, leading), self.datapath.bump(generation::LAST_ENDPOINT), mtu)
             }
         };
         let network = state.networks.get_mut(network)?;

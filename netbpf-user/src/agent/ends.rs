@@ -6,7 +6,6 @@ use ipnet::IpNet;
 use netbpf_common::abi::{Endpoint, EndpointFlags};
 use netbpf_common::wire::{Address as _, V4Addr, V6Addr};
 
-use super::host::flag;
 use super::network::{Network, Networks};
 use super::plan::{Inside, LanEnd, Wanted, WantedEnd};
 use crate::config::{GatewayMode, Part};
@@ -104,7 +103,8 @@ impl EndpointRecord {
             v6: self.address_v6.map(V6Addr::from).unwrap_or_default(),
             mac: self.mac(),
             network: network.record.number,
-            flags: flag(self.is_tap, EndpointFlags::NO_PEER),
+            mtu: self.mtu as u16,
+            flags: if self.is_tap { EndpointFlags::NO_PEER } else { 0 },
         }
     }
 

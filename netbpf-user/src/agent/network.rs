@@ -88,7 +88,6 @@ impl Network {
                 | flag(record.clamp_mss, NetworkFlags::CLAMP_MSS)
                 | flag(record.internal, NetworkFlags::INTERNAL)
                 | flag(!record.isolated && !record.internal, NetworkFlags::OPEN),
-            mtu: record.mtu,
         })
     }
 }

@@ -18,6 +18,8 @@ use crate::net::sysctl::{self, Ipv6};
 pub(super) struct Tap {
     pub(super) ifindex: u32,
     pub(super) name: String,
+    /// The MTU that its owner has given it, which the machine behind it knows.
+    pub(super) mtu: u32,
 }
 
 impl Tap {
@@ -51,7 +53,7 @@ impl Engine {
                 own.address
             )));
         }
-        Ok(Tap { ifindex: device.ifindex, name: device.name })
+        Ok(Tap { ifindex: device.ifindex, name: device.name, mtu: device.mtu })
     }
 
     /// Lets a device be no uplink any more: what it receives is an endpoint's from now on.

@@ -138,7 +138,7 @@ impl Default for Settings {
             fixed_cidr_v6: None,
             mode_v6: GatewayMode::Masquerade,
             external_prefix_v6: None,
-            mtu: 1500,
+            mtu: subnet::LARGEST_MTU,
             default_address_pools: vec![AddressPool { base: net(Ipv4Addr::new(172, 31, 0, 0), 16), size: 24 }],
             resolver: true,
             dns: Vec::new(),

@@ -16,6 +16,7 @@ use crate::lab::{Lab, OwnNamespace, dropped};
 
 for_both!(
     a_machine_speaks_and_is_spoken_to_as_a_container,
+    a_machine_is_sent_no_more_than_its_device_takes,
     a_machine_cannot_take_the_address_of_another,
     a_tap_outlives_the_agent_and_is_given_back,
 );
@@ -101,6 +102,21 @@ fn a_machine_speaks_and_is_spoken_to_as_a_container<F: TestFamily>() {
     let exposed = lab.json(&["exposure", &vm.name, "--json"]);
     let published: Vec<&Value> = exposed.as_array().expect("a list").iter().collect();
     assert!(!published.is_empty() && published.iter().all(|way| way["listeners"].is_null()), "{exposed}");
+}
+
+fn a_machine_is_sent_no_more_than_its_device_takes<F: TestFamily>() {
+    let lab = Lab::new::<F>();
+    let vm = guest(&lab, &[]);
+    let c1 = lab.container("c1", &[]);
+    let server = Server::udp(&vm.place, "vm", 53);
+    let asking = c1.place.any_udp();
+    asking.connect(vm.at(53)).expect("an address");
+    // What is too large at first comes in pieces once the sender knows.
+    until("a datagram of two frames arrives", || {
+        _ = asking.send(&[7; 2500]);
+        server.answered() > 0
+    });
+    assert!(lab.drops("too-big") > 0, "the container believes in its own device at first");
 }
 
 fn a_machine_cannot_take_the_address_of_another<F: TestFamily>() {

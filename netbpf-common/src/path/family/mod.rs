@@ -70,6 +70,19 @@ impl<A> Ip<A> {
     }
 }
 
+/// Length of a packet whose header says zero, from there on: BIG TCP, for segments that are more together than a header can say
+/// (include/linux/ip.h, skb_ip_totlen; RFC 2675 with IPv6). Zero if it is none.
+#[inline(always)]
+fn big_len<P: Headers>(packet: &P, at: u32) -> u32 {
+    if packet.gso_size() == 0 { 0 } else { packet.frame_len() - at }
+}
+
+/// Whether a fragment of this length ends beyond 64 KiB: it could not be put together (RFC 791 section 3.2).
+#[inline(always)]
+fn ends_beyond(part: Part, offset: u16, len: u32) -> bool {
+    part != Part::Whole && u32::from(offset) + len > u32::from(u16::MAX)
+}
+
 /// An ICMP error that the gateway can make.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IcmpError {

@@ -1,6 +1,6 @@
 //! IPv4 as the paths need it.
 
-use super::{Family, IcmpError, Ip, Part};
+use super::{Family, IcmpError, Ip, Part, big_len, ends_beyond};
 use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
 use crate::path::{Headers, verdict::Outcome};
 use crate::wire::checksum::{Delta, Sum};
@@ -47,22 +47,19 @@ impl Family for V4 {
     fn read<P: Headers>(packet: &mut P, at: u32, ip: &mut Ip<V4Addr>) -> Outcome<()> {
         let header: Ipv4 = packet.read(at).ok_or(DropReason::Malformed)?;
         let header_len = header.header_len();
-        let total_len = u32::from(header.total_len.get());
+        let total_len = match u32::from(header.total_len.get()) {
+            0 => big_len(packet, at),
+            len => len,
+        };
         let offset = header.offset();
-        // A BIG TCP packet has a total length of zero (net/ipv4/ip_output.c) and is refused: netbpf's devices never ask
-        // for one. What ends beyond 64 KiB could not be put together (RFC 791 section 3.2).
-        if !header.is_v4()
-            || header_len < Ipv4::LEN
-            || total_len < header_len
-            || u32::from(offset) + total_len > u32::from(u16::MAX)
-        {
-            return Err(DropReason::Malformed);
-        }
         let part = match (offset, header.has_more()) {
             (0, false) => Part::Whole,
             (0, true) => Part::First,
             _ => Part::Later,
         };
+        if !header.is_v4() || header_len < Ipv4::LEN || total_len < header_len || ends_beyond(part, offset, total_len) {
+            return Err(DropReason::Malformed);
+        }
         *ip = Ip {
             src: header.src,
             dst: header.dst,

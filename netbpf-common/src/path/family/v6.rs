@@ -2,7 +2,7 @@
 
 use core::hint::black_box;
 
-use super::{Family, IcmpError, Ip, Part};
+use super::{Family, IcmpError, Ip, Part, big_len, ends_beyond};
 use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
 use crate::path::{Env, Headers, Packet, Parsed, World, neighbour, parse::HEADERS_END, siit, verdict::Outcome};
 use crate::wire::checksum::{Delta, Sum};
@@ -66,8 +66,10 @@ impl Family for V6 {
             ttl: header.hop_limit,
             tos: header.traffic_class(),
             header_len: Ipv6::LEN,
-            // A jumbogram (RFC 2675) has a payload length of zero, and so has a BIG TCP packet.
-            total_len: Ipv6::LEN + u32::from(header.payload_len.get()),
+            total_len: match u32::from(header.payload_len.get()) {
+                0 => big_len(packet, at).max(Ipv6::LEN),
+                len => Ipv6::LEN + len,
+            },
             part: Part::Whole,
             is_intact: true,
             ..Ip::default()
@@ -78,7 +80,7 @@ impl Family for V6 {
                 return Err(reason);
             }
         }
-        if ip.total_len < ip.header_len || u32::from(ip.offset) + ip.total_len - ip.header_len > u32::from(u16::MAX) {
+        if ip.total_len < ip.header_len || ends_beyond(ip.part, ip.offset, ip.payload_len()) {
             return Err(DropReason::Malformed);
         }
         Ok(())
