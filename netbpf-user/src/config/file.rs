@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn a_wrong_value_is_told_with_its_place_and_a_right_one() {
         for (text, line, words) in [
-            ("mtu = \"big\"", 1, ["mtu cannot be \"big\"", "write it as in mtu = 1500"]),
-            ("\nmtu = -1", 2, ["mtu cannot be -1", "mtu = 1500"]),
+            ("mtu = \"big\"", 1, ["mtu cannot be \"big\"", "write it as in mtu = 65535"]),
+            ("\nmtu = -1", 2, ["mtu cannot be -1", "mtu = 65535"]),
             ("subnet = \"10.0.0.0/99\"", 1, ["subnet cannot be \"10.0.0.0/99\"", "subnet = \"172.30.0.0/16\""]),
             ("subnet = \"fd00::/64\"", 1, ["subnet cannot be", "subnet = \"172.30.0.0/16\""]),
             ("nat_ports = \"9-1\"", 1, ["\"9-1\"", "16384-32767"]),

@@ -28,12 +28,14 @@ fn a_container_has_the_device_the_address_and_the_routes_it_should() {
     };
     let device = &inside(&["-json", "address", "show", "dev", "eth0"])[0];
     assert_eq!(device["address"], "02:42:ac:1e:07:09");
-    assert_eq!((&device["mtu"], &device["operstate"]), (&1500.into(), &"UP".into()));
+    assert_eq!((&device["mtu"], &device["operstate"]), (&65_535.into(), &"UP".into()));
     let addresses = device["addr_info"].as_array().expect("a list");
     assert_eq!(addresses.len(), 1, "{addresses:?}");
     assert_eq!((&addresses[0]["local"], &addresses[0]["prefixlen"]), (&"172.30.7.9".into(), &16.into()));
     let route = &inside(&["-json", "route", "show", "default"])[0];
     assert_eq!((&route["gateway"], &route["dev"]), (&lab.gateway().to_string().into(), &"eth0".into()));
+    let beyond = route["metrics"][0]["mtu"].as_u64();
+    assert_eq!(beyond, Some(1500), "what the uplink carries: {route}");
     let range = c1.place.run(|| fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")).expect("readable");
     assert_eq!(range.split_whitespace().collect::<Vec<_>>(), ["16384", "32767"]);
     let named = lab.host.command("ip", &["netns", "list"]);

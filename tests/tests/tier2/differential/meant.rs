@@ -243,14 +243,26 @@ pub(super) const MEANT: &[Meant] = &[
         is: |it| it.netbpf == SILENT && it.nftables.starts_with("icmp c1 > ext"),
     },
     Meant {
-        name: "the host's own clients go by a device",
+        name: "there is no wire between containers",
         families: BOTH,
+        reason: "devices of containers, and the host's towards them, take 65535 bytes, so that nothing is cut up that stays on \
+                 the machine; Docker's bridge and devices have 1500",
+        about: &[
+            "error for c1 about a closed port of c2",
+            "error for c1 about nobody",
+            "error for the host about a closed port of c1",
+        ],
+        is: |it| it.aspect == "the MTU of the way" && it.netbpf == "65535" && it.nftables == "1500",
+    },
+    Meant {
+        name: "the host's own clients go by a device",
+        families: V6,
         reason: "connect() is led to an address behind netbpf0, whose MTU is that of the containers; with nftables the \
                  socket believes in the MTU of lo",
         about: &["error for the host about a published port without listener"],
         is: |it| {
             // That of lo, which IPv4 cannot use up.
-            it.aspect == "the MTU of the way" && it.netbpf == "1500" && matches!(&*it.nftables, "65535" | "65536")
+            it.aspect == "the MTU of the way" && it.netbpf == "65535" && it.nftables == "65536"
         },
     },
     Meant {

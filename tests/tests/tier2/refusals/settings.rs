@@ -18,7 +18,7 @@ const FILES: &[(&str, u32, &str)] = &[
     ("nat_ports = \"9-1\"", 1, "9-1|16384-32767"),
     ("half_open = 1000", 1, "half_open 1000|power of two"),
     ("mtu = 10", 1, "mtu 10|576"),
-    ("mtu = \"1500\"", 1, "mtu cannot be \"1500\"|mtu = 1500"),
+    ("mtu = \"1500\"", 1, "mtu cannot be \"1500\"|mtu = 65535"),
     ("xdp = \"fast\"", 1, "xdp cannot be \"fast\"|native"),
     ("\n\ndefault_gateway = \"10.0.0.1\"", 3, "default_gateway 10.0.0.1|172.30.0.0/16"),
     ("bip = \"10.6.0.1/24\"\nsubnet = \"10.6.0.0/24\"", 1, "bip 10.6.0.1/24|subnet 10.6.0.0/24|leave one"),
