@@ -213,10 +213,10 @@ mod tests {
     use crate::wire::{V4Addr, V6Addr};
 
     #[test]
-    fn the_layouts_are_those_of_abi_version_5() {
+    fn the_layouts_are_those_of_abi_version_6() {
         assert_eq!(size_of::<Config>(), 192);
         assert_eq!(size_of::<Endpoint>(), 40);
-        assert_eq!(size_of::<Network>(), 96);
+        assert_eq!(size_of::<Network>(), 92);
         assert_eq!(size_of::<Uplink>(), 32);
         assert_eq!(size_of::<Rule>(), 16);
         assert_eq!(size_of::<PublishedPort>(), 8);

@@ -118,7 +118,7 @@ fn route<F: Family, P: Packet, E: Env<F>>(
     }
     // A rewrite carries damage along (RFC 1624), and a container that may leave checksums to the device
     // could have it repaired on the way out, in favour of an address of its choice.
-    if !parsed.ip.is_intact {
+    if !F::is_intact(packet, Ethernet::LEN) {
         return Err(DropReason::Malformed.into());
     }
     if parsed.ethernet.dst.is_group() {

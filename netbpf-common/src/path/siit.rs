@@ -59,7 +59,7 @@ fn widened<P: Packet, E: Env<V4>>(
     if V4::has_options(ip) {
         return Err(DropReason::IpOption);
     }
-    if !ip.is_intact {
+    if !V4::is_intact(packet, Ethernet::LEN) {
         return Err(DropReason::Malformed);
     }
     if ip.part != Part::Whole {

@@ -39,8 +39,6 @@ pub struct Ip<A> {
     pub offset: u16,
     /// Identification of the fragments of one packet; IPv4 uses the low half.
     pub id: Be32,
-    /// Whether the header, without options, is what its checksum says; true where it has none.
-    pub is_intact: bool,
 }
 
 /// What of a packet an IP header stands before.
@@ -138,6 +136,9 @@ pub trait Family: Copy + Debug + 'static {
         }
         Ok(())
     }
+
+    /// Whether the header at `at`, without options, is what its checksum says; true where it has none.
+    fn is_intact<P: Headers>(packet: &P, at: u32) -> bool;
 
     /// Whether a header has what is not translated.
     fn has_options(ip: &Ip<Self::Addr>) -> bool;

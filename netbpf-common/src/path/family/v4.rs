@@ -71,9 +71,13 @@ impl Family for V4 {
             part,
             offset,
             id: Be32::new(u32::from(header.id.get())),
-            is_intact: header.sum().fold() == 0xffff,
         };
         Ok(())
+    }
+
+    #[inline(always)]
+    fn is_intact<P: Headers>(packet: &P, at: u32) -> bool {
+        packet.read::<Ipv4>(at).is_some_and(|header| header.sum().fold() == 0xffff)
     }
 
     #[inline(always)]

@@ -71,7 +71,6 @@ impl Family for V6 {
                 len => Ipv6::LEN + len,
             },
             part: Part::Whole,
-            is_intact: true,
             ..Ip::default()
         };
         if Extension::is(header.next_header) {
@@ -84,6 +83,11 @@ impl Family for V6 {
             return Err(DropReason::Malformed);
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn is_intact<P: Headers>(_: &P, _: u32) -> bool {
+        true
     }
 
     #[inline(always)]
