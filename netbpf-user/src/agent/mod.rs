@@ -25,6 +25,7 @@ pub mod judge;
 mod kept;
 mod lan;
 mod lan_options;
+mod links;
 mod members;
 mod names;
 mod network;
@@ -109,6 +110,10 @@ pub struct Engine {
     followed: Notify,
     /// Asks the collector not to wait for its time.
     uncollected: Arc<Notify>,
+    /// Tells that a device has come whose program hangs on no link yet.
+    unlinked: Arc<Notify>,
+    /// Who gets the broadcasts of whom.
+    members: std::sync::Mutex<members::Members>,
     /// What must run for as long as the engine serves.
     tasks: health::Tasks,
     /// Ends the background tasks.

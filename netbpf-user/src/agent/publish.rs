@@ -112,7 +112,7 @@ impl<'a> Named<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Allowed;
+    use crate::store::Audience;
 
     #[test]
     fn a_spec_without_host_port_names_every_publish_of_its_container_port() {
@@ -123,7 +123,7 @@ mod tests {
             container_port: 80,
             more: 0,
             transport: Transport::Tcp,
-            allowed: Allowed::default(),
+            allowed: Audience::default(),
         };
         for (spec, named) in [
             ("80", true),
@@ -149,7 +149,7 @@ mod tests {
             container_port: 80,
             more: 0,
             transport: Transport::Tcp,
-            allowed: Allowed::default(),
+            allowed: Audience::default(),
         };
         let both = [rule(Ipv4Addr::UNSPECIFIED.into()), rule(Ipv6Addr::UNSPECIFIED.into())];
         for (spec, named) in [

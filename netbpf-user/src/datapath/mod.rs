@@ -14,6 +14,7 @@ mod table;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use netbpf_common::abi::{COLLECT_KEYS, COUNTERS, Config, Endpoint, FlowKey, Network, Rule, Uplink, program};
@@ -73,8 +74,10 @@ pub struct Datapath {
     links: links::Links,
     /// Whether the kernel's checksum helper knows IPv6.
     knows_ipv6_checksums: bool,
-    /// Filters of devices on a kernel without TCX, which has no links to pin.
+    /// Filters of devices that have no link yet.
     filters: Mutex<attach::Filters>,
+    /// Whether the kernel has links for programs of devices (TCX), as far as it was asked.
+    has_links: AtomicBool,
 }
 
 /// What came of running a program.
