@@ -24,7 +24,7 @@ pub(crate) use attach::{Attachment, Direction, Hook, is_own_filter, pinned_progr
 pub use family::{FamilyMaps, InFamily};
 pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
 pub(crate) use neighbours::{has_batches, has_tcx, on_cgroup, on_device, program_infos};
-pub(crate) use sys::{peer_groups, readable};
+pub(crate) use sys::{give_memory_back, peer_groups, readable};
 pub use table::Table;
 
 use crate::error::{Context as _, Error, Result};

@@ -339,6 +339,15 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
+/// Gives memory that the allocator keeps for the next request back to the kernel.
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer; the allocator locks each of its arenas.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Supplementary groups of the process at the other end of a unix socket, as they were at connect(2).
 pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut groups = vec![0_u32; 32];
