@@ -169,8 +169,7 @@ impl Datapath {
             Ok(id) => id,
             // Ours, of an agent before this one: replaced in its place.
             Err(_) => {
-                let old =
-                    SchedClassifierLink::attached(&hook.device, direction, FILTER.priority, FILTER.handle, None);
+                let old = SchedClassifierLink::attached(&hook.device, direction, FILTER.priority, FILTER.handle, None);
                 program.attach_to_link(old.context(what)?).context(what)?
             }
         };
