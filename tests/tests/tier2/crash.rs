@@ -112,16 +112,9 @@ fn settled(lab: &Lab) {
         let own = there.iter().filter(|name| name.starts_with("nb") && !name.starts_with("netbpf"));
         // The devices of further ends are named after the first.
         let is_known = |name: &String| known.iter().any(|device| name.starts_with(device));
-        (own.into_iter().all(is_known) && has_links(lab)).then_some(())
+        (own.into_iter().all(is_known) && lab.has_links()).then_some(())
     });
     assert!(done.is_some(), "devices of nobody stay, or without a link: {:?}", lab.host_devices());
-}
-
-/// Whether every program hangs on a link, or there is no agent to ask.
-fn has_links(lab: &Lab) -> bool {
-    let told = lab.netbpf(&["status", "--json"]);
-    let Ok(status) = serde_json::from_str::<serde_json::Value>(&told.stdout) else { return true };
-    status["programs"].as_array().expect("a list").iter().all(|program| program["link_id"] != 0)
 }
 
 fn exists(lab: &Lab, name: &str) -> bool {

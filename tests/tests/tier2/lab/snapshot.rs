@@ -17,7 +17,8 @@ pub(crate) type Snapshot = BTreeMap<&'static str, String>;
 impl Lab {
     /// What must be equal before and after something that changes nothing.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let mut status = self.linked_status();
+        self.linked();
+        let mut status = self.status();
         // Traffic goes on.
         status.drops.clear();
         status.events.clear();
@@ -44,10 +45,16 @@ impl Lab {
         ])
     }
 
-    /// What the agent says of itself when every program hangs on a link: those of new devices do a moment later.
-    fn linked_status(&self) -> Status {
-        let linked = || Some(self.status()).filter(|status| status.programs.iter().all(|program| program.link_id != 0));
-        poll(linked).expect("every program has a link in the end")
+    /// Whether every program hangs on a link, or there is no agent to ask.
+    pub(crate) fn has_links(&self) -> bool {
+        let told = self.netbpf(&["status", "--json"]);
+        let Ok(status) = serde_json::from_str::<Status>(&told.stdout) else { return true };
+        status.programs.iter().all(|program| program.link_id != 0)
+    }
+
+    /// Waits until every program hangs on a link: those of new devices do a moment later.
+    pub(crate) fn linked(&self) {
+        poll(|| self.has_links().then_some(())).expect("every program has a link in the end");
     }
 
     /// As [`Lab::unchanged`], whatever has become of these views.
