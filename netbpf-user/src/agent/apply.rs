@@ -60,7 +60,7 @@ impl Engine {
                 // Before the slot is another's: the device that went by it is deleted later.
                 maps.express.remove(*slot)?;
                 maps.endpoints.set(*slot, Endpoint::default())?;
-                self.follow_members()
+                self.leave_members(*slot)
             }
             Step::DeleteDevice(ifindex, device) => self.delete_devices(&[(*ifindex, device.clone())]).await,
             Step::DeleteLan(netns, name) => self.delete_lan(netns, name).await,
@@ -117,7 +117,7 @@ impl Engine {
             Step::GiveBack(ifindex, device) => self.give_back(*ifindex, device),
             Step::WriteEndpoint(slot, endpoint) => {
                 maps.endpoints.set(*slot, *endpoint)?;
-                let followed = self.follow_members();
+                let followed = self.join_members(*slot, endpoint.network);
                 if followed.is_err() {
                     maps.endpoints.set(*slot, Endpoint::default())?;
                 }
@@ -148,16 +148,11 @@ impl Engine {
         sysctl::isolate(&pair.device)?;
         // The host has no address there: the programs answer for it.
         Ipv6::Off.apply(&pair.device)?;
-        // Not during what follows: attaching holds the kernel's lock of devices for a grace period, and who writes such a
-        // setting meanwhile is sent round in circles.
+        self.datapath.attach_at_once(&Hook::egress(pair.ifindex, &pair.device))?;
         let inside = self.settle(&namespace, &pair.inside, Some(pair.mtu)).await?;
-        let (attached, configured) = tokio::join!(
-            self.attach_egress(pair.ifindex, &pair.device),
-            self.configure(&inside, &pair.inside, Some(pair.mtu))
-        );
-        attached?;
-        configured?;
+        self.configure(&inside, &pair.inside, Some(pair.mtu)).await?;
         self.netlink.set_up(pair.ifindex).await?;
+        self.unlinked.notify_one();
         if self.wants_express() {
             let (slot, place) = (pair.ifindex % ENDPOINT_SLOTS, (pair.netns.clone(), pair.inside.name.clone()));
             if let Err(error) = self.receive_express(place, slot, pair.ifindex, true).await {

@@ -259,12 +259,6 @@ impl State {
 
     pub(super) fn hand_over(&mut self, record: &ContainerRecord, changes: Changes) {
         self.containers.remove(&record.name);
-        if let Some(heir) = changes.containers.first() {
-            for rule in &record.rules {
-                self.publishes.remove(rule);
-                self.publishes.insert(&heir.name, rule);
-            }
-        }
         self.containers.extend(changes.containers.into_iter().map(|sharer| (sharer.name.clone(), sharer)));
     }
 }

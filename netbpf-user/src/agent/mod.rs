@@ -26,6 +26,7 @@ pub mod judge;
 mod kept;
 mod lan;
 mod lan_options;
+mod links;
 mod members;
 mod names;
 mod network;
@@ -110,6 +111,10 @@ pub struct Engine {
     followed: Notify,
     /// Asks the collector not to wait for its time.
     uncollected: Arc<Notify>,
+    /// Tells that a device has come whose program hangs on no link yet.
+    unlinked: Arc<Notify>,
+    /// Who gets the broadcasts of whom.
+    members: std::sync::Mutex<members::Members>,
     /// What must run for as long as the engine serves.
     tasks: health::Tasks,
     /// Ends the background tasks.
@@ -158,6 +163,8 @@ impl Engine {
         let mut errors = Vec::new();
         // One after the other, as it is then: what one leaves to those who share its namespace is theirs.
         let names: Vec<String> = state.containers.keys().cloned().collect();
+        // All devices in one go: the kernel takes hardly longer for a thousand than for one.
+        let burial = self.burial.lock().await;
         for name in names {
             let Some(record) = state.containers.get(&name).cloned() else { continue };
             if let Some(running) = record.process.filter(process::is_running) {
@@ -165,6 +172,7 @@ impl Engine {
             }
             errors.extend(self.take_down(&mut state, &record).await.err());
         }
+        drop(burial);
         errors.extend(self.bury().await.err());
         for (_, lan) in state.networks.lans() {
             errors.extend(self.remove_parent(lan).await.err());

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use netbpf_common::abi::Transport;
 
@@ -9,6 +10,7 @@ use super::Engine;
 use super::reserve::release;
 use super::rules::withdraw;
 use crate::api::types::PortMapping;
+use crate::datapath::give_memory_back;
 use crate::error::{Error, Result};
 use crate::spec::PublishSpec;
 use crate::store::{Changes, RuleRecord};
@@ -30,6 +32,7 @@ impl Engine {
         }
         let ports = record.ports();
         state.containers.insert(name.into(), record);
+        slim_down(rules.len());
         Ok(ports)
     }
 
@@ -53,7 +56,21 @@ impl Engine {
         let ports = record.ports();
         state.containers.insert(name.into(), record);
         withdraw(&self.datapath, &state, &withdrawn)?;
+        slim_down(withdrawn.len());
         Ok(ports)
+    }
+}
+
+/// After a request for thousands of ports: what it and its answer took is ten times what stays of them.
+fn slim_down(rules: usize) {
+    const MANY: usize = 1000;
+    /// The answer has gone by then.
+    const SOON: Duration = Duration::from_secs(1);
+    if rules >= MANY {
+        tokio::spawn(async {
+            tokio::time::sleep(SOON).await;
+            tokio::task::spawn_blocking(give_memory_back);
+        });
     }
 }
 
@@ -112,7 +129,7 @@ impl<'a> Named<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Allowed;
+    use crate::store::Audience;
 
     #[test]
     fn a_spec_without_host_port_names_every_publish_of_its_container_port() {
@@ -123,7 +140,7 @@ mod tests {
             container_port: 80,
             more: 0,
             transport: Transport::Tcp,
-            allowed: Allowed::default(),
+            allowed: Audience::default(),
         };
         for (spec, named) in [
             ("80", true),
@@ -149,7 +166,7 @@ mod tests {
             container_port: 80,
             more: 0,
             transport: Transport::Tcp,
-            allowed: Allowed::default(),
+            allowed: Audience::default(),
         };
         let both = [rule(Ipv4Addr::UNSPECIFIED.into()), rule(Ipv6Addr::UNSPECIFIED.into())];
         for (spec, named) in [

@@ -142,9 +142,8 @@ pub(super) fn end_rules(datapath: &Datapath, numbers: &[u32]) -> Result<()> {
 fn bump_rules(datapath: &Datapath, numbers: &[u32]) -> Result<()> {
     let generations = &datapath.maps.generations;
     let indexes: Vec<u32> = numbers.iter().map(|number| generation::FIRST_RULE + number).collect();
-    let next: Result<Vec<u32>> =
-        indexes.iter().map(|index| Ok(generations.get(*index)?.unwrap_or(0).wrapping_add(1))).collect();
-    generations.set_all(&indexes, &next?)
+    let next: Vec<u32> = generations.get_all(&indexes)?.into_iter().map(|now| now.wrapping_add(1)).collect();
+    generations.set_all(&indexes, &next)
 }
 
 /// Writes what `state` says of every port of the rules on addresses of one family.

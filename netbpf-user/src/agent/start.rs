@@ -87,6 +87,8 @@ impl Engine {
                 doomed: std::sync::Mutex::default(),
                 burial: Mutex::default(),
                 uncollected: Arc::default(),
+                unlinked: Arc::default(),
+                members: std::sync::Mutex::default(),
                 since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
                 tasks: Default::default(),
                 stop: watch::Sender::new(false),
@@ -187,6 +189,7 @@ impl Engine {
         self.tasks.keep("collects flows", collector);
 
         self.keep_right();
+        self.keep_linked();
 
         if self.settings.datapath_log != DatapathLog::Off
             && let Some(logger) = self.datapath.logger()
@@ -258,7 +261,7 @@ fn known_state(mut networks: Networks, containers: BTreeMap<String, ContainerRec
             }
         }
         for rule in &record.rules {
-            publishes.insert(&record.name, rule);
+            publishes.insert(rule);
         }
     }
     Ok(State { networks, containers, publishes, host: HostState::default() })

@@ -6,15 +6,18 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
 
 use aya::programs::links::{CgroupAttachMode, FdLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
-use aya::programs::{LinkOrder, ProgramError, TcAttachType, Xdp, XdpMode};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
+use aya_obj::generated::bpf_attach_type;
 use netbpf_common::abi::program;
 
 use super::Datapath;
 use super::links::{Links, is_of_device};
-use super::sys::LinkInfo;
+use super::sys::{self, LinkInfo};
 use crate::error::{Context as _, Error, Result, chain};
 use crate::failpoint;
 
@@ -61,6 +64,15 @@ pub(crate) struct Hook {
     pub(crate) way: Way,
 }
 
+impl From<Direction> for bpf_attach_type {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Ingress => Self::BPF_TCX_INGRESS,
+            Direction::Egress => Self::BPF_TCX_EGRESS,
+        }
+    }
+}
+
 impl Hook {
     /// What a container sends, at its host-side device.
     pub(crate) fn egress(ifindex: u32, device: impl Into<String>) -> Self {
@@ -103,7 +115,8 @@ pub(crate) struct Attachment {
     pub(crate) is_current: bool,
 }
 
-/// Filters on clsact qdiscs, by device and program. They have no pins: the kernel keeps them with the device.
+/// Filters on clsact qdiscs, by device and program. They have no pins: the kernel keeps them with the device. Of devices that are
+/// new, and on a kernel without TCX of all.
 pub(super) type Filters = BTreeMap<(u32, &'static str), Hook>;
 
 impl Datapath {
@@ -131,36 +144,17 @@ impl Datapath {
         match program.attach_with_options(&hook.device, direction, tcx) {
             Ok(id) => {
                 let link: FdLink = program.take_link(id).context(what)?.try_into().context(what)?;
-                self.links.keep(&pin, link).context(what)
+                self.links.keep(&pin, link).context(what)?;
+                if hook.program == program::EGRESS {
+                    // What it had at first, perhaps from an agent before this one.
+                    self.remove_filter(hook);
+                }
+                Ok(())
             }
             // Before 6.6 the kernel knows no such attach type.
             Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EINVAL) => {
-                match qdisc_add_clsact(&hook.device) {
-                    Ok(()) => {}
-                    Err(error) if error.to_string().contains("File exists") => {}
-                    Err(error) => return Err(error).context(what),
-                }
-                let options = || TcAttachOptions::Netlink(NlOptions { ..FILTER });
-                let attached = program.attach_with_options(&hook.device, direction, options());
-                let id = match attached {
-                    Ok(id) => id,
-                    // Ours, of an agent before this one: replaced in its place.
-                    Err(_) => {
-                        let old = SchedClassifierLink::attached(
-                            &hook.device,
-                            direction,
-                            FILTER.priority,
-                            FILTER.handle,
-                            None,
-                        );
-                        program.attach_to_link(old.context(what)?).context(what)?
-                    }
-                };
-                // Dropping it would detach the filter; it is to outlive the agent.
-                std::mem::forget(program.take_link(id).context(what)?);
-                let mut filters = self.filters.lock().expect("no panic while it was held");
-                filters.insert((hook.ifindex, hook.program), hook.clone());
-                Ok(())
+                self.has_links.store(false, Ordering::Relaxed);
+                self.attach_filter(program, hook, direction)
             }
             Err(error) => Err(error).context(what),
         }
@@ -176,6 +170,95 @@ impl Datapath {
         }
     }
 
+    /// Attaches a program to a device that is new, without a wait. For a link the kernel waits a grace period of RCU, with its lock
+    /// of devices in hand (tcx_entry_sync); for a filter it does not. [`link_one`](Self::link_one) makes a link of it
+    /// when nobody waits.
+    pub(crate) fn attach_at_once(&self, hook: &Hook) -> Result<()> {
+        let pin = hook.pin();
+        let what = || format!("look at {} on {}", hook.program, hook.device);
+        if self.links.info(&pin).context(what)?.is_some() {
+            // Of a device that had the number before.
+            self.links.remove(&pin).context(what)?;
+        }
+        let Way::Stack(direction) = hook.way else { return self.attach(hook) };
+        let mut programs = self.programs.lock().expect("no panic while it was held");
+        self.attach_filter(programs.classifier(hook.program)?, hook, direction.into())
+    }
+
+    fn attach_filter(&self, program: &mut SchedClassifier, hook: &Hook, direction: TcAttachType) -> Result<()> {
+        let what = || format!("attach {} to {}", hook.program, hook.device);
+        failpoint::before("make a queue for filters");
+        match qdisc_add_clsact(&hook.device) {
+            Ok(()) => {}
+            Err(error) if error.to_string().contains("File exists") => {}
+            Err(error) => return Err(error).context(what),
+        }
+        failpoint::before("attach a filter");
+        let options = || TcAttachOptions::Netlink(NlOptions { ..FILTER });
+        let id = match program.attach_with_options(&hook.device, direction, options()) {
+            Ok(id) => id,
+            // Ours, of an agent before this one: replaced in its place.
+            Err(_) => {
+                let old = SchedClassifierLink::attached(&hook.device, direction, FILTER.priority, FILTER.handle, None);
+                program.attach_to_link(old.context(what)?).context(what)?
+            }
+        };
+        // Dropping it would detach the filter; it is to outlive the agent.
+        std::mem::forget(program.take_link(id).context(what)?);
+        self.filters().insert((hook.ifindex, hook.program), hook.clone());
+        Ok(())
+    }
+
+    /// Puts a pinned link in place of one filter. Whether there was one, on a kernel that has such links.
+    pub(crate) fn link_one(&self) -> Result<bool> {
+        if !self.has_links.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let Some(hook) = self.filters().values().next().cloned() else { return Ok(false) };
+        let Way::Stack(direction) = hook.way else { return Ok(false) };
+        let what = || format!("attach {} to {}", hook.program, hook.device);
+        // Not held while the kernel waits: others attach filters meanwhile.
+        let program = {
+            let mut programs = self.programs.lock().expect("no panic while it was held");
+            let program = programs.classifier(hook.program)?;
+            program.fd().context(what)?.as_fd().try_clone_to_owned().context(what)?
+        };
+        failpoint::before("attach a program");
+        let made = sys::link_to_device(program.as_fd(), hook.ifindex, direction.into());
+        let mut filters = self.filters();
+        let key = (hook.ifindex, hook.program);
+        // Detached meanwhile: the link goes with its descriptor.
+        if filters.get(&key) != Some(&hook) {
+            return Ok(true);
+        }
+        match made {
+            Ok(link) => self.links.hold(&hook.pin(), link).context(what)?,
+            // The device is gone, and its filter with it.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                self.has_links.store(false, Ordering::Relaxed);
+                return Ok(false);
+            }
+            Err(error) => return Err(error).context(what),
+        }
+        filters.remove(&key);
+        drop(filters);
+        failpoint::before("remove a filter");
+        remove_filter(&hook);
+        Ok(true)
+    }
+
+    /// Removes the filter that a link has taken the place of.
+    fn remove_filter(&self, hook: &Hook) {
+        self.filters().remove(&(hook.ifindex, hook.program));
+        failpoint::before("remove a filter");
+        remove_filter(hook);
+    }
+
+    fn filters(&self) -> MutexGuard<'_, Filters> {
+        self.filters.lock().expect("no panic while it was held")
+    }
+
     /// Whether a program of this instance, whichever agent has attached it, has a link here.
     pub(crate) fn has_link(&self, hook: &Hook) -> Result<bool> {
         let link = self.links.info(&hook.pin()).context(|| format!("look at {} on {}", hook.program, hook.device))?;
@@ -185,7 +268,7 @@ impl Datapath {
     /// Whether this agent's program is attached.
     pub(crate) fn is_attached(&self, hook: &Hook) -> Result<bool> {
         let what = || format!("look at {} on {}", hook.program, hook.device);
-        if self.filters.lock().expect("no panic while it was held").contains_key(&(hook.ifindex, hook.program)) {
+        if self.filters().contains_key(&(hook.ifindex, hook.program)) {
             return Ok(true);
         }
         let Some(link) = self.links.info(&hook.pin()).context(what)? else { return Ok(false) };
@@ -195,7 +278,7 @@ impl Datapath {
 
     /// Detaches a program from a device; one that is not attached, or whose device is gone, is detached.
     pub(crate) fn detach(&self, hook: &Hook) -> Result<()> {
-        let removed = self.filters.lock().expect("no panic while it was held").remove(&(hook.ifindex, hook.program));
+        let removed = self.filters().remove(&(hook.ifindex, hook.program));
         if removed.is_some() {
             remove_filter(hook);
         }
@@ -205,7 +288,7 @@ impl Datapath {
 
     /// Detaches every program.
     pub(crate) fn detach_all(&self) -> Result<()> {
-        let filters = std::mem::take(&mut *self.filters.lock().expect("no panic while it was held"));
+        let filters = std::mem::take(&mut *self.filters());
         filters.values().for_each(remove_filter);
         self.links.remove_all().context(|| "detach the programs".into())
     }
@@ -251,7 +334,7 @@ impl Datapath {
                 is_current,
             });
         }
-        for hook in self.filters.lock().expect("no panic while it was held").values() {
+        for hook in self.filters().values() {
             attachments.push(Attachment {
                 program: hook.program.into(),
                 target: u64::from(hook.ifindex),
@@ -282,9 +365,9 @@ fn attach_express(program: &mut Xdp, hook: &Hook) -> Result<FdLink> {
     let device = &hook.device;
     let id = program.attach_to_if_index(hook.ifindex, XdpMode::Driver).map_err(|error| match error {
         ProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
-            Some(libc::EOPNOTSUPP) => {
-                Error::Unsupported(format!("the driver of {device} has no native XDP: {OTHERWISE}"))
-            }
+            Some(libc::EOPNOTSUPP) => Error::Unsupported(format!(
+                "the driver of {device} has no native XDP: {OTHERWISE}"
+            )),
             Some(libc::EBUSY) => Error::Conflict(format!(
                 "another XDP program is on {device}: take it off (ip link set dev {device} xdp off); {OTHERWISE}"
             )),

@@ -77,6 +77,17 @@ impl Links {
         Ok(())
     }
 
+    /// The same of one that is held already.
+    pub(super) fn hold(&self, name: &str, link: OwnedFd) -> Result<()> {
+        let mut held = self.held();
+        let pin = self.directory.join(name);
+        remove(&pin).context(|| format!("remove {}", pin.display()))?;
+        failpoint::before("pin a link");
+        sys::pin(link.as_fd(), &pin).context(|| format!("pin {}", pin.display()))?;
+        held.insert(name.to_owned(), link);
+        Ok(())
+    }
+
     /// Detaches a link and removes its pin; one that is not there is removed.
     pub(super) fn remove(&self, name: &str) -> std::io::Result<()> {
         failpoint::before("remove the pin of a link");

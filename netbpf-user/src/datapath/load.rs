@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use aya::maps::MapInfo;
 use netbpf_common::abi::{ABI_VERSION, Config, map};
@@ -47,6 +48,7 @@ impl Datapath {
             maps,
             knows_ipv6_checksums: ipv6_checksum_flag != 0,
             filters: Mutex::new(Filters::default()),
+            has_links: AtomicBool::new(true),
         })
     }
 

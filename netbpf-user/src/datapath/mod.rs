@@ -14,6 +14,7 @@ mod table;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::{Pod, Zeroable};
@@ -24,7 +25,7 @@ pub(crate) use attach::{Attachment, Direction, Hook, is_own_filter, pinned_progr
 pub use family::{FamilyMaps, InFamily};
 pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
 pub(crate) use neighbours::{has_batches, has_tcx, on_cgroup, on_device, program_infos};
-pub(crate) use sys::{peer_groups, readable, set_gro, strips_vlan_tags};
+pub(crate) use sys::{give_memory_back, peer_groups, readable, set_gro, strips_vlan_tags};
 pub use table::Table;
 
 use crate::error::{Context as _, Error, Result};
@@ -86,8 +87,10 @@ pub struct Datapath {
     links: links::Links,
     /// Whether the kernel's checksum helper knows IPv6.
     knows_ipv6_checksums: bool,
-    /// Filters of devices on a kernel without TCX, which has no links to pin.
+    /// Filters of devices that have no link yet.
     filters: Mutex<attach::Filters>,
+    /// Whether the kernel has links for programs of devices (TCX), as far as it was asked.
+    has_links: AtomicBool,
 }
 
 /// What came of running a program.

@@ -56,6 +56,7 @@ fn deed(lab: &Lab, container: &Container, line: &str) {
             line = line.replace(mark, &number(device));
         }
     }
+    lab.linked();
     let outcome = lab.shell(lab.scratch().path(), &line);
     assert_eq!(outcome.code, Some(0), "{line}: {}", outcome.stdout);
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use netbpf_tests::place::Place;
 use netbpf_tests::wait::poll;
+use netbpf_user::api::types::Status;
 use serde_json::Value;
 
 use super::{Lab, footprint};
@@ -16,6 +17,7 @@ pub(crate) type Snapshot = BTreeMap<&'static str, String>;
 impl Lab {
     /// What must be equal before and after something that changes nothing.
     pub(crate) fn snapshot(&self) -> Snapshot {
+        self.linked();
         let mut status = self.status();
         // Traffic goes on.
         status.drops.clear();
@@ -41,6 +43,18 @@ impl Lab {
             ("namespaces", self.own_namespaces().join("\n")),
             ("files", self.own_files().join("\n")),
         ])
+    }
+
+    /// Whether every program hangs on a link, or there is no agent to ask.
+    pub(crate) fn has_links(&self) -> bool {
+        let told = self.netbpf(&["status", "--json"]);
+        let Ok(status) = serde_json::from_str::<Status>(&told.stdout) else { return true };
+        status.programs.iter().all(|program| program.link_id != 0)
+    }
+
+    /// Waits until every program hangs on a link: those of new devices do a moment later.
+    pub(crate) fn linked(&self) {
+        poll(|| self.has_links().then_some(())).expect("every program has a link in the end");
     }
 
     /// As [`Lab::unchanged`], whatever has become of these views.
