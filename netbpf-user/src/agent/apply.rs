@@ -129,6 +129,7 @@ impl Engine {
 
     async fn make_pair(&self, pair: &Pair) -> Result<()> {
         use std::os::fd::AsFd as _;
+        self.link_later();
         let namespace = Namespace::open(&pair.netns)?;
         let host = VethEnd {
             name: &pair.device,
@@ -148,11 +149,11 @@ impl Engine {
         sysctl::isolate(&pair.device)?;
         // The host has no address there: the programs answer for it.
         Ipv6::Off.apply(&pair.device)?;
-        self.datapath.attach_at_once(&Hook::egress(pair.ifindex, &pair.device))?;
+        self.attach_new(Hook::egress(pair.ifindex, &pair.device)).await?;
         let inside = self.settle(&namespace, &pair.inside, Some(pair.mtu)).await?;
         self.configure(&inside, &pair.inside, Some(pair.mtu)).await?;
         self.netlink.set_up(pair.ifindex).await?;
-        self.unlinked.notify_one();
+        self.link_later();
         if self.wants_express() {
             let (slot, place) = (pair.ifindex % ENDPOINT_SLOTS, (pair.netns.clone(), pair.inside.name.clone()));
             if let Err(error) = self.receive_express(place, slot, pair.ifindex, true).await {
@@ -178,7 +179,10 @@ impl Engine {
     pub(super) async fn delete_devices(&self, devices: &[(u32, String)]) -> Result<()> {
         let numbers: Vec<u32> = devices.iter().map(|(ifindex, _)| *ifindex).collect();
         self.netlink.delete_devices(&numbers).await?;
-        devices.iter().try_for_each(|(ifindex, device)| self.datapath.detach(&Hook::egress(*ifindex, device)))
+        let hooks = devices.iter().map(|(ifindex, device)| Hook::egress(*ifindex, device));
+        let (datapath, hooks) = (self.datapath.clone(), hooks.collect::<Vec<_>>());
+        let detach = tokio::task::spawn_blocking(move || hooks.iter().try_for_each(|hook| datapath.detach(hook)));
+        detach.await.context(|| "detach from devices".into())?
     }
 
     /// Gives devices of endpoints that are no more to the next [`bury`](Self::bury), which a task begins. The kernel takes

@@ -28,6 +28,7 @@ mod lan;
 mod lan_options;
 mod links;
 mod members;
+mod memory;
 mod names;
 mod network;
 mod networks;
@@ -111,8 +112,8 @@ pub struct Engine {
     followed: Notify,
     /// Asks the collector not to wait for its time.
     uncollected: Arc<Notify>,
-    /// Tells that a device has come whose program hangs on no link yet.
-    unlinked: Arc<Notify>,
+    /// Who makes devices, and who makes links for their programs.
+    linking: links::Linking,
     /// Who gets the broadcasts of whom.
     members: std::sync::Mutex<members::Members>,
     /// What must run for as long as the engine serves.
@@ -137,6 +138,9 @@ impl Engine {
         if let Err(error) = self.bury().await {
             tracing::warn!("{error}");
         }
+        let datapath = self.datapath.clone();
+        // Half of one would be left to the next start.
+        _ = tokio::task::spawn_blocking(move || datapath.finish_link()).await;
     }
 
     /// Whether it serves no more requests that change something.

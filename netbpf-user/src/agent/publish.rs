@@ -2,15 +2,14 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use netbpf_common::abi::Transport;
 
 use super::Engine;
+use super::memory::SlimDown;
 use super::reserve::release;
 use super::rules::withdraw;
 use crate::api::types::PortMapping;
-use crate::datapath::give_memory_back;
 use crate::error::{Error, Result};
 use crate::spec::PublishSpec;
 use crate::store::{Changes, RuleRecord};
@@ -18,6 +17,7 @@ use crate::store::{Changes, RuleRecord};
 impl Engine {
     /// Publishes ports of a container: all of the SPECs or none. Returns all that it publishes then.
     pub async fn publish(&self, name: &str, specs: &[String]) -> Result<Vec<PortMapping>> {
+        let _slim = SlimDown::after(specs.len());
         let specs = super::check::specs(specs, &[])?;
         let mut state = self.change().await?;
         let mut record = state.container(name)?.clone();
@@ -32,12 +32,12 @@ impl Engine {
         }
         let ports = record.ports();
         state.containers.insert(name.into(), record);
-        slim_down(rules.len());
         Ok(ports)
     }
 
     /// Takes publishes back, whomever they are for: all of the SPECs or none. Returns what remains.
     pub async fn unpublish(&self, name: &str, specs: &[String]) -> Result<Vec<PortMapping>> {
+        let _slim = SlimDown::after(specs.len());
         let parsed = super::check::specs(specs, &[])?;
         let mut state = self.change().await?;
         let mut record = state.container(name)?.clone();
@@ -56,21 +56,7 @@ impl Engine {
         let ports = record.ports();
         state.containers.insert(name.into(), record);
         withdraw(&self.datapath, &state, &withdrawn)?;
-        slim_down(withdrawn.len());
         Ok(ports)
-    }
-}
-
-/// After a request for thousands of ports: what it and its answer took is ten times what stays of them.
-fn slim_down(rules: usize) {
-    const MANY: usize = 1000;
-    /// The answer has gone by then.
-    const SOON: Duration = Duration::from_secs(1);
-    if rules >= MANY {
-        tokio::spawn(async {
-            tokio::time::sleep(SOON).await;
-            tokio::task::spawn_blocking(give_memory_back);
-        });
     }
 }
 

@@ -83,17 +83,21 @@ impl Engine {
     }
 }
 
-/// Takes rules that have been released out of the datapath.
+/// Takes rules that have been released out of the datapath, to the end whatever fails.
 pub(super) fn withdraw(datapath: &Datapath, state: &State, rules: &[RuleRecord]) -> Result<()> {
     if rules.is_empty() {
         return Ok(());
     }
-    withdraw_ports::<V4Addr>(datapath, state, rules)?;
-    withdraw_ports::<V6Addr>(datapath, state, rules)?;
-    end_rules(datapath, &rules.iter().map(|rule| rule.rule).collect::<Vec<_>>())?;
-    allowed::forget::<V4Addr>(datapath, rules)?;
-    allowed::forget::<V6Addr>(datapath, rules)?;
-    datapath.bump(generation::PUBLISH_EPOCH).map(drop)
+    let numbers: Vec<u32> = rules.iter().map(|rule| rule.rule).collect();
+    let withdrawn = [
+        withdraw_ports::<V4Addr>(datapath, state, rules),
+        withdraw_ports::<V6Addr>(datapath, state, rules),
+        end_rules(datapath, &numbers),
+        allowed::forget::<V4Addr>(datapath, rules),
+        allowed::forget::<V6Addr>(datapath, rules),
+        datapath.bump(generation::PUBLISH_EPOCH).map(drop),
+    ];
+    withdrawn.into_iter().collect()
 }
 
 fn withdraw_ports<A: InFamily>(datapath: &Datapath, state: &State, rules: &[RuleRecord]) -> Result<()> {

@@ -87,7 +87,7 @@ impl Engine {
                 doomed: std::sync::Mutex::default(),
                 burial: Mutex::default(),
                 uncollected: Arc::default(),
-                unlinked: Arc::default(),
+                linking: Default::default(),
                 members: std::sync::Mutex::default(),
                 since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
                 tasks: Default::default(),

@@ -417,7 +417,7 @@ pub struct ProgramStatus {
     pub name: String,
     /// Device and direction, or cgroup.
     pub attach_point: String,
-    /// Number of the BPF link; 0 where the kernel has none (clsact).
+    /// Number of the BPF link; 0 for a filter (clsact), which a new device has for a moment, and every device before Linux 6.6.
     pub link_id: u32,
     /// Number of the program.
     pub program_id: u32,
