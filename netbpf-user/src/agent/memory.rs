@@ -27,10 +27,15 @@ impl SlimDown {
 impl Drop for SlimDown {
     fn drop(&mut self) {
         if self.publishes >= MANY {
-            tokio::spawn(async {
-                tokio::time::sleep(SOON).await;
-                tokio::task::spawn_blocking(give_memory_back);
-            });
+            slim_down();
         }
     }
+}
+
+/// Gives memory back to the kernel in a moment.
+pub(super) fn slim_down() {
+    tokio::spawn(async {
+        tokio::time::sleep(SOON).await;
+        tokio::task::spawn_blocking(give_memory_back);
+    });
 }

@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::files::OF_NAMESPACES;
+use super::memory::slim_down;
 use super::names::Names;
 use super::network::{DEFAULT_NETWORK, Network, Networks};
 use super::publishes::Publishes;
@@ -115,6 +116,8 @@ impl Engine {
         match begin.await {
             Ok(engine) => {
                 engine.follow(watch);
+                // What the object of the programs took, and the records of the store.
+                slim_down();
                 Ok(engine)
             }
             Err(error) => {

@@ -64,7 +64,7 @@ pub struct ProcessRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PublishRequest {
-    /// Publishes in the form of SPEC.
+    /// Publishes in the form of SPEC: at most 16,384, and a range is one.
     pub publish: Vec<String>,
 }
 

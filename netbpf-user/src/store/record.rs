@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use netbpf_common::abi::Transport;
 use netbpf_common::wire::Mac;
 use nix::net::if_::if_nametoindex;
+use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::net::namespace;
@@ -248,7 +249,11 @@ impl From<Allowed> for Audience {
 
 impl Serialize for Audience {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Allowed::serialize(self, serializer)
+        match &self.0 {
+            // Lists that are not there are read as empty ones.
+            None => serializer.serialize_map(Some(0))?.end(),
+            Some(allowed) => allowed.serialize(serializer),
+        }
     }
 }
 

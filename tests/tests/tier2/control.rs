@@ -6,7 +6,7 @@ use std::{fs, thread};
 use netbpf_common::abi::program;
 use netbpf_common::path::{V4, V6};
 use netbpf_tests::wait::until;
-use netbpf_user::api::types::{Container, CreateRequest};
+use netbpf_user::api::types::{self, CreateRequest};
 use netbpf_user::api::{Client, ClientError};
 
 use crate::lab::{Container, Lab};
@@ -29,7 +29,7 @@ fn fifty_containers_that_are_made_at_once_are_whole_and_leave_nothing() {
     let lab = Lab::new::<V4>();
     let base = lab.snapshot();
     let names: Vec<String> = (0..CROWD).map(|number| lab.name(&format!("c{number}"))).collect();
-    let made: Vec<Container> = thread::scope(|scope| {
+    let made: Vec<types::Container> = thread::scope(|scope| {
         let create = |name: &String| {
             let (client, name) = (client(&lab), Some(name.clone()));
             scope.spawn(move || client.create(&CreateRequest { name, ..CreateRequest::default() }).expect("made"))
@@ -37,7 +37,7 @@ fn fifty_containers_that_are_made_at_once_are_whole_and_leave_nothing() {
         let threads: Vec<_> = names.iter().map(create).collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
-    let different = |of: &dyn Fn(&Container) -> String| made.iter().map(of).collect::<BTreeSet<_>>().len();
+    let different = |of: &dyn Fn(&types::Container) -> String| made.iter().map(of).collect::<BTreeSet<_>>().len();
     assert_eq!(different(&|made| format!("{:?}", made.ip)), CROWD);
     assert_eq!(different(&|made| made.mac.clone()), CROWD);
     assert_eq!(different(&|made| made.device.clone()), CROWD);
@@ -120,7 +120,7 @@ fn what_keeps_links_from_being_made_is_told_and_the_filters_are_kept_meanwhile()
         assert_eq!(outcome.code, Some(0), "{line}: {}", outcome.stdout);
     };
     done(&format!("mount -t tmpfs tmpfs {links}"));
-    let new: Vec<Container> = ["c2", "c3"].map(|name| lab.container(name, &[])).into();
+    let new = ["c2", "c3"].map(|name| lab.container(name, &[]));
     let is_told = |container: &Container| lab.problems().iter().any(|line| line.contains(&container.device));
     until("it is told of both", || new.iter().all(is_told));
     assert!(lab.problems().iter().any(|line| line.contains("no bpffs")), "{:?}", lab.problems());
