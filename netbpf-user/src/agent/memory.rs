@@ -27,15 +27,10 @@ impl SlimDown {
 impl Drop for SlimDown {
     fn drop(&mut self) {
         if self.publishes >= MANY {
-            slim_down();
+            tokio::spawn(async {
+                tokio::time::sleep(SOON).await;
+                tokio::task::spawn_blocking(give_memory_back);
+            });
         }
     }
-}
-
-/// Gives memory back to the kernel in a moment.
-pub(super) fn slim_down() {
-    tokio::spawn(async {
-        tokio::time::sleep(SOON).await;
-        tokio::task::spawn_blocking(give_memory_back);
-    });
 }

@@ -15,7 +15,6 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::files::OF_NAMESPACES;
-use super::memory::slim_down;
 use super::names::Names;
 use super::network::{DEFAULT_NETWORK, Network, Networks};
 use super::publishes::Publishes;
@@ -25,7 +24,7 @@ use super::state::{HostState, State};
 use super::{Engine, host};
 use crate::api::unready;
 use crate::config::{Addressing, DatapathLog, GlobalId, Settings, Virtuals, overlap};
-use crate::datapath::{Datapath, Hook, cgroup_root, check_cgroup, mount_bpffs, readable};
+use crate::datapath::{Datapath, Hook, cgroup_root, check_cgroup, keep_large_blocks_apart, mount_bpffs, readable};
 use crate::error::{Context as _, Error, Result};
 use crate::failpoint;
 use crate::net::watch::Watch;
@@ -42,6 +41,7 @@ impl Engine {
     pub async fn start(settings: Settings) -> Result<Arc<Self>> {
         settings.validate()?;
         require_root()?;
+        keep_large_blocks_apart();
         require_ipv6(&settings)?;
         check_files(&settings)?;
         let cgroup = settings.cgroup.clone().map_or_else(cgroup_root, check_cgroup)?;
@@ -116,8 +116,6 @@ impl Engine {
         match begin.await {
             Ok(engine) => {
                 engine.follow(watch);
-                // What the object of the programs took, and the records of the store.
-                slim_down();
                 Ok(engine)
             }
             Err(error) => {

@@ -276,9 +276,9 @@ fn link_express(program: &mut Xdp, hook: &Hook) -> Result<FdLink> {
     let device = &hook.device;
     let id = program.attach_to_if_index(hook.ifindex, XdpMode::Driver).map_err(|error| match error {
         ProgramError::SyscallError(error) => match error.io_error.raw_os_error() {
-            Some(libc::EOPNOTSUPP) => Error::Unsupported(format!(
-                "the driver of {device} has no native XDP: {OTHERWISE}"
-            )),
+            Some(libc::EOPNOTSUPP) => {
+                Error::Unsupported(format!("the driver of {device} has no native XDP: {OTHERWISE}"))
+            }
             Some(libc::EBUSY) => Error::Conflict(format!(
                 "another XDP program is on {device}: take it off (ip link set dev {device} xdp off); {OTHERWISE}"
             )),

@@ -344,6 +344,20 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
+/// Keeps large blocks of memory apart from the others, each to go back to the kernel when it is given up. By itself glibc takes the first of
+/// them for a sign that there will be more, and keeps what is as large among the small ones from then on.
+pub(crate) fn keep_large_blocks_apart() {
+    #[cfg(target_env = "gnu")]
+    {
+        /// From this size on a block is large: what glibc begins with.
+        const LARGE: libc::c_int = 128 << 10;
+        for parameter in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
+            // SAFETY: takes no pointer, and changes nothing of what is allocated.
+            unsafe { libc::mallopt(parameter, LARGE) };
+        }
+    }
+}
+
 /// Gives memory that the allocator keeps for the next request back to the kernel.
 pub(crate) fn give_memory_back() {
     #[cfg(target_env = "gnu")]
