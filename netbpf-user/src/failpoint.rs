@@ -1,7 +1,7 @@
 //! Places where a test kills the agent: before each of its effects on the kernel, the database and the file system.
 //!
-//! A development build reads the file that `NETBPF_FAILPOINT` names at each of them. It holds how many are still to be passed; at zero the
-//! process is killed there, as by `kill -9`, and the file has the name of the place. Without the variable, and in every release build,
+//! A development build reads the file that `NETBPF_FAILPOINT` names at each of them. It holds how many are still to be passed, or the name of
+//! one; at zero, or there, the process is killed, as by `kill -9`, and the file has the name of the place. Without the variable, and in every release build,
 //! there is nothing.
 
 /// A place before an effect.
@@ -40,8 +40,14 @@ mod armed {
         let mut file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        // Taken away, or died over by another thread.
-        let Ok(left) = text.trim().parse::<u64>() else { return Ok(()) };
+        let left = match text.trim() {
+            named if named == effect => 0,
+            // Taken away, died over by another thread, or to be died over elsewhere.
+            other => match other.parse::<u64>() {
+                Ok(left) => left,
+                Err(_) => return Ok(()),
+            },
+        };
         file.set_len(0)?;
         file.rewind()?;
         match left.checked_sub(1) {

@@ -66,7 +66,7 @@ fn visitors<A: InFamily>(rule: &RuleRecord, ways_in: &BTreeMap<&str, u32>) -> Ve
     if A::of(rule.host_ip).is_none() || !rule.allowed.is_restricted() {
         return Vec::new();
     }
-    let Allowed { allow, interfaces } = &rule.allowed;
+    let Allowed { allow, interfaces } = &*rule.allowed;
     let devices: Vec<u32> = match &interfaces[..] {
         [] => vec![0],
         names => names.iter().filter_map(|name| ways_in.get(&**name)).copied().collect(),

@@ -62,7 +62,7 @@ impl Engine {
                 // Before the slot is another's: the device that went by it is deleted later.
                 maps.express.remove(*slot)?;
                 maps.endpoints.set(*slot, Endpoint::default())?;
-                self.follow_members()
+                self.leave_members(*slot)
             }
             Step::DeleteDevice(ifindex, device) => self.delete_devices(&[(*ifindex, device.clone())]).await,
             Step::DeleteLan(netns, name) => self.delete_lan(netns, name).await,
@@ -119,7 +119,7 @@ impl Engine {
             Step::GiveBack(ifindex, device) => self.give_back(*ifindex, device),
             Step::WriteEndpoint(slot, endpoint) => {
                 maps.endpoints.set(*slot, *endpoint)?;
-                let followed = self.follow_members();
+                let followed = self.join_members(*slot, endpoint.network);
                 if followed.is_err() {
                     maps.endpoints.set(*slot, Endpoint::default())?;
                 }
@@ -131,6 +131,7 @@ impl Engine {
 
     async fn make_pair(&self, pair: &Pair) -> Result<()> {
         use std::os::fd::AsFd as _;
+        self.link_later();
         let namespace = Namespace::open(&pair.netns)?;
         let host = VethEnd {
             name: &pair.device,
@@ -150,16 +151,11 @@ impl Engine {
         sysctl::isolate(&pair.device)?;
         // The host has no address there: the programs answer for it.
         Ipv6::Off.apply(&pair.device)?;
-        // Not during what follows: attaching holds the kernel's lock of devices for a grace period, and who writes such a
-        // setting meanwhile is sent round in circles.
+        self.attach_new(Hook::egress(pair.ifindex, &pair.device)).await?;
         let inside = self.settle(&namespace, &pair.inside, Some(pair.mtu)).await?;
-        let (attached, configured) = tokio::join!(
-            self.attach_egress(pair.ifindex, &pair.device),
-            self.configure(&inside, &pair.inside, Some(pair.mtu))
-        );
-        attached?;
-        configured?;
+        self.configure(&inside, &pair.inside, Some(pair.mtu)).await?;
         self.netlink.set_up(pair.ifindex).await?;
+        self.link_later();
         if self.wants_express() {
             let (slot, place) = (pair.ifindex % ENDPOINT_SLOTS, (pair.netns.clone(), pair.inside.name.clone()));
             if let Err(error) = self.receive_express(place, slot, pair.ifindex, true).await {
@@ -185,7 +181,10 @@ impl Engine {
     pub(super) async fn delete_devices(&self, devices: &[(u32, String)]) -> Result<()> {
         let numbers: Vec<u32> = devices.iter().map(|(ifindex, _)| *ifindex).collect();
         self.netlink.delete_devices(&numbers).await?;
-        devices.iter().try_for_each(|(ifindex, device)| self.datapath.detach(&Hook::egress(*ifindex, device)))
+        let hooks = devices.iter().map(|(ifindex, device)| Hook::egress(*ifindex, device));
+        let (datapath, hooks) = (self.datapath.clone(), hooks.collect::<Vec<_>>());
+        let detach = tokio::task::spawn_blocking(move || hooks.iter().try_for_each(|hook| datapath.detach(hook)));
+        detach.await.context(|| "detach from devices".into())?
     }
 
     /// Gives devices of endpoints that are no more to the next [`bury`](Self::bury), which a task begins. The kernel takes

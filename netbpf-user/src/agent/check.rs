@@ -19,7 +19,7 @@ const MOST_RESOLVERS: usize = 32;
 const MOST_DOMAINS: usize = 64;
 const MOST_OPTIONS: usize = 64;
 const MOST_HOSTS: usize = 4096;
-const MOST_PUBLISHES: usize = 8192;
+const MOST_PUBLISHES: usize = 16_384;
 
 /// Longest option of a resolver; resolv.conf(5) knows none of half this length.
 const LONGEST_OPTION: usize = 64;
@@ -203,7 +203,7 @@ mod tests {
             (resolver(&[], &[], &texts("rotate", MOST_OPTIONS + 1)), "65 options"),
             (resolver(&[], &[], &texts(&"x".repeat(65), 1)), "at most 64 letters"),
             (resolver(&[], &[], &texts("a\u{7f}", 1)), "\\u{7f}"),
-            (specs(&texts("80", MOST_PUBLISHES), &texts("80", 1)).map(drop), "8193 publishes"),
+            (specs(&texts("80", MOST_PUBLISHES), &texts("80", 1)).map(drop), "16385 publishes"),
         ] {
             let line = refused.unwrap_err().to_string();
             assert!(line.contains(words) && !line.contains('\n'), "{line}");

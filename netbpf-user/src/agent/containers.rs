@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::memory::SlimDown;
 use super::network::{Networks, now, random_id};
 use super::place::Place;
 use super::plan::{Observed, Step, Wanted, plan};
@@ -22,6 +23,7 @@ use crate::store::{Changes, ContainerRecord, EndpointRecord, NetworkRecord};
 impl Engine {
     /// Makes a container, or takes in a namespace that exists.
     pub async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<Container> {
+        let _slim = SlimDown::after(request.publish.len());
         let id = random_id();
         let Wish { name, hostname, specs, place, mut asked, extra_hosts } = Wish::read(&request, &id)?;
 
@@ -127,7 +129,7 @@ impl Engine {
         let made = async {
             let wanted = Wanted { taken_from, ..record.wanted(&state.networks) };
             let planned = plan(&[wanted], &Observed::default());
-            // Both wait, for the disk and for a grace period of the kernel, so they do it at the same time. After a
+            // Both wait, for the disk and for the kernel's lock of devices, so they do it at the same time. After a
             // crash in between, a later start makes the rest, or forgets a container without a namespace.
             let changes = Changes { networks: state.networks_of(record), ..Changes::from(&*record) };
             let save = {
@@ -168,6 +170,7 @@ impl Engine {
             Err(_) if force => return Ok(()),
             Err(error) => return Err(error),
         };
+        let _slim = SlimDown::after(record.rules.len());
         if let Some(running) = record.process.filter(process::is_running) {
             if !force {
                 return Err(Error::Conflict(format!(
@@ -259,12 +262,6 @@ impl State {
 
     pub(super) fn hand_over(&mut self, record: &ContainerRecord, changes: Changes) {
         self.containers.remove(&record.name);
-        if let Some(heir) = changes.containers.first() {
-            for rule in &record.rules {
-                self.publishes.remove(rule);
-                self.publishes.insert(&heir.name, rule);
-            }
-        }
         self.containers.extend(changes.containers.into_iter().map(|sharer| (sharer.name.clone(), sharer)));
     }
 }

@@ -7,7 +7,7 @@ use super::network::{Network, Networks};
 use super::state::State;
 use crate::api::types::{self, Container, End, PortMapping};
 use crate::config::{Addressing, GatewayMode, Part};
-use crate::spec::transport_name;
+use crate::spec::{Allowed, transport_name};
 use crate::store::{ContainerRecord, Driver, EndpointRecord, ExtraHost, Made, Mode, NetworkRecord, RuleRecord};
 
 impl ContainerRecord {
@@ -141,7 +141,7 @@ impl RuleRecord {
             container_port: self.container_port,
             count: u32::from(self.more) + 1,
             protocol: transport_name(self.transport).into(),
-            allowed: self.allowed.clone(),
+            allowed: Allowed::clone(&self.allowed),
         }
     }
 }

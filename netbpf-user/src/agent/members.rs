@@ -1,21 +1,82 @@
 //! Who gets the broadcasts of whom: the endpoints of each network in a ring, which the datapath walks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netbpf_common::abi::Endpoint;
 
 use super::Engine;
 use crate::error::Result;
 
+/// The slots of each network's endpoints, as the datapath was told.
+#[derive(Debug, Default)]
+pub(super) struct Members(BTreeMap<u16, BTreeSet<u32>>);
+
+impl Members {
+    fn of(endpoints: &[(u32, Endpoint)]) -> Self {
+        let mut all = Self::default();
+        for (slot, endpoint) in endpoints.iter().filter(|(_, endpoint)| *endpoint != Endpoint::default()) {
+            all.0.entry(endpoint.network).or_default().insert(*slot);
+        }
+        all
+    }
+
+    /// The network that a slot is in.
+    fn network_of(&self, slot: u32) -> Option<u16> {
+        self.0.iter().find_map(|(network, slots)| slots.contains(&slot).then_some(*network))
+    }
+
+    /// Who comes before a slot in the ring of a network and who after it, the slot itself left out; none in an empty one.
+    fn around(&self, network: u16, slot: u32) -> Option<(u32, u32)> {
+        let slots = self.0.get(&network)?;
+        let mut before = slots.range(..slot).rev().chain(slots.range(slot..).rev()).filter(|other| **other != slot);
+        let mut after = slots.range(slot..).chain(slots.range(..slot)).filter(|other| **other != slot);
+        Some((*before.next()?, *after.next()?))
+    }
+}
+
 impl Engine {
+    /// Takes an endpoint into the ring of its network.
+    pub(super) fn join_members(&self, slot: u32, network: u16) -> Result<()> {
+        let table = &self.datapath.maps.members;
+        let mut members = self.members.lock().expect("no panic while it was held");
+        if members.network_of(slot).is_some_and(|before| before != network) {
+            drop(members);
+            return self.follow_members();
+        }
+        let (before, after) = members.around(network, slot).unwrap_or((slot, slot));
+        table.set(slot, after)?;
+        if before != slot {
+            table.set(before, slot)?;
+        }
+        members.0.entry(network).or_default().insert(slot);
+        Ok(())
+    }
+
+    /// Lets the ring pass by an endpoint that is no more.
+    pub(super) fn leave_members(&self, slot: u32) -> Result<()> {
+        let table = &self.datapath.maps.members;
+        let mut members = self.members.lock().expect("no panic while it was held");
+        let Some(network) = members.network_of(slot) else { return Ok(()) };
+        if let Some((before, after)) = members.around(network, slot) {
+            table.set(before, after)?;
+        }
+        table.set(slot, 0)?;
+        if let Some(slots) = members.0.get_mut(&network) {
+            slots.remove(&slot);
+        }
+        Ok(())
+    }
+
     /// Lets the rings be those of the endpoints that there are. A newcomer points on before anybody points to it, and who
     /// has left is passed by before its own pointer goes: a walk never ends halfway.
     pub(super) fn follow_members(&self) -> Result<()> {
         let maps = &self.datapath.maps;
-        let wanted = rings(&maps.endpoints.entries()?);
+        let mut known = self.members.lock().expect("no panic while it was held");
+        let members = Members::of(&maps.endpoints.entries()?);
+        let wanted = rings(&members);
         let before: BTreeMap<u32, u32> = maps.members.entries()?.into_iter().filter(|(_, next)| *next != 0).collect();
-        let (known, new): (Vec<_>, Vec<_>) = wanted.iter().partition(|(slot, _)| before.contains_key(slot));
-        for (slot, next) in new.into_iter().chain(known) {
+        let (old, new): (Vec<_>, Vec<_>) = wanted.iter().partition(|(slot, _)| before.contains_key(slot));
+        for (slot, next) in new.into_iter().chain(old) {
             if before.get(slot) != Some(next) {
                 maps.members.set(*slot, *next)?;
             }
@@ -23,22 +84,18 @@ impl Engine {
         for slot in before.keys().filter(|slot| !wanted.contains_key(slot)) {
             maps.members.set(*slot, 0)?;
         }
+        *known = members;
         Ok(())
     }
 }
 
 /// From each slot to the next of its network, and from the last to the first.
-fn rings(endpoints: &[(u32, Endpoint)]) -> BTreeMap<u32, u32> {
-    let mut networks: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
-    for (slot, endpoint) in endpoints.iter().filter(|(_, endpoint)| *endpoint != Endpoint::default()) {
-        networks.entry(endpoint.network).or_default().push(*slot);
-    }
-    let ring = |mut slots: Vec<u32>| {
-        slots.sort_unstable();
+fn rings(members: &Members) -> BTreeMap<u32, u32> {
+    let ring = |slots: &BTreeSet<u32>| {
         let next: Vec<u32> = slots.iter().cycle().skip(1).take(slots.len()).copied().collect();
-        slots.into_iter().zip(next)
+        slots.iter().copied().zip(next).collect::<Vec<_>>()
     };
-    networks.into_values().flat_map(ring).collect()
+    members.0.values().flat_map(ring).collect()
 }
 
 #[cfg(test)]
@@ -50,7 +107,13 @@ mod tests {
         let of = |network| Endpoint { generation: 1, network, ..Endpoint::default() };
         let endpoints =
             [(0, Endpoint::default()), (9, of(1)), (3, of(1)), (5, of(2)), (7, of(1)), (8, Endpoint::default())];
-        assert_eq!(rings(&endpoints), BTreeMap::from([(3, 7), (7, 9), (9, 3), (5, 5)]));
-        assert!(rings(&[]).is_empty());
+        let members = Members::of(&endpoints);
+        assert_eq!(rings(&members), BTreeMap::from([(3, 7), (7, 9), (9, 3), (5, 5)]));
+        assert!(rings(&Members::default()).is_empty());
+        // The neighbours of those that are in it, and of one that comes.
+        let around = |slot| members.around(1, slot);
+        assert_eq!([3, 7, 9, 2, 8, 10].map(around), [(9, 7), (3, 9), (7, 3), (9, 3), (7, 9), (9, 3)].map(Some));
+        assert_eq!((members.around(2, 5), members.around(2, 6), members.around(3, 1)), (None, Some((5, 5)), None));
+        assert_eq!((members.network_of(5), members.network_of(8)), (Some(2), None));
     }
 }

@@ -26,7 +26,9 @@ pub mod judge;
 mod kept;
 mod lan;
 mod lan_options;
+mod links;
 mod members;
+mod memory;
 mod names;
 mod network;
 mod networks;
@@ -110,6 +112,10 @@ pub struct Engine {
     followed: Notify,
     /// Asks the collector not to wait for its time.
     uncollected: Arc<Notify>,
+    /// Who makes devices, and who makes links for their programs.
+    linking: links::Linking,
+    /// Who gets the broadcasts of whom.
+    members: std::sync::Mutex<members::Members>,
     /// What must run for as long as the engine serves.
     tasks: health::Tasks,
     /// Ends the background tasks.
@@ -132,6 +138,9 @@ impl Engine {
         if let Err(error) = self.bury().await {
             tracing::warn!("{error}");
         }
+        let datapath = self.datapath.clone();
+        // Half of one would be left to the next start.
+        _ = tokio::task::spawn_blocking(move || datapath.finish_link()).await;
     }
 
     /// Whether it serves no more requests that change something.
@@ -158,6 +167,8 @@ impl Engine {
         let mut errors = Vec::new();
         // One after the other, as it is then: what one leaves to those who share its namespace is theirs.
         let names: Vec<String> = state.containers.keys().cloned().collect();
+        // All devices in one go: the kernel takes hardly longer for a thousand than for one.
+        let burial = self.burial.lock().await;
         for name in names {
             let Some(record) = state.containers.get(&name).cloned() else { continue };
             if let Some(running) = record.process.filter(process::is_running) {
@@ -165,6 +176,7 @@ impl Engine {
             }
             errors.extend(self.take_down(&mut state, &record).await.err());
         }
+        drop(burial);
         errors.extend(self.bury().await.err());
         for (_, lan) in state.networks.lans() {
             errors.extend(self.remove_parent(lan).await.err());

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netbpf_common::abi::Transport;
 
 use super::Engine;
+use super::memory::SlimDown;
 use super::reserve::release;
 use super::rules::withdraw;
 use crate::api::types::PortMapping;
@@ -16,6 +17,7 @@ use crate::store::{Changes, RuleRecord};
 impl Engine {
     /// Publishes ports of a container: all of the SPECs or none. Returns all that it publishes then.
     pub async fn publish(&self, name: &str, specs: &[String]) -> Result<Vec<PortMapping>> {
+        let _slim = SlimDown::after(specs.len());
         let specs = super::check::specs(specs, &[])?;
         let mut state = self.change().await?;
         let mut record = state.container(name)?.clone();
@@ -35,6 +37,7 @@ impl Engine {
 
     /// Takes publishes back, whomever they are for: all of the SPECs or none. Returns what remains.
     pub async fn unpublish(&self, name: &str, specs: &[String]) -> Result<Vec<PortMapping>> {
+        let _slim = SlimDown::after(specs.len());
         let parsed = super::check::specs(specs, &[])?;
         let mut state = self.change().await?;
         let mut record = state.container(name)?.clone();
@@ -112,7 +115,7 @@ impl<'a> Named<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Allowed;
+    use crate::store::Audience;
 
     #[test]
     fn a_spec_without_host_port_names_every_publish_of_its_container_port() {
@@ -123,7 +126,7 @@ mod tests {
             container_port: 80,
             more: 0,
             transport: Transport::Tcp,
-            allowed: Allowed::default(),
+            allowed: Audience::default(),
         };
         for (spec, named) in [
             ("80", true),
@@ -149,7 +152,7 @@ mod tests {
             container_port: 80,
             more: 0,
             transport: Transport::Tcp,
-            allowed: Allowed::default(),
+            allowed: Audience::default(),
         };
         let both = [rule(Ipv4Addr::UNSPECIFIED.into()), rule(Ipv6Addr::UNSPECIFIED.into())];
         for (spec, named) in [

@@ -32,6 +32,8 @@ impl Engine {
         self.datapath.drop_dead_links()?;
         self.make_parents(state).await;
         self.delete_unfinished().await?;
+        // An agent may have been killed between two of its writes, and the steps go by what is known of the rings.
+        self.follow_members()?;
         let observed = self.observe(state).await?;
         let planned = steps(state.containers.values(), &state.networks, &observed);
         if !planned.is_empty() {
@@ -40,8 +42,6 @@ impl Engine {
         for error in self.apply_all(&planned).await {
             tracing::error!("{error}");
         }
-        // Also when nothing was planned: an agent may have been killed between two of its writes.
-        self.follow_members()?;
         self.reconcile_publishes(state)?;
         files::sweep(&self.settings.run_dir, |name| state.containers.contains_key(name));
         for record in state.containers.values() {

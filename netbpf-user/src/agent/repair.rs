@@ -118,9 +118,11 @@ impl Engine {
         suspects.everything |= before.everything;
     }
 
-    /// What could not be repaired, one line each.
+    /// What could not be repaired, and what has no link, one line each.
     pub(super) fn unrepaired(&self) -> Vec<String> {
-        self.repair.failure.lock().expect("no panic while it was held").problems.clone()
+        let mut problems = self.repair.failure.lock().expect("no panic while it was held").problems.clone();
+        problems.extend(self.unlinked());
+        problems
     }
 
     async fn look(self: &Arc<Self>, is_time: bool, with_settings: bool) -> Result<()> {

@@ -30,9 +30,10 @@ impl Engine {
             )));
         }
         let bound = if specs.is_empty() { Vec::new() } else { open_sockets()? };
+        let has_ipv6 = net::has_ipv6();
         let mut rules = Vec::with_capacity(specs.len());
         for spec in specs {
-            match self.reserve_one(state, container, spec, &bound).await {
+            match self.reserve_one(state, container, spec, &bound, has_ipv6).await {
                 Ok(reserved) => rules.extend(reserved),
                 Err(error) => {
                     release(state, &rules);
@@ -50,9 +51,10 @@ impl Engine {
         container: &ContainerRecord,
         spec: &PublishSpec,
         bound: &[OpenSocket],
+        has_ipv6: bool,
     ) -> Result<Vec<RuleRecord>> {
         allowed::check(spec, &state.host)?;
-        let addresses = host_addresses(spec, container, &state.networks, net::has_ipv6())?;
+        let addresses = host_addresses(spec, container, &state.networks, has_ipv6)?;
         for address in &addresses {
             self.check_address(state, *address).await?;
         }
@@ -73,14 +75,15 @@ impl Engine {
             allowed: Allowed {
                 allow: spec.allowed.prefixes(host_ip.is_ipv4()).collect(),
                 interfaces: spec.allowed.interfaces.clone(),
-            },
+            }
+            .into(),
         };
         let first = match spec.host_port {
             Some((first, last)) => {
                 let ports = (first, last);
                 self.check_ports(spec, ports)?;
                 for address in &addresses {
-                    check_free(state, &wanted(*address, first), bound)?;
+                    check_free(state, container, &wanted(*address, first), bound)?;
                 }
                 first
             }
@@ -93,7 +96,7 @@ impl Engine {
         for address in addresses {
             let number = state.publishes.free_rule().inspect_err(|_| release(state, &rules))?;
             let rule = RuleRecord { rule: number, ..wanted(address, first) };
-            state.publishes.insert(&container.name, &rule);
+            state.publishes.insert(&rule);
             rules.push(rule);
         }
         Ok(rules)
@@ -181,9 +184,12 @@ pub(super) fn release(state: &mut State, rules: &[RuleRecord]) {
 
 /// Refuses host ports that another container or a process of the host has. What holds a port now is refused before its
 /// packets are touched.
-fn check_free(state: &State, rule: &RuleRecord, bound: &[OpenSocket]) -> Result<()> {
+fn check_free(state: &State, asking: &ContainerRecord, rule: &RuleRecord, bound: &[OpenSocket]) -> Result<()> {
     if let Some(holder) = state.publishes.holder(rule.transport, rule.host_ip, rule.host_port, rule.last_port()) {
-        return Err(holder.refuse(rule.transport));
+        let has_it = |record: &&ContainerRecord| record.rules.iter().any(|it| it.rule == holder.rule);
+        // What nobody has yet was asked for a moment ago, by the same request.
+        let record = state.containers.values().find(has_it).unwrap_or(asking);
+        return Err(holder.refuse(rule.transport, &record.name));
     }
     match in_the_way(bound, rule) {
         Some(held) => Err(refuse(held)),

@@ -83,17 +83,21 @@ impl Engine {
     }
 }
 
-/// Takes rules that have been released out of the datapath.
+/// Takes rules that have been released out of the datapath, to the end whatever fails.
 pub(super) fn withdraw(datapath: &Datapath, state: &State, rules: &[RuleRecord]) -> Result<()> {
     if rules.is_empty() {
         return Ok(());
     }
-    withdraw_ports::<V4Addr>(datapath, state, rules)?;
-    withdraw_ports::<V6Addr>(datapath, state, rules)?;
-    end_rules(datapath, &rules.iter().map(|rule| rule.rule).collect::<Vec<_>>())?;
-    allowed::forget::<V4Addr>(datapath, rules)?;
-    allowed::forget::<V6Addr>(datapath, rules)?;
-    datapath.bump(generation::PUBLISH_EPOCH).map(drop)
+    let numbers: Vec<u32> = rules.iter().map(|rule| rule.rule).collect();
+    let withdrawn = [
+        withdraw_ports::<V4Addr>(datapath, state, rules),
+        withdraw_ports::<V6Addr>(datapath, state, rules),
+        end_rules(datapath, &numbers),
+        allowed::forget::<V4Addr>(datapath, rules),
+        allowed::forget::<V6Addr>(datapath, rules),
+        datapath.bump(generation::PUBLISH_EPOCH).map(drop),
+    ];
+    withdrawn.into_iter().collect()
 }
 
 fn withdraw_ports<A: InFamily>(datapath: &Datapath, state: &State, rules: &[RuleRecord]) -> Result<()> {
@@ -142,9 +146,8 @@ pub(super) fn end_rules(datapath: &Datapath, numbers: &[u32]) -> Result<()> {
 fn bump_rules(datapath: &Datapath, numbers: &[u32]) -> Result<()> {
     let generations = &datapath.maps.generations;
     let indexes: Vec<u32> = numbers.iter().map(|number| generation::FIRST_RULE + number).collect();
-    let next: Result<Vec<u32>> =
-        indexes.iter().map(|index| Ok(generations.get(*index)?.unwrap_or(0).wrapping_add(1))).collect();
-    generations.set_all(&indexes, &next?)
+    let next: Vec<u32> = generations.get_all(&indexes)?.into_iter().map(|now| now.wrapping_add(1)).collect();
+    generations.set_all(&indexes, &next)
 }
 
 /// Writes what `state` says of every port of the rules on addresses of one family.

@@ -35,7 +35,7 @@ mod tests {
     use netbpf_common::abi::Transport;
 
     use super::*;
-    use crate::spec::Allowed;
+    use crate::store::Audience;
 
     #[test]
     fn a_port_on_one_address_is_in_the_way_of_a_publish_there_and_everywhere() {
@@ -48,7 +48,7 @@ mod tests {
             container_port: 80,
             more: 99,
             transport: Transport::Tcp,
-            allowed: Allowed::default(),
+            allowed: Audience::default(),
         };
         assert!(in_the_way(&[held], &rule(Ipv4Addr::UNSPECIFIED)).is_some());
         assert!(in_the_way(&[held], &rule(Ipv4Addr::LOCALHOST)).is_some());
@@ -69,7 +69,7 @@ mod tests {
             container_port: 80,
             more: 0,
             transport: Transport::Tcp,
-            allowed: Allowed::default(),
+            allowed: Audience::default(),
         };
         assert!(in_the_way(&[held], &rule(Ipv4Addr::UNSPECIFIED.into())).is_none());
         for address in [any_v6, Ipv6Addr::LOCALHOST.into()] {

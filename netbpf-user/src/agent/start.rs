@@ -24,7 +24,7 @@ use super::state::{HostState, State};
 use super::{Engine, host};
 use crate::api::unready;
 use crate::config::{Addressing, DatapathLog, GlobalId, Settings, Virtuals, overlap};
-use crate::datapath::{Datapath, Hook, cgroup_root, check_cgroup, mount_bpffs, readable};
+use crate::datapath::{Datapath, Hook, cgroup_root, check_cgroup, keep_large_blocks_apart, mount_bpffs, readable};
 use crate::error::{Context as _, Error, Result};
 use crate::failpoint;
 use crate::net::watch::Watch;
@@ -41,6 +41,7 @@ impl Engine {
     pub async fn start(settings: Settings) -> Result<Arc<Self>> {
         settings.validate()?;
         require_root()?;
+        keep_large_blocks_apart();
         require_ipv6(&settings)?;
         check_files(&settings)?;
         let cgroup = settings.cgroup.clone().map_or_else(cgroup_root, check_cgroup)?;
@@ -87,6 +88,8 @@ impl Engine {
                 doomed: std::sync::Mutex::default(),
                 burial: Mutex::default(),
                 uncollected: Arc::default(),
+                linking: Default::default(),
+                members: std::sync::Mutex::default(),
                 since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
                 tasks: Default::default(),
                 stop: watch::Sender::new(false),
@@ -187,6 +190,7 @@ impl Engine {
         self.tasks.keep("collects flows", collector);
 
         self.keep_right();
+        self.keep_linked();
 
         if self.settings.datapath_log != DatapathLog::Off
             && let Some(logger) = self.datapath.logger()
@@ -258,7 +262,7 @@ fn known_state(mut networks: Networks, containers: BTreeMap<String, ContainerRec
             }
         }
         for rule in &record.rules {
-            publishes.insert(&record.name, rule);
+            publishes.insert(rule);
         }
     }
     Ok(State { networks, containers, publishes, host: HostState::default() })

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -63,7 +64,7 @@ pub struct ProcessRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PublishRequest {
-    /// Publishes in the form of SPEC.
+    /// Publishes in the form of SPEC: at most 16,384, and a range is one.
     pub publish: Vec<String>,
 }
 
@@ -290,6 +291,7 @@ pub struct DisconnectRequest {
 
 /// A publish as it is in force: `count` host ports led to as many container ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(from = "FlatMapping")]
 pub struct PortMapping {
     /// Address of the host; `0.0.0.0` for all of IPv4, `::` for all of IPv6.
     #[schema(value_type = String)]
@@ -305,6 +307,28 @@ pub struct PortMapping {
     /// Whom it is for.
     #[serde(flatten)]
     pub allowed: Allowed,
+}
+
+/// The same as it is read: with `flatten` every field would be kept aside first, and there may be ten thousands.
+#[derive(Deserialize)]
+struct FlatMapping {
+    host_ip: IpAddr,
+    host_port: u16,
+    container_port: u16,
+    count: u32,
+    protocol: String,
+    #[serde(default)]
+    allow: Vec<IpNet>,
+    #[serde(default)]
+    interfaces: Vec<String>,
+}
+
+impl From<FlatMapping> for PortMapping {
+    fn from(flat: FlatMapping) -> Self {
+        let FlatMapping { host_ip, host_port, container_port, count, protocol, allow, interfaces } = flat;
+        let allowed = Allowed { allow, interfaces };
+        Self { host_ip, host_port, container_port, count, protocol, allowed }
+    }
 }
 
 /// A way by which ports of a container are reached.
@@ -393,7 +417,7 @@ pub struct ProgramStatus {
     pub name: String,
     /// Device and direction, or cgroup.
     pub attach_point: String,
-    /// Number of the BPF link; 0 where the kernel has none (clsact).
+    /// Number of the BPF link; 0 for a filter (clsact), which a new device has for a moment, and every device before Linux 6.6.
     pub link_id: u32,
     /// Number of the program.
     pub program_id: u32,

@@ -1,6 +1,6 @@
 //! What verbs print: tables for people, JSON for programs.
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::net::IpAddr;
 use std::process::ExitCode;
 
@@ -19,6 +19,15 @@ const CELL_MAPPINGS: usize = 6;
 /// Prints a line, or several. A reader that has seen enough (`| head`) is no error.
 pub(super) fn print(text: impl std::fmt::Display) -> anyhow::Result<()> {
     match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
+        _ => Ok(()),
+    }
+}
+
+/// Prints lines, of which there may be thousands, in few writes.
+fn print_lines(mut lines: impl Iterator<Item = impl std::fmt::Display>) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match lines.try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
         _ => Ok(()),
     }
@@ -125,7 +134,7 @@ pub(super) fn single_port_list(global: &Global, ports: &[SinglePort]) -> anyhow:
     if global.json {
         return json(&ports);
     }
-    ports.iter().try_for_each(print)
+    print_lines(ports.iter())
 }
 
 /// Prints mappings, one a line.
@@ -133,7 +142,7 @@ pub(super) fn mappings(global: &Global, ports: &[PortMapping]) -> anyhow::Result
     if global.json {
         return json(&ports);
     }
-    ports.iter().try_for_each(|port| print(mapping(port)))
+    print_lines(ports.iter().map(mapping))
 }
 
 /// Addresses in one cell of a table.

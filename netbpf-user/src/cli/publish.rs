@@ -14,7 +14,9 @@ Examples:
   netbpf publish web -p 8080:80
   netbpf publish web -p 80 -p 127.0.0.1:5353:53/udp      80 on a free port: see what is printed
   netbpf publish web -p [::1]:8080:80                     on one IPv6 address
-  netbpf publish web -p 10000-19999:10000-19999")]
+  netbpf publish web -p 10000-19999:10000-19999
+
+One command takes up to 16,384 SPECs; a range is one.")]
 pub(super) struct Publish {
     /// The container
     name: String,

@@ -3,90 +3,24 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use aya::programs::links::{CgroupAttachMode, FdLink};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
-use aya::programs::{LinkOrder, ProgramError, TcAttachType, Xdp, XdpMode};
+use aya::programs::{ProgramError, Xdp, XdpMode};
 use netbpf_common::abi::program;
 
 use super::Datapath;
+use super::filters::remove_filter;
+use super::hook::{Direction, Hook, Way};
 use super::links::{Links, is_of_device};
-use super::sys::LinkInfo;
+use super::sys::{self, LinkInfo};
 use crate::error::{Context as _, Error, Result, chain};
 use crate::failpoint;
-
-/// Place of our filter on a clsact qdisc. Fixed, so that a new agent finds the filter of the one before it.
-const FILTER: NlOptions = NlOptions { priority: 0x6e62, handle: TcHandle::new(0, 1), classid: None };
-
-/// Which packets of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Direction {
-    /// Those it receives.
-    Ingress,
-    /// Those it sends.
-    Egress,
-}
-
-/// Where on the way of a device's packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Way {
-    /// In the stack (TC).
-    Stack(Direction),
-    /// Ahead of it, in the driver, on what the device receives (XDP).
-    Express,
-}
-
-impl From<Direction> for TcAttachType {
-    fn from(direction: Direction) -> Self {
-        match direction {
-            Direction::Ingress => Self::Ingress,
-            Direction::Egress => Self::Egress,
-        }
-    }
-}
-
-/// A program on a device.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Hook {
-    /// Name of the program.
-    pub(crate) program: &'static str,
-    /// Number of the device.
-    pub(crate) ifindex: u32,
-    /// Name of the device.
-    pub(crate) device: String,
-    /// Which of its packets, and where.
-    pub(crate) way: Way,
-}
-
-impl Hook {
-    /// What a container sends, at its host-side device.
-    pub(crate) fn egress(ifindex: u32, device: impl Into<String>) -> Self {
-        Self { program: program::EGRESS, ifindex, device: device.into(), way: Way::Stack(Direction::Ingress) }
-    }
-
-    /// What an uplink receives; `is_bare`: its packets have no Ethernet header.
-    pub(crate) fn uplink(ifindex: u32, device: impl Into<String>, is_bare: bool) -> Self {
-        let program = if is_bare { program::UPLINK_BARE } else { program::UPLINK };
-        Self { program, ifindex, device: device.into(), way: Way::Stack(Direction::Ingress) }
-    }
-
-    /// What the host sends to containers.
-    pub(crate) fn host(ifindex: u32, device: impl Into<String>) -> Self {
-        Self { program: program::HOST, ifindex, device: device.into(), way: Way::Stack(Direction::Egress) }
-    }
-
-    /// What an uplink receives, ahead of the host's stack.
-    pub(crate) fn express(ifindex: u32, device: impl Into<String>) -> Self {
-        Self { program: program::EXPRESS, ifindex, device: device.into(), way: Way::Express }
-    }
-
-    fn pin(&self) -> String {
-        format!("{}-{}", self.program, self.ifindex)
-    }
-}
 
 /// A program as the kernel has it attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,67 +37,121 @@ pub(crate) struct Attachment {
     pub(crate) is_current: bool,
 }
 
-/// Filters on clsact qdiscs, by device and program. They have no pins: the kernel keeps them with the device.
-pub(super) type Filters = BTreeMap<(u32, &'static str), Hook>;
-
 impl Datapath {
-    /// Attaches a program to a device, or puts this agent's program into the link that is there.
+    /// Attaches a program to a device, or puts this agent's program into the link that is there. For a new link of TC the kernel waits
+    /// a grace period of RCU, with its lock of devices in hand (tcx_entry_sync).
     pub(crate) fn attach(&self, hook: &Hook) -> Result<()> {
+        let _turn = self.linking();
+        match hook.way {
+            Way::Stack(direction) => self.attach_to_stack(hook, direction),
+            Way::Express => self.attach_express(hook),
+        }
+    }
+
+    fn attach_to_stack(&self, hook: &Hook, direction: Direction) -> Result<()> {
+        let what = || format!("attach {} to {}", hook.program, hook.device);
+        let program = self.classifier(hook.program)?;
+        if !self.replaced(&hook.pin(), u64::from(hook.ifindex), program.as_fd()).context(what)? {
+            match self.link(hook, direction, program.as_fd()) {
+                // Before 6.6 the kernel knows no such attach type.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    self.has_links.store(false, Ordering::Relaxed);
+                    return self.attach_filter(hook, direction);
+                }
+                linked => linked.context(what)?,
+            }
+        }
+        if hook.program == program::EGRESS {
+            // What it had at first, perhaps from an agent before this one.
+            self.remove_filter(hook);
+        }
+        Ok(())
+    }
+
+    /// Makes a link, and pins it.
+    fn link(&self, hook: &Hook, direction: Direction, program: BorrowedFd<'_>) -> io::Result<()> {
+        // Before the wait, which would be for nothing.
+        self.links.check_directory()?;
+        failpoint::before("attach a program");
+        let link = sys::link_to_device(program, hook.ifindex, direction.into())?;
+        self.links.hold(&hook.pin(), link)
+    }
+
+    /// Attaches a program to a device that is new, without a wait where the kernel has filters: [`link_filter`](Self::link_filter) is
+    /// for when nobody waits.
+    pub(crate) fn attach_at_once(&self, hook: &Hook) -> Result<()> {
+        let Way::Stack(direction) = hook.way else { return self.attach(hook) };
+        let pin = hook.pin();
+        let what = || format!("look at {} on {}", hook.program, hook.device);
+        if self.links.info(&pin).context(what)?.is_some() {
+            // Of a device that had the number before.
+            self.links.remove(&pin).context(what)?;
+        }
+        self.attach_filter(hook, direction).or_else(|error| {
+            tracing::debug!("{error}: it gets a link instead");
+            self.attach(hook)
+        })
+    }
+
+    /// The filters that links are to take the place of, with when they were attached: the oldest first. None where the kernel
+    /// has no such links.
+    pub(crate) fn unlinked(&self) -> Vec<(Instant, Hook)> {
+        if self.has_links.load(Ordering::Relaxed) { self.filters().by_age() } else { Vec::new() }
+    }
+
+    /// Puts a pinned link in the place of a filter, if that was not detached meanwhile.
+    pub(crate) fn link_filter(&self, hook: &Hook) -> Result<()> {
+        let Way::Stack(direction) = hook.way else { return Ok(()) };
+        let _turn = self.linking();
+        if !self.filters().has(hook) {
+            return Ok(());
+        }
+        // Not held while the kernel waits: others attach filters meanwhile.
+        let program = self.classifier(hook.program)?;
+        match self.link(hook, direction, program.as_fd()) {
+            Ok(()) => self.remove_filter(hook),
+            // The device is gone, and its filter with it.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => _ = self.filters().remove(hook),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.has_links.store(false, Ordering::Relaxed),
+            Err(error) => {
+                // Somebody may have taken it away meanwhile, and there is nothing else.
+                self.attach_filter(hook, direction)?;
+                return Err(error).context(|| format!("make a link for {} on {}", hook.program, hook.device));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the link that is being made.
+    pub(crate) fn finish_link(&self) {
+        drop(self.linking());
+    }
+
+    /// Held by who makes links, and by who detaches what one is being made for.
+    fn linking(&self) -> MutexGuard<'_, ()> {
+        self.linking.lock().expect("no panic while it was held")
+    }
+
+    fn classifier(&self, name: &str) -> Result<OwnedFd> {
+        let mut programs = self.programs.lock().expect("no panic while it was held");
+        let program = programs.classifier(name)?.fd().context(|| format!("use the program {name}"))?;
+        program.as_fd().try_clone_to_owned().context(|| format!("use the program {name}"))
+    }
+
+    /// Removes the filter that a link has taken the place of.
+    fn remove_filter(&self, hook: &Hook) {
+        self.filters().remove(hook);
+        remove_filter(hook);
+    }
+
+    fn attach_express(&self, hook: &Hook) -> Result<()> {
         let what = || format!("attach {} to {}", hook.program, hook.device);
         let mut programs = self.programs.lock().expect("no panic while it was held");
-        let pin = hook.pin();
-        let direction: TcAttachType = match hook.way {
-            Way::Stack(direction) => direction.into(),
-            Way::Express => {
-                let program = programs.express()?;
-                if !self.replaced(&pin, u64::from(hook.ifindex), program.fd().context(what)?.as_fd()).context(what)? {
-                    self.links.keep(&pin, attach_express(program, hook)?).context(what)?;
-                }
-                return Ok(());
-            }
-        };
-        let program = programs.classifier(hook.program)?;
+        let (pin, program) = (hook.pin(), programs.express()?);
         if self.replaced(&pin, u64::from(hook.ifindex), program.fd().context(what)?.as_fd()).context(what)? {
             return Ok(());
         }
-        let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
-        failpoint::before("attach a program");
-        match program.attach_with_options(&hook.device, direction, tcx) {
-            Ok(id) => {
-                let link: FdLink = program.take_link(id).context(what)?.try_into().context(what)?;
-                self.links.keep(&pin, link).context(what)
-            }
-            // Before 6.6 the kernel knows no such attach type.
-            Err(ProgramError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EINVAL) => {
-                match qdisc_add_clsact(&hook.device) {
-                    Ok(()) => {}
-                    Err(error) if error.to_string().contains("File exists") => {}
-                    Err(error) => return Err(error).context(what),
-                }
-                let options = || TcAttachOptions::Netlink(NlOptions { ..FILTER });
-                let attached = program.attach_with_options(&hook.device, direction, options());
-                let id = match attached {
-                    Ok(id) => id,
-                    // Ours, of an agent before this one: replaced in its place.
-                    Err(_) => {
-                        let old = SchedClassifierLink::attached(
-                            &hook.device,
-                            direction,
-                            FILTER.priority,
-                            FILTER.handle,
-                            None,
-                        );
-                        program.attach_to_link(old.context(what)?).context(what)?
-                    }
-                };
-                // Dropping it would detach the filter; it is to outlive the agent.
-                std::mem::forget(program.take_link(id).context(what)?);
-                let mut filters = self.filters.lock().expect("no panic while it was held");
-                filters.insert((hook.ifindex, hook.program), hook.clone());
-                Ok(())
-            }
-            Err(error) => Err(error).context(what),
-        }
+        self.links.keep(&pin, link_express(program, hook)?).context(what)
     }
 
     /// Puts a program into the link that is there; whether there is one.
@@ -185,7 +173,7 @@ impl Datapath {
     /// Whether this agent's program is attached.
     pub(crate) fn is_attached(&self, hook: &Hook) -> Result<bool> {
         let what = || format!("look at {} on {}", hook.program, hook.device);
-        if self.filters.lock().expect("no panic while it was held").contains_key(&(hook.ifindex, hook.program)) {
+        if self.filters().has(hook) {
             return Ok(true);
         }
         let Some(link) = self.links.info(&hook.pin()).context(what)? else { return Ok(false) };
@@ -195,8 +183,8 @@ impl Datapath {
 
     /// Detaches a program from a device; one that is not attached, or whose device is gone, is detached.
     pub(crate) fn detach(&self, hook: &Hook) -> Result<()> {
-        let removed = self.filters.lock().expect("no panic while it was held").remove(&(hook.ifindex, hook.program));
-        if removed.is_some() {
+        let _turn = self.linking();
+        if self.filters().remove(hook) {
             remove_filter(hook);
         }
         let what = || format!("detach {} from {}", hook.program, hook.device);
@@ -205,8 +193,9 @@ impl Datapath {
 
     /// Detaches every program.
     pub(crate) fn detach_all(&self) -> Result<()> {
-        let filters = std::mem::take(&mut *self.filters.lock().expect("no panic while it was held"));
-        filters.values().for_each(remove_filter);
+        let _turn = self.linking();
+        let filters = std::mem::take(&mut *self.filters());
+        filters.hooks().for_each(remove_filter);
         self.links.remove_all().context(|| "detach the programs".into())
     }
 
@@ -236,8 +225,10 @@ impl Datapath {
         self.programs.lock().expect("no panic while it was held").ids()
     }
 
-    /// What the kernel says is attached: links, and the filters of a kernel without TCX.
+    /// What the kernel says is attached by links, and the filters of devices that have none.
     pub(crate) fn attachments(&self) -> Result<Vec<Attachment>> {
+        // First: a filter goes when its link is there.
+        let filters: Vec<Hook> = self.filters().hooks().cloned().collect();
         let current = self.current();
         let mut attachments = Vec::new();
         for (name, info) in self.links.infos()? {
@@ -251,15 +242,18 @@ impl Datapath {
                 is_current,
             });
         }
-        for hook in self.filters.lock().expect("no panic while it was held").values() {
-            attachments.push(Attachment {
-                program: hook.program.into(),
-                target: u64::from(hook.ifindex),
-                link_id: 0,
-                program_id: current.get(hook.program).copied().unwrap_or(0),
-                is_current: true,
-            });
-        }
+        let filters = filters.into_iter().map(|hook| Attachment {
+            program: hook.program.into(),
+            target: u64::from(hook.ifindex),
+            link_id: 0,
+            program_id: current.get(hook.program).copied().unwrap_or(0),
+            is_current: true,
+        });
+        let is_new = |filter: &Attachment| {
+            !attachments.iter().any(|link| link.program == filter.program && link.target == filter.target)
+        };
+        let filters: Vec<Attachment> = filters.filter(is_new).collect();
+        attachments.extend(filters);
         Ok(attachments)
     }
 
@@ -275,7 +269,7 @@ impl Datapath {
 }
 
 /// Attaches the program that runs ahead of the host's stack.
-fn attach_express(program: &mut Xdp, hook: &Hook) -> Result<FdLink> {
+fn link_express(program: &mut Xdp, hook: &Hook) -> Result<FdLink> {
     const OTHERWISE: &str = "--xdp generic serves such a device in the stack, --xdp off all of them";
     let what = || format!("attach {} to {}", hook.program, hook.device);
     failpoint::before("attach an XDP program");
@@ -304,18 +298,4 @@ pub(crate) fn pinned_programs(directory: &Path) -> Vec<(Option<u32>, u32)> {
     let infos = Links::open(directory.join("links")).and_then(|links| links.infos()).unwrap_or_default();
     let shown = |(name, info): (String, LinkInfo)| (is_of_device(&name).then_some(info.target as u32), info.program_id);
     infos.into_iter().map(shown).collect()
-}
-
-/// Whether a filter of a clsact qdisc stands where ours do; `info` as the kernel has it: priority and protocol.
-pub(crate) fn is_own_filter(info: u32) -> bool {
-    info >> 16 == u32::from(FILTER.priority)
-}
-
-/// Removes our filter, and nothing else, from a device's clsact qdisc; the qdisc stays, others may use it.
-pub(crate) fn remove_filter(hook: &Hook) {
-    let Way::Stack(direction) = hook.way else { return };
-    let link =
-        SchedClassifierLink::attached(&hook.device, direction.into(), FILTER.priority, FILTER.handle, FILTER.classid);
-    // A link detaches when it is dropped. A device that is gone has taken its filter with it.
-    drop(link);
 }

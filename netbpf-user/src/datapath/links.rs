@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use aya::programs::links::FdLink;
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::sys::{self, LinkInfo};
 use crate::error::{Context as _, Result};
@@ -75,6 +76,26 @@ impl Links {
         drop(pinned);
         held.insert(name.to_owned(), own.context(|| format!("open the pin {name}"))?);
         Ok(())
+    }
+
+    /// The same of one that is held already.
+    pub(super) fn hold(&self, name: &str, link: OwnedFd) -> std::io::Result<()> {
+        let mut held = self.held();
+        let pin = self.directory.join(name);
+        remove(&pin)?;
+        failpoint::before("pin a link");
+        sys::pin(link.as_fd(), &pin)?;
+        held.insert(name.to_owned(), link);
+        Ok(())
+    }
+
+    /// Refuses to pin where nothing can be pinned.
+    pub(super) fn check_directory(&self) -> std::io::Result<()> {
+        let kind = statfs(&self.directory).map(|found| found.filesystem_type());
+        if kind == Ok(BPF_FS_MAGIC) {
+            return Ok(());
+        }
+        Err(std::io::Error::other(format!("{} is on no bpffs", self.directory.display())))
     }
 
     /// Detaches a link and removes its pin; one that is not there is removed.

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use aya::maps::MapInfo;
 use netbpf_common::abi::{ABI_VERSION, Config, map};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
-use super::attach::Filters;
 use super::links::{Links, device_links};
 use super::programs::{self, Constants, Programs, Source};
 use super::table::Table;
@@ -46,7 +46,9 @@ impl Datapath {
             programs: Mutex::new(programs),
             maps,
             knows_ipv6_checksums: ipv6_checksum_flag != 0,
-            filters: Mutex::new(Filters::default()),
+            filters: Mutex::default(),
+            linking: Mutex::default(),
+            has_links: AtomicBool::new(true),
         })
     }
 

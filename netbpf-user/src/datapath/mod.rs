@@ -3,6 +3,8 @@
 mod attach;
 pub(crate) mod clock;
 mod family;
+mod filters;
+mod hook;
 mod links;
 mod load;
 mod neighbours;
@@ -14,17 +16,20 @@ mod table;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use bytemuck::{Pod, Zeroable};
 use netbpf_common::abi::{COLLECT_KEYS, COUNTERS, Config, Endpoint, FlowKey, Network, Rule, Uplink, program};
 use netbpf_common::wire::{V4Addr, V6Addr};
 
-pub(crate) use attach::{Attachment, Direction, Hook, is_own_filter, pinned_programs, remove_filter};
+pub(crate) use attach::{Attachment, pinned_programs};
 pub use family::{FamilyMaps, InFamily};
+pub(crate) use filters::{is_own_filter, remove_filter};
+pub(crate) use hook::{Direction, Hook};
 pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
 pub(crate) use neighbours::{has_batches, has_tcx, on_cgroup, on_device, program_infos};
-pub(crate) use sys::{peer_groups, readable, set_gro, strips_vlan_tags};
+pub(crate) use sys::{give_memory_back, keep_large_blocks_apart, peer_groups, readable, set_gro, strips_vlan_tags};
 pub use table::Table;
 
 use crate::error::{Context as _, Error, Result};
@@ -86,8 +91,12 @@ pub struct Datapath {
     links: links::Links,
     /// Whether the kernel's checksum helper knows IPv6.
     knows_ipv6_checksums: bool,
-    /// Filters of devices on a kernel without TCX, which has no links to pin.
-    filters: Mutex<attach::Filters>,
+    /// Filters of devices that have no link.
+    filters: Mutex<filters::Filters>,
+    /// One at a time makes links, or detaches what one is being made for.
+    linking: Mutex<()>,
+    /// Whether the kernel has links for programs of devices (TCX), as far as it was asked.
+    has_links: AtomicBool,
 }
 
 /// What came of running a program.

@@ -8,7 +8,7 @@ use std::path::Path;
 use aya::programs::{ProgramInfo, loaded_programs};
 use aya_obj::generated::bpf_attach_type;
 
-use super::attach::Direction;
+use super::hook::Direction;
 use super::sys::{self, Place};
 
 /// The ways in which our socket hooks are attached.
@@ -30,11 +30,7 @@ const LOOPBACK: u32 = 1;
 
 /// Programs with links on a device, in the order in which they run. None where the kernel has no such links.
 pub(crate) fn on_device(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
-    let how = match direction {
-        Direction::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
-        Direction::Egress => bpf_attach_type::BPF_TCX_EGRESS,
-    };
-    match sys::programs_at(Place::Device(ifindex), how) {
+    match sys::programs_at(Place::Device(ifindex), direction.into()) {
         // No TCX, or the device has just gone.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV)) => Ok(Vec::new()),
         result => result,

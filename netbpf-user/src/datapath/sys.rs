@@ -132,6 +132,13 @@ pub(super) fn lookup_batch<K: Pod, V: Pod>(
     }
 }
 
+/// Reads the elements of an array from a number on: as many as there is room for, or up to its end. Returns how many.
+pub(super) fn read_run<V: Pod>(map: BorrowedFd<'_>, first: u32, values: &mut [V]) -> io::Result<usize> {
+    let mut keys = vec![0_u32; values.len()];
+    // A position is the number before (array_map_get_next_key), and before the first is none.
+    lookup_batch(map, first.checked_sub(1), &mut keys, values).map(|(count, _)| count)
+}
+
 /// Opens what is pinned at a path.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
@@ -156,6 +163,19 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = empty();
     attr.link_detach.link_fd = number(link);
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
+}
+
+/// Attaches a program to a device, behind those that are there.
+pub(super) fn link_to_device(program: BorrowedFd<'_>, ifindex: u32, how: bpf_attach_type) -> io::Result<OwnedFd> {
+    const LAST: u32 = 1 << 4;
+    let mut attr = empty();
+    attr.link_create.__bindgen_anon_1.prog_fd = number(program);
+    attr.link_create.__bindgen_anon_2.target_ifindex = ifindex;
+    attr.link_create.attach_type = how as u32;
+    attr.link_create.flags = LAST;
+    let fd = bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)?;
+    // SAFETY: a descriptor that the kernel has just made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Makes a link run another program, without a gap.
@@ -322,6 +342,29 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
+/// Keeps large blocks of memory apart from the others, each to go back to the kernel when it is given up. By itself glibc takes the first of
+/// them for a sign that there will be more, and keeps what is as large among the small ones from then on.
+pub(crate) fn keep_large_blocks_apart() {
+    #[cfg(target_env = "gnu")]
+    {
+        /// From this size on a block is large: what glibc begins with.
+        const LARGE: libc::c_int = 128 << 10;
+        for parameter in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
+            // SAFETY: takes no pointer, and changes nothing of what is allocated.
+            unsafe { libc::mallopt(parameter, LARGE) };
+        }
+    }
+}
+
+/// Gives memory that the allocator keeps for the next request back to the kernel.
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer; the allocator locks each of its arenas.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Supplementary groups of the process at the other end of a unix socket, as they were at connect(2).

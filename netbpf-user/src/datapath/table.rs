@@ -152,3 +152,21 @@ impl<K: Pod, V: Pod> Table<K, V> {
         }
     }
 }
+
+impl<V: Pod> Table<u32, V> {
+    /// The elements of an array that have these numbers, in their order: those that follow one another in one call.
+    pub(crate) fn get_all(&self, indexes: &[u32]) -> Result<Vec<V>> {
+        debug_assert_eq!(self.cpus, 1);
+        let mut values = vec![V::zeroed(); indexes.len()];
+        let mut read = 0;
+        for run in indexes.chunk_by(|one, next| one.checked_add(1) == Some(*next)) {
+            let place = &mut values[read..read + run.len()];
+            let count = sys::read_run(self.fd(), run[0], place).context(|| format!("read the map {}", self.name))?;
+            if count != run.len() {
+                return Err(Error::Internal(format!("the map {} ends before {}", self.name, run[run.len() - 1])));
+            }
+            read += run.len();
+        }
+        Ok(values)
+    }
+}

@@ -8,11 +8,10 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::database::encode;
-use super::{Changes, InstanceRecord, Stored, VERSION};
+use super::{Encoded, InstanceRecord, Stored, VERSION};
 use crate::error::{Context as _, Error, Result};
 use crate::failpoint;
 
@@ -66,8 +65,8 @@ impl Copy {
         let replace = || -> io::Result<()> {
             self.keep_only(NETWORKS, &stored.networks.keys().collect())?;
             self.keep_only(CONTAINERS, &stored.containers.keys().collect())?;
-            stored.networks.iter().try_for_each(|(name, record)| self.put(NETWORKS, name, record))?;
-            stored.containers.iter().try_for_each(|(name, record)| self.put(CONTAINERS, name, record))?;
+            stored.networks.iter().try_for_each(|(name, record)| self.put(NETWORKS, name, &encode(record)))?;
+            stored.containers.iter().try_for_each(|(name, record)| self.put(CONTAINERS, name, &encode(record)))?;
             self.put_instance(&stored.instance)
         };
         replace().context(|| format!("write {}", self.directory.display()))
@@ -81,11 +80,11 @@ impl Copy {
     }
 
     /// Follows the database.
-    pub(super) fn write(&self, changes: &Changes) {
+    pub(super) fn write(&self, Encoded { networks, containers, changes }: &Encoded<'_>) {
         let follow = || -> io::Result<()> {
-            changes.networks.iter().try_for_each(|record| self.put(NETWORKS, &record.name, record))?;
+            networks.iter().try_for_each(|(name, record)| self.put(NETWORKS, name, record))?;
             changes.removed_networks.iter().try_for_each(|name| remove(&self.directory.join(NETWORKS).join(name)))?;
-            changes.containers.iter().try_for_each(|record| self.put(CONTAINERS, &record.name, record))?;
+            containers.iter().try_for_each(|(name, record)| self.put(CONTAINERS, name, record))?;
             changes.removed_containers.iter().try_for_each(|name| remove(&self.directory.join(CONTAINERS).join(name)))
         };
         self.or_none(follow());
@@ -114,7 +113,7 @@ impl Copy {
 
     fn put_instance(&self, instance: &InstanceRecord) -> io::Result<()> {
         fs::write(self.directory.join(ORIGIN), self.origin.as_os_str().as_encoded_bytes())?;
-        put(&self.directory.join(INSTANCE), instance)
+        put(&self.directory.join(INSTANCE), &encode(instance))
     }
 
     /// A copy that lags behind is worse than none.
@@ -133,7 +132,7 @@ impl Copy {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)
     }
 
-    fn put(&self, kind: &str, name: &str, record: &impl Serialize) -> io::Result<()> {
+    fn put(&self, kind: &str, name: &str, record: &[u8]) -> io::Result<()> {
         let directory = self.directory.join(kind);
         self.make(&directory)?;
         put(&directory.join(name), record)
@@ -185,16 +184,16 @@ pub(super) fn remove_all(run_dir: &Path) -> Result<()> {
 /// What a file is called before all of it is written: names of records have no tilde.
 const UNREADY: &str = "unready~";
 
-fn put(path: &Path, record: &impl Serialize) -> io::Result<()> {
-    let bytes = encode(record);
-    if fs::read(path).is_ok_and(|there| there == bytes) {
+fn put(path: &Path, record: &[u8]) -> io::Result<()> {
+    let is_as_long = fs::metadata(path).is_ok_and(|there| there.len() == record.len() as u64);
+    if is_as_long && fs::read(path).is_ok_and(|there| there == record) {
         return Ok(());
     }
     failpoint::before("write the copy of a record");
     let mut unready = path.as_os_str().to_owned();
     unready.push(".");
     unready.push(UNREADY);
-    fs::write(&unready, bytes)?;
+    fs::write(&unready, record)?;
     fs::rename(unready, path)
 }
 

@@ -11,7 +11,7 @@ use redb::{DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageErro
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Changes, InstanceRecord, OLDEST, Stored, VERSION, older};
+use super::{Changes, Encoded, InstanceRecord, OLDEST, Stored, VERSION, older};
 use crate::error::{Error, Result};
 use crate::failpoint;
 
@@ -71,7 +71,7 @@ impl Database {
     }
 
     /// Writes changes, in one step.
-    pub(super) fn write(&self, changes: &Changes) -> Result<()> {
+    pub(super) fn write(&self, changes: &Encoded<'_>) -> Result<()> {
         self.commit(|transaction| write(transaction, changes))
     }
 
@@ -84,7 +84,7 @@ impl Database {
         };
         self.commit(|transaction| {
             transaction.open_table(INSTANCE)?.insert((), &encode(&stored.instance)[..])?;
-            write(transaction, &changes)
+            write(transaction, &Encoded::from(&changes))
         })
     }
 
@@ -118,19 +118,19 @@ impl Database {
     }
 }
 
-fn write(transaction: &redb::WriteTransaction, changes: &Changes) -> std::result::Result<(), redb::Error> {
+fn write(transaction: &redb::WriteTransaction, changes: &Encoded<'_>) -> std::result::Result<(), redb::Error> {
     let mut networks = transaction.open_table(NETWORKS)?;
-    for network in &changes.networks {
-        networks.insert(&*network.name, &encode(network)[..])?;
+    for (name, record) in &changes.networks {
+        networks.insert(*name, &record[..])?;
     }
-    for name in &changes.removed_networks {
+    for name in &changes.changes.removed_networks {
         networks.remove(&**name)?;
     }
     let mut containers = transaction.open_table(CONTAINERS)?;
-    for container in &changes.containers {
-        containers.insert(&*container.name, &encode(container)[..])?;
+    for (name, record) in &changes.containers {
+        containers.insert(*name, &record[..])?;
     }
-    for name in &changes.removed_containers {
+    for name in &changes.changes.removed_containers {
         containers.remove(&**name)?;
     }
     Ok(())

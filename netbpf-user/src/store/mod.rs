@@ -12,12 +12,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use network::{Driver, Lan, Made, Mode, NetworkRecord};
+#[cfg(test)]
+pub(crate) use record::Audience;
 pub(crate) use record::{ContainerRecord, EndpointRecord, ExtraHost, ProcessRecord, RuleRecord};
 
 use crate::config::GlobalId;
 use crate::error::{Context as _, Error, Result};
 use copy::Copy;
-use database::{Database, Trouble};
+use database::{Database, Trouble, encode};
 
 /// Layout of what is stored. Version 1 knew IPv4 alone, version 2 one network alone: see `older`.
 const VERSION: u32 = 3;
@@ -74,6 +76,22 @@ pub(crate) struct Changes {
     pub(crate) removed_networks: Vec<String>,
     /// Names of containers that are no more.
     pub(crate) removed_containers: Vec<String>,
+}
+
+/// Changes as they are written, in the database and in its copy.
+#[derive(Debug)]
+struct Encoded<'a> {
+    networks: Vec<(&'a str, Vec<u8>)>,
+    containers: Vec<(&'a str, Vec<u8>)>,
+    changes: &'a Changes,
+}
+
+impl<'a> From<&'a Changes> for Encoded<'a> {
+    fn from(changes: &'a Changes) -> Self {
+        let networks = changes.networks.iter().map(|record| (&*record.name, encode(record)));
+        let containers = changes.containers.iter().map(|record| (&*record.name, encode(record)));
+        Self { networks: networks.collect(), containers: containers.collect(), changes }
+    }
 }
 
 impl From<&ContainerRecord> for Changes {
@@ -179,8 +197,9 @@ impl Store {
 
     /// Writes changes, in one step.
     pub(crate) fn save(&self, changes: &Changes) -> Result<()> {
-        self.database.write(changes)?;
-        self.copy.write(changes);
+        let encoded = Encoded::from(changes);
+        self.database.write(&encoded)?;
+        self.copy.write(&encoded);
         Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! What is kept of a container over restarts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use netbpf_common::abi::Transport;
 use netbpf_common::wire::Mac;
 use nix::net::if_::if_nametoindex;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::net::namespace;
 use crate::spec::Allowed;
@@ -106,7 +108,7 @@ impl ContainerRecord {
                 container_port: 80,
                 more: 0,
                 transport: Transport::Udp,
-                allowed: Allowed::default(),
+                allowed: Audience::default(),
             }],
             process: None,
             remove_on_exit: false,
@@ -231,7 +233,37 @@ pub(crate) struct RuleRecord {
     pub(crate) transport: Transport,
     /// Whom it is for.
     #[serde(flatten)]
-    pub(crate) allowed: Allowed,
+    pub(crate) allowed: Audience,
+}
+
+/// Whom a publish is for. Most are for everybody, and there may be a hundred thousand: those keep no lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Allowed")]
+pub(crate) struct Audience(Option<Box<Allowed>>);
+
+impl From<Allowed> for Audience {
+    fn from(allowed: Allowed) -> Self {
+        Self(allowed.is_restricted().then(|| Box::new(allowed)))
+    }
+}
+
+impl Serialize for Audience {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            // Lists that are not there are read as empty ones.
+            None => serializer.serialize_map(Some(0))?.end(),
+            Some(allowed) => allowed.serialize(serializer),
+        }
+    }
+}
+
+impl Deref for Audience {
+    type Target = Allowed;
+
+    fn deref(&self) -> &Allowed {
+        static EVERYBODY: Allowed = Allowed { allow: Vec::new(), interfaces: Vec::new() };
+        self.0.as_deref().unwrap_or(&EVERYBODY)
+    }
 }
 
 impl RuleRecord {

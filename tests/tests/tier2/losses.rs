@@ -67,6 +67,7 @@ fn what_each_damage_costs_two_streams_of_datagrams() {
                 costs.push(format!("{what}: {} in, {} out", lost[0], lost[1]));
             };
             for (what, line, may_cost) in SCENARIOS {
+                lab.linked();
                 let before = [&streams[0], &streams[1]].map(Stream::lost);
                 streams.iter().for_each(Stream::begin_a_row);
                 let line = line.replace("%b", lab.bpffs().to_str().expect("UTF-8")).replace("%1", &c1.device);

@@ -10,6 +10,7 @@ mod basics;
 mod broadcast;
 mod bulk;
 mod churn;
+mod control;
 mod crash;
 mod differential;
 mod docker_users;

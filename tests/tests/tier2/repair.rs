@@ -56,6 +56,9 @@ fn deed(lab: &Lab, container: &Container, line: &str) {
             line = line.replace(mark, &number(device));
         }
     }
+    if line.contains("/links/") {
+        lab.linked();
+    }
     let outcome = lab.shell(lab.scratch().path(), &line);
     assert_eq!(outcome.code, Some(0), "{line}: {}", outcome.stdout);
 }

@@ -33,6 +33,11 @@ impl Lab {
         fs::write(self.files.path().join(FAILPOINT), effects.to_string()).expect("written");
     }
 
+    /// The agent dies before its next effect of this name.
+    pub(crate) fn dies_before(&self, effect: &str) {
+        fs::write(self.files.path().join(FAILPOINT), effect).expect("written");
+    }
+
     /// It dies no more. Gives where it has died, if it has.
     pub(crate) fn dies_no_more(&mut self) -> Option<String> {
         let place = self.died();

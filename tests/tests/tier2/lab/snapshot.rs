@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use netbpf_common::abi::program;
 use netbpf_tests::place::Place;
 use netbpf_tests::wait::poll;
+use netbpf_user::api::types::{ProgramStatus, Status};
 use serde_json::Value;
 
 use super::{Lab, footprint};
@@ -16,6 +18,7 @@ pub(crate) type Snapshot = BTreeMap<&'static str, String>;
 impl Lab {
     /// What must be equal before and after something that changes nothing.
     pub(crate) fn snapshot(&self) -> Snapshot {
+        self.linked();
         let mut status = self.status();
         // Traffic goes on.
         status.drops.clear();
@@ -31,6 +34,7 @@ impl Lab {
             ("ps", self.done(&["ps", "--json"])),
             ("status", serde_json::to_string_pretty(&status).expect("JSON")),
             ("links", self.host_devices().join("\n")),
+            ("filters", self.filters()),
             ("addresses", self.host.command("ip", &["-oneline", "address", "show"])),
             ("routes", routes(&self.host)),
             (
@@ -41,6 +45,31 @@ impl Lab {
             ("namespaces", self.own_namespaces().join("\n")),
             ("files", self.own_files().join("\n")),
         ])
+    }
+
+    /// Whether every program hangs on a link, as far as the kernel has links for programs of devices: that of netbpf0 has one at once
+    /// then.
+    pub(crate) fn has_links(&self) -> bool {
+        let told = self.netbpf(&["status", "--json"]);
+        let Ok(status) = serde_json::from_str::<Status>(&told.stdout) else { return false };
+        let is_filter = |program: &&ProgramStatus| program.link_id == 0;
+        let filters: Vec<&ProgramStatus> = status.programs.iter().filter(is_filter).collect();
+        filters.is_empty() || filters.iter().any(|program| program.name == program::HOST)
+    }
+
+    /// The filters on what the host's devices receive: without numbers of programs, which another agent may have loaded.
+    pub(crate) fn filters(&self) -> String {
+        // One may go meanwhile.
+        const SHOW: &str = "for device; do tc filter show dev $device ingress 2>/dev/null; done; true";
+        let devices = self.host_devices();
+        let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+        let shown = self.host.command("sh", &[&["-c", SHOW, "sh"], &devices[..]].concat());
+        shown.lines().map(|line| line.split(" id ").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Waits until every program hangs on a link: those of new devices do a moment later.
+    pub(crate) fn linked(&self) {
+        poll(|| self.has_links().then_some(())).expect("every program has a link in the end");
     }
 
     /// As [`Lab::unchanged`], whatever has become of these views.

@@ -14,7 +14,7 @@ use crate::cost::{self, Memory, Networked, Published, bytes, kib, millis};
 use crate::site::{DEVICE, Direction, LISTENED, OTHERS, PUBLISHED, Sink, Way, host_end, own_name, quiet};
 
 /// Publishes that the agent takes in one request.
-const AT_ONCE: usize = 8192;
+const AT_ONCE: usize = 16_384;
 
 pub(super) struct Netbpf {
     neighbours: Way,

@@ -1,0 +1,106 @@
+//! Filters on clsact qdiscs: of devices that are new, until each has a link, and on a kernel without TCX of all. They have no pins:
+//! the kernel keeps them with the device.
+
+use std::collections::BTreeMap;
+use std::sync::MutexGuard;
+use std::time::Instant;
+
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact};
+use aya::programs::{ProgramError, TcAttachType};
+
+use super::Datapath;
+use super::hook::{Direction, Hook, Way};
+use crate::error::{Context as _, Result};
+use crate::failpoint;
+
+/// Place of our filter on a clsact qdisc. Fixed, so that a new agent finds the filter of the one before it.
+const FILTER: NlOptions = NlOptions { priority: 0x6e62, handle: TcHandle::new(0, 1), classid: None };
+
+/// Those that this agent has attached, by device and program.
+#[derive(Debug, Default)]
+pub(super) struct Filters(BTreeMap<(u32, &'static str), Filter>);
+
+#[derive(Debug)]
+struct Filter {
+    hook: Hook,
+    since: Instant,
+}
+
+impl Filters {
+    pub(super) fn has(&self, hook: &Hook) -> bool {
+        self.0.contains_key(&(hook.ifindex, hook.program))
+    }
+
+    pub(super) fn hooks(&self) -> impl Iterator<Item = &Hook> {
+        self.0.values().map(|filter| &filter.hook)
+    }
+
+    /// With when each was attached, the oldest first.
+    pub(super) fn by_age(&self) -> Vec<(Instant, Hook)> {
+        let mut all: Vec<_> = self.0.values().map(|filter| (filter.since, filter.hook.clone())).collect();
+        all.sort();
+        all
+    }
+
+    fn add(&mut self, hook: &Hook) {
+        let new = || Filter { hook: hook.clone(), since: Instant::now() };
+        self.0.entry((hook.ifindex, hook.program)).or_insert_with(new).hook = hook.clone();
+    }
+
+    /// Forgets one; whether it was there.
+    pub(super) fn remove(&mut self, hook: &Hook) -> bool {
+        self.0.remove(&(hook.ifindex, hook.program)).is_some()
+    }
+}
+
+impl Datapath {
+    pub(super) fn filters(&self) -> MutexGuard<'_, Filters> {
+        self.filters.lock().expect("no panic while it was held")
+    }
+
+    /// Attaches a filter, or puts this agent's program into the one that is there.
+    pub(super) fn attach_filter(&self, hook: &Hook, direction: Direction) -> Result<()> {
+        let what = || format!("attach {} to {}", hook.program, hook.device);
+        let direction: TcAttachType = direction.into();
+        failpoint::before("make a queue for filters");
+        match qdisc_add_clsact(&hook.device) {
+            Err(error) if !is_there(&error) => return Err(error).context(what),
+            _ => {}
+        }
+        failpoint::before("attach a filter");
+        let mut programs = self.programs.lock().expect("no panic while it was held");
+        let program = programs.classifier(hook.program)?;
+        let options = TcAttachOptions::Netlink(NlOptions { ..FILTER });
+        let id = match program.attach_with_options(&hook.device, direction, options) {
+            // Ours, perhaps of an agent before this one: replaced in its place.
+            Err(ProgramError::TcError(error)) if is_there(&error) => {
+                let old = SchedClassifierLink::attached(&hook.device, direction, FILTER.priority, FILTER.handle, None);
+                program.attach_to_link(old.context(what)?).context(what)?
+            }
+            attached => attached.context(what)?,
+        };
+        // Dropping it would detach the filter; it is to outlive the agent.
+        std::mem::forget(program.take_link(id).context(what)?);
+        self.filters().add(hook);
+        Ok(())
+    }
+}
+
+fn is_there(error: &TcError) -> bool {
+    matches!(error, TcError::NetlinkError(error) if error.raw_os_error() == Some(libc::EEXIST))
+}
+
+/// Whether a filter of a clsact qdisc stands where ours do; `info` as the kernel has it: priority and protocol.
+pub(crate) fn is_own_filter(info: u32) -> bool {
+    info >> 16 == u32::from(FILTER.priority)
+}
+
+/// Removes our filter, and nothing else, from a device's clsact qdisc; the qdisc stays, others may use it.
+pub(crate) fn remove_filter(hook: &Hook) {
+    let Way::Stack(direction) = hook.way else { return };
+    failpoint::before("remove a filter");
+    let link =
+        SchedClassifierLink::attached(&hook.device, direction.into(), FILTER.priority, FILTER.handle, FILTER.classid);
+    // A link detaches when it is dropped. A device that is gone has taken its filter with it.
+    drop(link);
+}

@@ -1,0 +1,82 @@
+//! Which program belongs where on a device.
+
+use aya::programs::TcAttachType;
+use aya_obj::generated::bpf_attach_type;
+use netbpf_common::abi::program;
+
+/// Which packets of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Direction {
+    /// Those it receives.
+    Ingress,
+    /// Those it sends.
+    Egress,
+}
+
+/// Where on the way of a device's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    /// In the stack (TC).
+    Stack(Direction),
+    /// Ahead of it, in the driver, on what the device receives (XDP).
+    Express,
+}
+
+impl From<Direction> for TcAttachType {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Ingress => Self::Ingress,
+            Direction::Egress => Self::Egress,
+        }
+    }
+}
+
+impl From<Direction> for bpf_attach_type {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Ingress => Self::BPF_TCX_INGRESS,
+            Direction::Egress => Self::BPF_TCX_EGRESS,
+        }
+    }
+}
+
+/// A program on a device.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Hook {
+    /// Name of the program.
+    pub(crate) program: &'static str,
+    /// Number of the device.
+    pub(crate) ifindex: u32,
+    /// Name of the device.
+    pub(crate) device: String,
+    /// Which of its packets, and where.
+    pub(crate) way: Way,
+}
+
+impl Hook {
+    /// What a container sends, at its host-side device.
+    pub(crate) fn egress(ifindex: u32, device: impl Into<String>) -> Self {
+        Self { program: program::EGRESS, ifindex, device: device.into(), way: Way::Stack(Direction::Ingress) }
+    }
+
+    /// What an uplink receives; `is_bare`: its packets have no Ethernet header.
+    pub(crate) fn uplink(ifindex: u32, device: impl Into<String>, is_bare: bool) -> Self {
+        let program = if is_bare { program::UPLINK_BARE } else { program::UPLINK };
+        Self { program, ifindex, device: device.into(), way: Way::Stack(Direction::Ingress) }
+    }
+
+    /// What the host sends to containers.
+    pub(crate) fn host(ifindex: u32, device: impl Into<String>) -> Self {
+        Self { program: program::HOST, ifindex, device: device.into(), way: Way::Stack(Direction::Egress) }
+    }
+
+    /// What an uplink receives, ahead of the host's stack.
+    pub(crate) fn express(ifindex: u32, device: impl Into<String>) -> Self {
+        Self { program: program::EXPRESS, ifindex, device: device.into(), way: Way::Express }
+    }
+
+    /// Name of its link's pin.
+    pub(super) fn pin(&self) -> String {
+        format!("{}-{}", self.program, self.ifindex)
+    }
+}
