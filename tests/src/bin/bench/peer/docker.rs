@@ -15,27 +15,39 @@ use nix::unistd::Pid;
 
 use super::{Peer, conntrack_limit, memory_of};
 use crate::cost::{self, Memory, Networked, Published, kib, millis};
-use crate::site::{DEVICE, Direction, LISTENED, Machines, OTHERS, PUBLISHED, Way, host_end, left_in, own_name, wire};
+use crate::results::grouped;
+use crate::site::{DEVICE, LISTENED, Machines, OTHERS, PUBLISHED, Way, Ways, host_end, left_in, own_name, wire};
 
 /// How long dockerd may take to start or end.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A process that dockerd has for each published port.
+const PROXY: &str = "docker-proxy";
 const IMAGE: &str = "bench";
 /// A network that containers are connected to and disconnected from.
 const SECOND: &str = "second";
-/// Ports that it has two processes for each of: more of them would take all of the memory.
-const MOST_PORTS: u16 = 100;
+/// How long it may take to publish some ports and to take them back.
+const MOST_TIME: Duration = Duration::from_secs(300);
 
 pub(super) struct Docker {
-    neighbours: Way,
-    inward: Way,
-    outward: Way,
+    ways: Ways,
     host: Namespace,
     /// Containers that wait to be connected to the second network.
     waiting: usize,
     /// Rules as dockerd has written them.
     rules: String,
+    /// What the most ports that were published have come to.
+    published: Option<Taken>,
     daemon: Daemon,
     _machines: Machines,
+}
+
+/// What some ports take of the machine.
+struct Taken {
+    ports: u16,
+    /// Until they were published, and no longer were.
+    time: Duration,
+    kib: f64,
+    threads: u64,
 }
 
 /// A running dockerd; it ends, with its containers, when dropped.
@@ -66,9 +78,12 @@ impl Docker {
         let device = host_end(&host, &c1)?;
         let rules = host.run("iptables-save", &[])?;
         Ok(Self {
-            neighbours: Way::new(&c1, &c2, address.trim().parse()?, (&host, &device)),
-            inward: Way::new(&outside, &c2, Rig::HOST_IP, (&host, DEVICE)).published(),
-            outward: Way::new(&c1, &outside, Rig::EXT_IP, (&host, &device)),
+            ways: Ways::all(
+                Way::new(&c1, &c2, address.trim().parse()?, (&host, &device)),
+                Way::new(&outside, &c2, Rig::HOST_IP, (&host, DEVICE)).published(),
+                Way::new(&c1, &outside, Rig::EXT_IP, (&host, &device)),
+            ),
+            published: None,
             host,
             waiting: 0,
             rules,
@@ -221,6 +236,13 @@ impl Drop for Daemon {
     }
 }
 
+/// The number behind a word in a file of the kernel's; 0 where there is none.
+fn number_in(path: &str, word: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let rest = text.split_once(word).map_or("", |(_, rest)| rest).trim_start();
+    rest.split(|it: char| !it.is_ascii_digit()).next().and_then(|it| it.parse().ok()).unwrap_or(0)
+}
+
 /// Lets a dockerd end, and with it its containerd.
 fn end(pid: u32) {
     let pid = Pid::from_raw(pid as i32);
@@ -251,12 +273,8 @@ pub(super) fn sweep() {
 }
 
 impl Peer for Docker {
-    fn way(&self, direction: Direction) -> Option<&Way> {
-        Some(match direction {
-            Direction::Neighbours => &self.neighbours,
-            Direction::Inward => &self.inward,
-            Direction::Outward => &self.outward,
-        })
+    fn ways(&self) -> &Ways {
+        &self.ways
     }
 
     fn set_ports(&mut self, total: u32) -> Result<bool> {
@@ -268,10 +286,28 @@ impl Peer for Docker {
         conntrack_limit()
     }
 
-    fn publish(&mut self, ports: u16, one_by_one: bool) -> Result<Option<Published>> {
-        if ports > MOST_PORTS {
-            return Ok(None);
+    /// By what fewer ports have taken: one process each, and what they are made of.
+    fn cannot_publish(&self, ports: u16) -> Option<String> {
+        let taken = self.published.as_ref().filter(|taken| taken.ports < ports)?;
+        let times = f64::from(ports) / f64::from(taken.ports);
+        let threads = (taken.threads as f64 * times) as u64;
+        let free = number_in("/proc/sys/kernel/pid_max", "").saturating_sub(number_in("/proc/loadavg", "/"));
+        let mib = taken.kib * times / 1024.0;
+        let available = number_in("/proc/meminfo", "MemAvailable:") as f64 / 1024.0;
+        let time = taken.time.mul_f64(times);
+        let of = format!("by what {} ports take", grouped(taken.ports.into()));
+        if threads > free {
+            Some(format!("{of}, {threads} threads of docker-proxy; the machine has numbers for {free} more"))
+        } else if mib > available / 2.0 {
+            Some(format!("{of}, {mib:.0} MiB for docker-proxy; the machine has {available:.0}"))
+        } else if time > MOST_TIME {
+            Some(format!("{of}, {} s to publish and to take back; the bound is {} s", time.as_secs(), MOST_TIME.as_secs()))
+        } else {
+            None
         }
+    }
+
+    fn publish(&mut self, ports: u16, one_by_one: bool) -> Result<Option<Published>> {
         let last = OTHERS + ports - 1;
         let specs = if one_by_one {
             (OTHERS..=last).map(|port| format!("--publish={port}:{port}")).collect()
@@ -280,12 +316,18 @@ impl Peer for Docker {
         };
         let flags: Vec<&str> = specs.iter().map(String::as_str).collect();
         let without = self.daemon.started("without", &[])?;
-        let before = self.daemon.children("docker-proxy").len();
+        let before = self.daemon.children(PROXY);
+        let started = Instant::now();
         let with = self.daemon.started("with", &flags)?;
-        let proxies = self.daemon.children("docker-proxy");
-        let kib = proxies.iter().skip(before).filter_map(|pid| memory_of(*pid)).sum();
+        let proxies: Vec<u32> =
+            self.daemon.children(PROXY).into_iter().filter(|pid| !before.contains(pid)).collect();
+        let kib = proxies.iter().filter_map(|pid| memory_of(*pid)).sum();
+        let threads = proxies.iter().map(|pid| number_in(&format!("/proc/{pid}/status"), "Threads:")).sum();
         self.daemon.docker(&["rm", "-f", "with", "without"])?;
-        Ok(Some(Published { millis: (with - without).max(0.0), processes: proxies.len() - before, kib }))
+        if self.published.as_ref().is_none_or(|taken| taken.ports <= ports) {
+            self.published = Some(Taken { ports, time: started.elapsed(), kib, threads });
+        }
+        Ok(Some(Published { millis: (with - without).max(0.0), processes: proxies.len(), kib: Some(kib) }))
     }
 
     fn network(&mut self, at_once: usize) -> Result<Option<Networked>> {
