@@ -34,12 +34,12 @@ pub(crate) fn quick() -> Result<()> {
 fn ready(arguments: &[String]) -> Result<Command> {
     let toolchain = setup::setup()?;
     let is_quick = arguments.iter().any(|argument| argument == QUICK);
-    let mut build = cargo();
+    let release = (!is_quick).then_some("--release");
     // It starts the agent that lies beside it.
-    build.args(["build", "--bin", "netbpf", "--bin", "bench"]);
-    // With a test, what it rests on is built as for the tests, which come after it in `ci`: once.
-    build.args(if is_quick { ["--test", "tier1"].as_slice() } else { &["--release"] });
-    run(&mut build)?;
+    run(cargo().args(["build", "--package", "netbpf-user", "--bin", "netbpf"]).args(release))?;
+    // Along with a test, what it rests on has the features that it has for all tests, which `ci` builds next: it is built once.
+    let selection = if is_quick { ["--test", "tier1"] } else { ["--package", "netbpf-tests"] };
+    run(cargo().args(["build", "--bin", "bench"]).args(selection).args(release))?;
     let program = target_dir().join(if is_quick { "debug" } else { "release" }).join("bench");
     install(&program, arguments)?;
     let mut command = Command::new(program);

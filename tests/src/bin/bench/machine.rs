@@ -21,6 +21,8 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     /// The system.
     pub(crate) system: String,
+    /// Load of the minute before: what others were doing.
+    pub(crate) load: String,
     /// Who makes packets.
     pub(crate) maker: &'static str,
     /// How netbpf and this program were built.
@@ -57,6 +59,7 @@ impl Machine {
             memory: memory.unwrap_or(0_u64).div_ceil(1 << 20),
             kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             system: field(&release, "PRETTY_NAME").unwrap_or_else(|| "Linux".into()),
+            load: read("/proc/loadavg")?.split(' ').next().unwrap_or_default().to_owned(),
             maker: maker.words(),
             build: if cfg!(debug_assertions) { "without optimisations: these times say nothing" } else { "release" },
             versions,

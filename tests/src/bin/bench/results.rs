@@ -252,7 +252,10 @@ mod tests {
 
     #[test]
     fn who_was_measured_more_often_is_compared_by_what_both_have_done() {
-        assert_eq!(row(&[2.0, 4.0, 100.0]).ratio(&row(&[1.0, 2.0])).map(|ratio| (ratio.middle, ratio.of)), Some((2.0, 2)));
+        assert_eq!(
+            row(&[2.0, 4.0, 100.0]).ratio(&row(&[1.0, 2.0])).map(|ratio| (ratio.middle, ratio.of)),
+            Some((2.0, 2))
+        );
     }
 
     #[test]

@@ -56,11 +56,7 @@ impl Bare {
         }
         let neighbours = Way::new(c1, c2, CONTAINERS[1], (&host, "v1"));
         let outward = Way::new(c3, &outside, OUTSIDE, (&host, "v3"));
-        Ok(Self {
-            ways: Ways::all(neighbours, inward, outward),
-            _programs: programs,
-            _machines: machines,
-        })
+        Ok(Self { ways: Ways::all(neighbours, inward, outward), _programs: programs, _machines: machines })
     }
 }
 

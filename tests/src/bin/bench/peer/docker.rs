@@ -301,7 +301,11 @@ impl Peer for Docker {
         } else if mib > available / 2.0 {
             Some(format!("{of}, {mib:.0} MiB for docker-proxy; the machine has {available:.0}"))
         } else if time > MOST_TIME {
-            Some(format!("{of}, {} s to publish and to take back; the bound is {} s", time.as_secs(), MOST_TIME.as_secs()))
+            Some(format!(
+                "{of}, {} s to publish and to take back; the bound is {} s",
+                time.as_secs(),
+                MOST_TIME.as_secs()
+            ))
         } else {
             None
         }
@@ -319,8 +323,7 @@ impl Peer for Docker {
         let before = self.daemon.children(PROXY);
         let started = Instant::now();
         let with = self.daemon.started("with", &flags)?;
-        let proxies: Vec<u32> =
-            self.daemon.children(PROXY).into_iter().filter(|pid| !before.contains(pid)).collect();
+        let proxies: Vec<u32> = self.daemon.children(PROXY).into_iter().filter(|pid| !before.contains(pid)).collect();
         let kib = proxies.iter().filter_map(|pid| memory_of(*pid)).sum();
         let threads = proxies.iter().map(|pid| number_in(&format!("/proc/{pid}/status"), "Threads:")).sum();
         self.daemon.docker(&["rm", "-f", "with", "without"])?;

@@ -87,7 +87,11 @@ impl Name {
             Self::BareTcx => Ok(Box::new(bare::Bare::start(traffic, false)?) as Box<dyn Peer>),
             Self::BareXdp => Ok(Box::new(bare::Bare::start(traffic, true)?) as Box<dyn Peer>),
             Self::NetbpfTc => Ok(Box::new(netbpf::Netbpf::start(self, &[], flows)?) as Box<dyn Peer>),
-            Self::NetbpfXdp => Ok(Box::new(netbpf::Netbpf::start(self, &["--xdp", "native"], flows)?) as Box<dyn Peer>),
+            Self::NetbpfXdp => {
+                // It serves a veth by XDP only where it is named.
+                let flags = ["--xdp", "native", "--uplink", site::DEVICE];
+                Ok(Box::new(netbpf::Netbpf::start(self, &flags, flows)?) as Box<dyn Peer>)
+            }
         })();
         peer.with_context(|| format!("{self} does not start (`--without {self}` leaves it out)"))
     }

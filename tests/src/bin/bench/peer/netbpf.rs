@@ -11,8 +11,8 @@ use netbpf_user::api::types::CreateRequest;
 use netbpf_user::rig::{Namespace, Options, Rig};
 
 use super::{Name, Peer, memory_of};
-use crate::cpu;
 use crate::cost::{self, Memory, Networked, Published, bytes, kib, millis};
+use crate::cpu;
 use crate::site::{DEVICE, LISTENED, OTHERS, PUBLISHED, Sink, Way, Ways, host_end, own_name, quiet};
 
 /// Publishes that the agent takes in one request.

@@ -99,7 +99,11 @@ fn net(kernel: &Kernel, nothing: &Nothing, path: Path, case: &Case) -> Result<f6
     let published = || ours.datagram(at(V4::OUTSIDE, 40_000), at(V4::HOST, 20_000), TTL, PAYLOAD);
     let is_published = matches!(path, Path::ExpressPublished);
     let frame = if is_published { published() } else { case.frame.clone() };
-    kernel.datapath.maps.uplinks.set(UPLINK, if is_published { Uplink { mac: Mac::new(C1.mac), ..uplink() } } else { uplink() })?;
+    kernel
+        .datapath
+        .maps
+        .uplinks
+        .set(UPLINK, if is_published { Uplink { mac: Mac::new(C1.mac), ..uplink() } } else { uplink() })?;
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
         let run = if path.is_xdp() {

@@ -61,7 +61,7 @@ fn times_better(row: &Row, than: &Row) -> Option<Spread> {
 /// Prints everything.
 pub(crate) fn print(results: &Results, machine: &Machine, plan: &Plan) {
     println!("{}, {} GiB, Linux {}, {}", machine.processor, machine.memory, machine.kernel, machine.system);
-    println!("netbpf was built {}", machine.build);
+    println!("netbpf was built {}; load when it began: {}", machine.build, machine.load);
     println!(
         "{} rounds of {} slices of {} ms, packets by {}: median (least–most), × as good as {COMPARED} (middle half)",
         plan.effort.rounds,

@@ -27,6 +27,7 @@ pub(super) fn page(results: &Results, machine: &Machine, plan: &Plan, plots: &[P
         line(format_args!("| {name} | {version} |"));
     }
     line(format_args!("| netbpf built | {} |", machine.build));
+    line(format_args!("| load when it began | {} |", machine.load));
     line(format_args!(
         "| packets made by | {} |\n| rounds | {}, each with {} slices of {} ms; {} of what is set up |\n",
         machine.maker,
@@ -61,7 +62,8 @@ pub(super) fn page(results: &Results, machine: &Machine, plan: &Plan, plots: &[P
         for peer in &plan.peers {
             if let Some(row) = results.row(subject, *peer) {
                 let ratio = words(compared.and_then(|compared| times_better(row, compared)));
-                let alone = one.as_ref().map(|one| words(results.row(one, *peer).and_then(|one| times_better(row, one))));
+                let alone =
+                    one.as_ref().map(|one| words(results.row(one, *peer).and_then(|one| times_better(row, one))));
                 let alone = alone.map_or_else(String::new, |alone| format!(" {alone} |"));
                 line(format_args!("| {peer} | {} | {ratio} |{alone}", spread(row)));
             } else if let Some(why) = results.why_not(subject, *peer) {

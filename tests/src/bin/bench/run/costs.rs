@@ -1,5 +1,7 @@
 //! What setting something up costs.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 
 use super::{Peers, Run};
@@ -11,12 +13,20 @@ pub(crate) const CREATE: &str = "create the network of a container";
 /// A container's network goes.
 pub(crate) const REMOVE: &str = "remove the network of a container";
 
+/// What takes longer is done in one round only.
+const SLOW: Duration = Duration::from_secs(10);
+
 impl Run<'_> {
     pub(super) fn costs(&mut self, peers: &mut Peers) -> Result<()> {
         let Effort { cost_rounds, publishes, at_once, memory: (containers, ports), .. } = self.plan.effort.clone();
         if self.plan.has(Part::Publish) {
+            let mut slow = Vec::new();
             self.by_turns("publishing", cost_rounds, peers, |run, name, peer| {
                 for (number, one_by_one) in publishes.iter().flat_map(|number| [(*number, false), (*number, true)]) {
+                    run.go_on()?;
+                    if slow.contains(&(name, number)) {
+                        continue;
+                    }
                     let how = if one_by_one { "one by one" } else { "as a range" };
                     let subject = |what: &str, unit| {
                         let ports = if number == 1 { "port" } else { "ports" };
@@ -26,7 +36,11 @@ impl Run<'_> {
                         run.results.not_measured(subject("", Unit::Millis), name, &why);
                         continue;
                     }
+                    let begun = Instant::now();
                     let Some(cost) = peer.publish(number, one_by_one)? else { continue };
+                    if begun.elapsed() > SLOW && one_by_one {
+                        slow.push((name, number));
+                    }
                     run.results.add(subject("", Unit::Millis), name, cost.millis);
                     run.results.add(subject(": processes", Unit::Processes), name, cost.processes as f64);
                     if let Some(kib) = cost.kib {

@@ -24,7 +24,8 @@ impl Run<'_> {
                 std::mem::take(peers).into_iter().partition(|(_, peer)| number <= peer.most_flows());
             for (name, peer) in &without {
                 let why = format!("the kernel's limit is {}, and the machine's", grouped(peer.most_flows()));
-                for subject in [Subject::new(FLOW_PACKETS, Unit::Mpps), Subject::new(FLOW_CONNECTIONS, Unit::PerSecond)] {
+                for subject in [Subject::new(FLOW_PACKETS, Unit::Mpps), Subject::new(FLOW_CONNECTIONS, Unit::PerSecond)]
+                {
                     self.results.not_measured(subject.with(1, number), *name, &why);
                 }
             }
@@ -49,7 +50,11 @@ impl Run<'_> {
         for direction in Direction::ALL {
             let is_theirs = direction == Direction::Inward;
             let work = |theirs: &str, of: &str, unit| {
-                let work = if is_theirs { theirs.to_owned() } else { format!("{of} beside many flows, {}", direction.words()) };
+                let work = if is_theirs {
+                    theirs.to_owned()
+                } else {
+                    format!("{of} beside many flows, {}", direction.words())
+                };
                 Subject::new(work, unit).with(1, number)
             };
             let mut lanes = self.lanes(what, peers, direction, |_, way| {

@@ -29,10 +29,19 @@ impl Run<'_> {
             }
             // Where packets are counted, connections would meet the program that counts.
             for with_packets in [false, true] {
-                let mut measures = Vec::new();
-                for direction in Direction::ALL.into_iter().filter(|direction| name.goes(*direction)) {
-                    let way = peer.ways().to(direction).context("who publishes has all ways")?.clone();
-                    let time = run.plan.effort.time;
+                let ways: Vec<_> = Direction::ALL
+                    .into_iter()
+                    .filter(|direction| name.goes(*direction))
+                    .map(|direction| {
+                        Ok((direction, peer.ways().to(direction).context("who publishes has all ways")?.clone()))
+                    })
+                    .collect::<Result<_>>()?;
+                if with_packets {
+                    // Before anybody counts, who would keep packets from being answered.
+                    ways.iter().try_for_each(|(_, way)| packets::establish(way, Flows::ONE, run.traffic))?;
+                }
+                let (time, mut measures) = (run.plan.effort.time, Vec::new());
+                for (direction, way) in ways {
                     measures.push(if with_packets {
                         packets::measure(way, Flows::ONE, packets_to(direction), time, run.traffic)?
                     } else {

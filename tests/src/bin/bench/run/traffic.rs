@@ -60,6 +60,7 @@ impl<'plan> Run<'plan> {
                 Some(connections::measure(way.clone(), subject, time))
             }
             Part::Packets if way.entry.is_some() => {
+                packets::establish(way, Flows::ONE, self.traffic)?;
                 let subject = Subject::new(format!("{PACKETS}, {words}"), Unit::Mpps);
                 Some(packets::measure(way.clone(), Flows::ONE, subject, time, self.traffic)?)
             }

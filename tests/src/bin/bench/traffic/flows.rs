@@ -26,14 +26,16 @@ impl Flows {
             number.is_multiple_of(*addresses) && ports <= MOST_PORTS && have_no_divisor(*addresses, ports)
         };
         let addresses = (1..=u16::MAX.into()).find(fit);
-        let addresses = addresses.with_context(|| format!("{number} flows are no two circles without a common divisor"))?;
+        let addresses =
+            addresses.with_context(|| format!("{number} flows are no two circles without a common divisor"))?;
         Ok(Self { addresses: addresses as u16, ports: (number / addresses) as u16 })
     }
 
     /// Steps of address and port of each flow, in the order in which they speak.
     pub(crate) fn each(self) -> impl Iterator<Item = (u16, u16)> {
         let all = u32::from(self.addresses) * u32::from(self.ports);
-        let step = move |number: u32| ((number % u32::from(self.addresses)) as u16, (number % u32::from(self.ports)) as u16);
+        let step =
+            move |number: u32| ((number % u32::from(self.addresses)) as u16, (number % u32::from(self.ports)) as u16);
         (0..all).map(step)
     }
 }

@@ -5,8 +5,10 @@ mod frame;
 mod live;
 mod pktgen;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,7 +20,7 @@ use netbpf_user::rig::Namespace;
 
 pub(crate) use self::flows::Flows;
 pub(crate) use self::frame::speak_all;
-use crate::site::{self, DEVICE, Way};
+use crate::site::{self, DEVICE, Sink, Way};
 
 /// Frames by which it is seen how fast it goes.
 const TRY: u32 = 4096;
@@ -59,6 +61,8 @@ impl Maker {
 /// The object.
 pub(crate) struct Traffic {
     object: Vec<u8>,
+    /// What counts at receivers, by their names, while somebody sends.
+    sinks: Mutex<HashMap<String, Weak<Attached>>>,
     /// Who makes packets.
     pub(crate) maker: Maker,
 }
@@ -82,7 +86,7 @@ impl Traffic {
     pub(crate) fn find(object: Option<PathBuf>, maker: Maker) -> Result<Self> {
         let path = object.context("the programs that make packets are missing: run this by `cargo xtask bench`")?;
         let object = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Self { object, maker })
+        Ok(Self { object, sinks: Mutex::default(), maker })
     }
 
     fn load(&self, target: u32, settings: &[(&'static str, Vec<u32>)]) -> Result<Ebpf> {
@@ -120,6 +124,20 @@ impl Traffic {
             Ok::<_, anyhow::Error>(())
         })??;
         Ok(Attached { programs })
+    }
+
+    /// What counts and ends packets at the end of a way. There is one at a receiver: of two the first would leave nothing for the other.
+    pub(crate) fn sink(&self, way: &Way) -> Result<Arc<Attached>> {
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sink) = sinks.get(way.to.name()).and_then(Weak::upgrade) {
+            return Ok(sink);
+        }
+        let sink = Arc::new(match way.sink {
+            Sink::Frames => self.xdp("sink_frames", &way.to, DEVICE, 0)?,
+            Sink::Packets => self.tcx("sink", &way.to, DEVICE, 0)?,
+        });
+        sinks.insert(way.to.name().to_owned(), Arc::downgrade(&sink));
+        Ok(sink)
     }
 
     /// Attaches nothing: lets the kernel's test runner pass a frame through a program, so often, and tells how many nanoseconds that

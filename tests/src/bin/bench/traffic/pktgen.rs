@@ -82,7 +82,9 @@ fn commands(to_mac: &Mac, source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16),
 }
 
 fn tell(file: &str, command: &str) -> Result<()> {
-    fs::write(Path::new(FILES).join(file), command).with_context(|| format!("pktgen does not take `{command}` ({file})"))
+    // The kernel takes the last byte for the end of a line, whatever it is.
+    fs::write(Path::new(FILES).join(file), format!("{command}\n"))
+        .with_context(|| format!("pktgen does not take `{command}` ({file})"))
 }
 
 /// Packets, and how long they took.
@@ -109,7 +111,8 @@ mod tests {
     #[test]
     fn the_last_address_comes_and_the_last_port_does_not() {
         let flows = Flows { addresses: 3, ports: 5 };
-        let commands = commands(&[2; 6], (Ipv4Addr::new(198, 19, 0, 1), 100), (Ipv4Addr::new(198, 51, 100, 1), 80), flows);
+        let commands =
+            commands(&[2; 6], (Ipv4Addr::new(198, 19, 0, 1), 100), (Ipv4Addr::new(198, 51, 100, 1), 80), flows);
         for command in ["src_max 198.19.0.3", "udp_src_max 105", "dst_mac 02:02:02:02:02:02"] {
             assert!(commands.iter().any(|it| it == command), "{command} is not among {commands:?}");
         }

@@ -1,6 +1,7 @@
 //! How many of the shortest frames arrive: made and carried on one CPU, counted at the receiver.
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use netbpf_user::rig::Namespace;
 use super::{Measure, PATIENCE};
 use crate::cpu::{self, joined, pinned};
 use crate::results::Subject;
-use crate::site::{DEVICE, Sink, Way};
+use crate::site::{DEVICE, Way};
 use crate::traffic::{Attached, Flows, Generator, Traffic, speak_all};
 
 /// How often each flow speaks before it counts: the first packet makes it, the second follows an answer.
@@ -43,7 +44,7 @@ pub(crate) fn establish(way: &Way, flows: Flows, traffic: &Traffic) -> Result<()
 /// A way on which packets can be sent at once.
 struct Lane {
     way: Way,
-    sink: Attached,
+    sink: Arc<Attached>,
     generator: Box<dyn Generator>,
     packets: u32,
     _takes_frames: Gro,
@@ -54,10 +55,7 @@ impl Lane {
         let (machine, device) = entry(&way)?;
         let takes_frames = Gro::on(machine, device)?;
         speak(&way)?;
-        let sink = match way.sink {
-            Sink::Frames => traffic.xdp("sink_frames", &way.to, DEVICE, 0)?,
-            Sink::Packets => traffic.tcx("sink", &way.to, DEVICE, 0)?,
-        };
+        let sink = traffic.sink(&way)?;
         let mut generator = traffic.generator(&way, flows)?;
         // The one that is not counted finds cold caches.
         let packets = on_one_cpu(&way, || generator.packets_in(time))?;
@@ -68,7 +66,9 @@ impl Lane {
     fn rate(&mut self) -> Result<f64> {
         let before = self.sink.arrived()?;
         let took = on_one_cpu(&self.way, || self.generator.send(self.packets))?;
-        Ok((self.sink.arrived()? - before) as f64 / took.as_secs_f64())
+        let arrived = self.sink.arrived()? - before;
+        ensure!(arrived > 0, "of {} packets none has arrived at {}", self.packets, self.way.to.name());
+        Ok(arrived as f64 / took.as_secs_f64())
     }
 }
 
