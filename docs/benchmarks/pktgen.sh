@@ -40,7 +40,8 @@ tell "$device" "dst_mac $mac"
 tell "$device" "udp_dst_min $port"
 tell "$device" "udp_dst_max $port"
 tell "$device" "udp_src_min 16384"
-tell "$device" "udp_src_max $((16384 + flows - 1))"
+# The first port that does not come.
+tell "$device" "udp_src_max $((16384 + flows))"
 
 # `start` returns when it is stopped.
 echo start >"$proc/pgctrl" &

@@ -15,8 +15,6 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 
 /// Ethernet, IPv4 and UDP headers of a frame, and two bytes of what it carries.
 const WORDS: usize = 11;
-/// Source ports of the flows with one source address: 2^14, as many as netbpf translates to.
-const PORT_BITS: u32 = 14;
 const ETHERTYPE: usize = 12;
 const PROTOCOL: usize = 23;
 const IPV4: u16 = 0x0800_u16.to_be();
@@ -25,16 +23,19 @@ const UDP: u8 = 17;
 /// The device that packets are sent to.
 #[unsafe(no_mangle)]
 static TARGET: u32 = 0;
-/// How many flows packets belong to, in turn.
+/// Source addresses of the flows that packets belong to, in turn.
 #[unsafe(no_mangle)]
-static FLOWS: u32 = 1;
+static ADDRESSES: u32 = 1;
+/// Their source ports. The two have no divisor in common: all pairs come before one comes again.
+#[unsafe(no_mangle)]
+static PORTS: u32 = 1;
 /// The headers of the first flow.
 #[unsafe(no_mangle)]
 static HEADER: [u32; WORDS] = [0; WORDS];
 
-/// The flow of the next packet.
+/// Steps of address and port of the next packet.
 #[map]
-static NEXT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+static NEXT: PerCpuArray<[u16; 2]> = PerCpuArray::with_max_entries(1, 0);
 /// Packets that have arrived.
 #[map]
 static ARRIVED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
@@ -58,25 +59,29 @@ pub(crate) fn generate(ctx: XdpContext) -> u32 {
     let Some(frame) = bytes::<{ WORDS * 4 }>(ctx.data(), ctx.data_end()) else { return XDP_ABORTED };
     let Some(next) = NEXT.get_ptr_mut(0) else { return XDP_ABORTED };
     // SAFETY: an entry of this CPU, which nobody else uses meanwhile.
-    let flow = unsafe {
-        let flow = *next;
-        *next = if flow + 1 < setting(&FLOWS) { flow + 1 } else { 0 };
-        flow
+    let [address, port] = unsafe {
+        let [address, port] = *next;
+        *next = [following(address, setting(&ADDRESSES)), following(port, setting(&PORTS))];
+        [address, port]
     };
     for (word, header) in HEADER.iter().enumerate() {
         // SAFETY: `bytes` has compared the length.
         unsafe { frame.cast::<u32>().add(word).write_unaligned(setting(header)) };
     }
-    let further = (flow >> PORT_BITS) as u16;
-    let port = (flow & ((1 << PORT_BITS) - 1)) as u16;
     // SAFETY: all of it is within the frame.
     unsafe {
         // What the last half of the source address grows by, the identification shrinks by: the checksum stays.
-        add(frame, 18, further.wrapping_neg());
-        add(frame, 28, further);
+        add(frame, 18, address.wrapping_neg());
+        add(frame, 28, address);
         add(frame, 34, port);
         bpf_redirect(setting(&TARGET), 0) as u32
     }
+}
+
+/// The next one around a circle of so many.
+#[inline(always)]
+fn following(step: u16, all: u32) -> u16 {
+    if u32::from(step) + 1 < all { step + 1 } else { 0 }
 }
 
 /// Adds to a number of 16 bits in network order.
@@ -184,6 +189,18 @@ pub(crate) fn to_device(_: TcContext) -> i32 {
 pub(crate) fn to_frame(_: XdpContext) -> u32 {
     // SAFETY: plain numbers.
     unsafe { bpf_redirect(setting(&TARGET), 0) as u32 }
+}
+
+/// What running a program takes by itself.
+#[classifier]
+pub(crate) fn nothing(_: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
+/// The same as a frame.
+#[xdp]
+pub(crate) fn no_frame(_: XdpContext) -> u32 {
+    XDP_PASS
 }
 
 #[cfg(target_arch = "bpf")]

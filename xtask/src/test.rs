@@ -45,8 +45,8 @@ impl Tier {
     fn selection(self) -> &'static [&'static str] {
         match self {
             Self::Logic => &["--no-fail-fast"],
-            Self::Programs => &["--package", "netbpf-tests", "--test", "tier1", "--test", "race"],
-            Self::Namespaces => &["--package", "netbpf-tests", "--test", "tier2"],
+            Self::Programs => &["--test", "tier1", "--test", "race"],
+            Self::Namespaces => &["--test", "tier2"],
         }
     }
 

@@ -16,8 +16,8 @@ pub(crate) struct Published {
     pub(crate) millis: f64,
     /// Processes that there are for it.
     pub(crate) processes: usize,
-    /// Memory that is held for it.
-    pub(crate) kib: f64,
+    /// Memory that is held for it, where somebody tells.
+    pub(crate) kib: Option<f64>,
 }
 
 /// Milliseconds for each of some containers.

@@ -1,6 +1,9 @@
-//! Threads that stay on one CPU.
+//! Threads that stay on one CPU, and how much of CPUs processes have had.
 
+use std::fs;
+use std::path::Path;
 use std::thread::{Scope, ScopedJoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -28,4 +31,16 @@ pub(crate) fn pinned<'scope, T: Send + 'scope>(
 /// What a thread came to; its panic is ours.
 pub(crate) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Time that all threads of a process have had.
+pub(crate) fn time_of(pid: u32) -> Result<Duration> {
+    let tasks = Path::new("/proc").join(pid.to_string()).join("task");
+    let mut time = Duration::ZERO;
+    for task in fs::read_dir(&tasks).with_context(|| format!("process {pid} is gone"))? {
+        // One that has just ended has nothing to tell.
+        let told = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        time += Duration::from_nanos(told.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0));
+    }
+    Ok(time)
 }

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use crate::peer::Name;
+use crate::traffic::Maker;
 
 /// Machine, kernel and versions; no names of hosts or paths.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +21,10 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     /// The system.
     pub(crate) system: String,
+    /// Load of the minute before: what others were doing.
+    pub(crate) load: String,
+    /// Who makes packets.
+    pub(crate) maker: &'static str,
     /// How netbpf and this program were built.
     pub(crate) build: &'static str,
     /// Versions of who was measured.
@@ -28,7 +33,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Looks at this one.
-    pub(crate) fn look(peers: &[Name]) -> Result<Self> {
+    pub(crate) fn look(peers: &[Name], maker: Maker) -> Result<Self> {
         let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
         let field = |text: &str, name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
@@ -54,6 +59,8 @@ impl Machine {
             memory: memory.unwrap_or(0_u64).div_ceil(1 << 20),
             kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             system: field(&release, "PRETTY_NAME").unwrap_or_else(|| "Linux".into()),
+            load: read("/proc/loadavg")?.split(' ').next().unwrap_or_default().to_owned(),
+            maker: maker.words(),
             build: if cfg!(debug_assertions) { "without optimisations: these times say nothing" } else { "release" },
             versions,
         })

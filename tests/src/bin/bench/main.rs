@@ -1,7 +1,4 @@
 //! netbpf beside its peers, doing the same work in one run: `cargo xtask bench`. docs/benchmarks/README.md tells how it measures.
-//!
-//! Rounds go over all peers before the next begins: a machine changes its speed by itself, and what is compared shall meet the
-//! same of it.
 
 mod cost;
 mod cpu;
@@ -11,6 +8,7 @@ mod plan;
 mod programs;
 mod report;
 mod results;
+mod run;
 mod site;
 mod traffic;
 mod work;
@@ -41,12 +39,18 @@ struct Arguments {
     /// Measure this part alone; may be repeated
     #[arg(long, value_enum, value_name = "PART")]
     only: Vec<Part>,
-    /// How often everything is measured
+    /// How often everything is gone through
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Milliseconds of each measurement
+    /// How often, in each round, the peers take turns at a piece of work
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    slices: Option<u32>,
+    /// Milliseconds of each slice
     #[arg(long, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     time: Option<u64>,
+    /// Let the kernel's generator make packets; an error where it is not there. Without this it does where it is
+    #[arg(long)]
+    pktgen: bool,
     /// Directory for the report (page, plots, JSON); nothing is written without it
     #[arg(long, value_name = "DIRECTORY")]
     report: Option<PathBuf>,
@@ -87,22 +91,24 @@ fn bench(arguments: Arguments) -> Result<()> {
     }
     let peers: Vec<Name> = Name::all().filter(|name| !arguments.without.contains(name)).collect();
     ensure!(!peers.is_empty(), "no peer is left to measure: leave out fewer");
+    let maker = traffic::Maker::choose(arguments.pktgen)?;
     if arguments.needs {
         peers.iter().flat_map(|name| name.needs()).for_each(|program| println!("{program}"));
         return Ok(());
     }
     let mut effort = if arguments.quick { Effort::quick() } else { Effort::full() };
     effort.rounds = arguments.rounds.unwrap_or(effort.rounds);
+    effort.slices = arguments.slices.unwrap_or(effort.slices);
     effort.time = arguments.time.map_or(effort.time, Duration::from_millis);
     let parts = |part: &Part| arguments.only.is_empty() || arguments.only.contains(part);
     let plan = plan::Plan { peers, effort, parts: Part::all().filter(parts).collect() };
     // Before there are other threads.
     let interrupt = Interrupt::watch()?;
-    let traffic = traffic::Traffic::find(arguments.object)?;
-    let machine = machine::Machine::look(&plan.peers)?;
+    let traffic = traffic::Traffic::find(arguments.object, maker)?;
+    let machine = machine::Machine::look(&plan.peers, maker)?;
     peer::check(&plan.peers)?;
 
-    let results = plan::run(&plan, &traffic, &interrupt)?;
+    let results = run::run(&plan, &traffic, &interrupt)?;
     report::print(&results, &machine, &plan);
     if let Some(directory) = arguments.report {
         report::write(&directory, &results, &machine, &plan)?;

@@ -7,6 +7,9 @@ use crate::peer::Name;
 /// What a number is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub(crate) enum Unit {
+    /// Nanoseconds; fewer are better.
+    #[serde(rename = "ns")]
+    Nanos,
     /// Microseconds; fewer are better.
     #[serde(rename = "µs")]
     Micros,
@@ -37,6 +40,7 @@ impl Unit {
     /// Its name.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Nanos => "ns",
             Self::Micros => "µs",
             Self::Millis => "ms",
             Self::Gigabits => "Gbit/s",
@@ -107,66 +111,93 @@ pub(crate) struct Row {
     pub(crate) subject: Subject,
     /// At whom.
     pub(crate) peer: Name,
-    /// One number for each round.
-    pub(crate) rounds: Vec<f64>,
+    /// One number for each slice, in the order in which they were measured.
+    pub(crate) slices: Vec<f64>,
 }
 
 impl Row {
-    /// The middle of all rounds.
-    pub(crate) fn median(&self) -> f64 {
-        middle(self.rounds.clone())
+    /// All slices.
+    pub(crate) fn spread(&self) -> Spread {
+        Spread::of(self.slices.clone())
     }
 
-    /// This divided by another one: the middle of what the rounds say. A machine that becomes slow or fast does so for everybody of
-    /// a round.
-    pub(crate) fn ratio(&self, other: &Self) -> Option<f64> {
-        let ratio = if self.rounds.len() == other.rounds.len() {
-            middle(self.rounds.iter().zip(&other.rounds).map(|(own, other)| own / other).collect())
-        } else {
-            self.median() / other.median()
-        };
-        ratio.is_finite().then_some(ratio)
+    /// This divided by another one, slice by slice: both were measured within the same moment, and a machine that becomes slow or fast does
+    /// so for both.
+    pub(crate) fn ratio(&self, other: &Self) -> Option<Spread> {
+        let ratios: Vec<f64> = self.slices.iter().zip(&other.slices).map(|(own, other)| own / other).collect();
+        let is_known = !ratios.is_empty() && ratios.iter().all(|ratio| ratio.is_finite());
+        is_known.then(|| Spread::of(ratios))
     }
 
-    /// The least and the most of all rounds.
+    /// The least and the most of all slices.
     pub(crate) fn ends(&self) -> (f64, f64) {
-        let fold = |f: fn(f64, f64) -> f64, start| self.rounds.iter().copied().fold(start, f);
+        let fold = |f: fn(f64, f64) -> f64, start| self.slices.iter().copied().fold(start, f);
         (fold(f64::min, f64::INFINITY), fold(f64::max, f64::NEG_INFINITY))
     }
 }
 
-fn middle(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_unstable_by(f64::total_cmp);
-    let middle = numbers.len() / 2;
-    if numbers.len().is_multiple_of(2) { f64::midpoint(numbers[middle - 1], numbers[middle]) } else { numbers[middle] }
+/// The middle of some numbers, and between which their middle half is.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub(crate) struct Spread {
+    pub(crate) middle: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+    /// How many there are.
+    pub(crate) of: usize,
+}
+
+impl Spread {
+    fn of(mut numbers: Vec<f64>) -> Self {
+        numbers.sort_unstable_by(f64::total_cmp);
+        let at = |quarters: usize| {
+            let place = (numbers.len() - 1) as f64 * quarters as f64 / 4.0;
+            let (below, above) = (numbers[place.floor() as usize], numbers[place.ceil() as usize]);
+            below + (above - below) * place.fract()
+        };
+        Self { middle: at(2), low: at(1), high: at(3), of: numbers.len() }
+    }
 }
 
 /// Everything that was measured.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     rows: Vec<Row>,
-    notes: Vec<String>,
+    not_measured: Vec<NotMeasured>,
+}
+
+/// Why a number is missing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct NotMeasured {
+    #[serde(flatten)]
+    pub(crate) subject: Subject,
+    pub(crate) peer: Name,
+    pub(crate) why: String,
 }
 
 impl Results {
     /// Notes a number of this round.
     pub(crate) fn add(&mut self, subject: Subject, peer: Name, value: f64) {
         match self.rows.iter_mut().find(|row| row.peer == peer && row.subject == subject) {
-            Some(row) => row.rounds.push(value),
-            None => self.rows.push(Row { subject, peer, rounds: vec![value] }),
+            Some(row) => row.slices.push(value),
+            None => self.rows.push(Row { subject, peer, slices: vec![value] }),
         }
     }
 
-    /// Notes why something is not among the numbers.
-    pub(crate) fn note(&mut self, note: String) {
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
+    /// Notes why a number is missing.
+    pub(crate) fn not_measured(&mut self, subject: Subject, peer: Name, why: &str) {
+        if self.why_not(&subject, peer).is_none() {
+            self.not_measured.push(NotMeasured { subject, peer, why: why.to_owned() });
         }
     }
 
-    /// What is to be said beside the numbers.
-    pub(crate) fn notes(&self) -> &[String] {
-        &self.notes
+    /// Why a number is missing, where somebody has said.
+    pub(crate) fn why_not(&self, subject: &Subject, peer: Name) -> Option<&str> {
+        self.not_measured.iter().find(|it| it.peer == peer && it.subject == *subject).map(|it| it.why.as_str())
+    }
+
+    /// All that is missing with a reason.
+    pub(crate) fn missing(&self) -> &[NotMeasured] {
+        &self.not_measured
     }
 
     /// All rows.
@@ -195,8 +226,12 @@ impl Results {
 mod tests {
     use super::*;
 
+    fn row(slices: &[f64]) -> Row {
+        Row { subject: Subject::new("work", Unit::Mpps), peer: Name::Docker, slices: slices.to_vec() }
+    }
+
     #[test]
-    fn rounds_of_a_subject_are_one_row() {
+    fn slices_of_a_subject_are_one_row() {
         let mut results = Results::default();
         for value in [3.0, 1.0, 2.0] {
             results.add(Subject::new("work", Unit::Mpps), Name::Docker, value);
@@ -204,19 +239,31 @@ mod tests {
         results.add(Subject::new("work", Unit::Mpps).with(1000, 1), Name::Docker, 9.0);
         assert_eq!(results.rows().len(), 2);
         let row = results.row(&Subject::new("work", Unit::Mpps), Name::Docker).expect("a row");
-        assert_eq!((row.median(), row.ends()), (2.0, (1.0, 3.0)));
+        assert_eq!((row.spread().middle, row.ends()), (2.0, (1.0, 3.0)));
     }
 
     #[test]
-    fn a_round_in_which_all_are_slow_changes_no_ratio() {
-        let row = |rounds: [f64; 3]| Row {
-            subject: Subject::new("work", Unit::Mpps),
-            peer: Name::Docker,
-            rounds: rounds.to_vec(),
-        };
-        assert_eq!(row([4.0, 2.0, 2.0]).ratio(&row([2.0, 1.0, 1.0])), Some(2.0));
-        assert_eq!(row([8.0, 2.0, 3.9]).ratio(&row([4.0, 1.0, 2.0])), Some(2.0));
-        assert_eq!(row([1.0; 3]).ratio(&row([0.0; 3])), None);
+    fn a_moment_in_which_all_are_slow_changes_no_ratio() {
+        let middle = |own: &[f64], other: &[f64]| row(own).ratio(&row(other)).map(|ratio| ratio.middle);
+        assert_eq!(middle(&[4.0, 2.0, 2.0], &[2.0, 1.0, 1.0]), Some(2.0));
+        assert_eq!(middle(&[8.0, 2.0, 3.9], &[4.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(middle(&[1.0; 3], &[0.0; 3]), None);
+    }
+
+    #[test]
+    fn who_was_measured_more_often_is_compared_by_what_both_have_done() {
+        assert_eq!(
+            row(&[2.0, 4.0, 100.0]).ratio(&row(&[1.0, 2.0])).map(|ratio| (ratio.middle, ratio.of)),
+            Some((2.0, 2))
+        );
+    }
+
+    #[test]
+    fn the_middle_half_lies_between_the_quarters() {
+        let spread = row(&[5.0, 1.0, 4.0, 2.0, 3.0]).spread();
+        assert_eq!((spread.low, spread.middle, spread.high), (2.0, 3.0, 4.0));
+        let spread = row(&[1.0, 2.0]).spread();
+        assert_eq!((spread.low, spread.middle, spread.high), (1.25, 1.5, 1.75));
     }
 
     #[test]

@@ -96,6 +96,30 @@ impl Way {
     }
 }
 
+/// The ways that a peer has; none where there is no such thing.
+#[derive(Default)]
+pub(crate) struct Ways {
+    pub(crate) neighbours: Option<Way>,
+    pub(crate) inward: Option<Way>,
+    pub(crate) outward: Option<Way>,
+}
+
+impl Ways {
+    /// All of them.
+    pub(crate) fn all(neighbours: Way, inward: Way, outward: Way) -> Self {
+        Self { neighbours: Some(neighbours), inward: Some(inward), outward: Some(outward) }
+    }
+
+    /// The way in a direction.
+    pub(crate) fn to(&self, direction: Direction) -> Option<&Way> {
+        match direction {
+            Direction::Neighbours => self.neighbours.as_ref(),
+            Direction::Inward => self.inward.as_ref(),
+            Direction::Outward => self.outward.as_ref(),
+        }
+    }
+}
+
 /// Namespaces of one peer.
 #[derive(Default)]
 pub(crate) struct Machines {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use netbpf_user::rig::Namespace;
 
 use super::Peer;
-use crate::site::{DEVICE, Direction, Machines, Sink, Way, ifindex};
+use crate::site::{DEVICE, Machines, Sink, Way, Ways, ifindex};
 use crate::traffic::{Attached, Traffic};
 
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
@@ -15,9 +15,7 @@ const CONTAINERS: [Ipv4Addr; 3] =
     [Ipv4Addr::new(198, 18, 0, 11), Ipv4Addr::new(198, 18, 0, 12), Ipv4Addr::new(198, 18, 0, 13)];
 
 pub(super) struct Bare {
-    neighbours: Way,
-    inward: Way,
-    outward: Way,
+    ways: Ways,
     _programs: Vec<Attached>,
     _machines: Machines,
 }
@@ -56,13 +54,9 @@ impl Bare {
         if with_xdp {
             inward.sink = Sink::Frames;
         }
-        Ok(Self {
-            neighbours: Way::new(c1, c2, CONTAINERS[1], (&host, "v1")),
-            inward,
-            outward: Way::new(c3, &outside, OUTSIDE, (&host, "v3")),
-            _programs: programs,
-            _machines: machines,
-        })
+        let neighbours = Way::new(c1, c2, CONTAINERS[1], (&host, "v1"));
+        let outward = Way::new(c3, &outside, OUTSIDE, (&host, "v3"));
+        Ok(Self { ways: Ways::all(neighbours, inward, outward), _programs: programs, _machines: machines })
     }
 }
 
@@ -76,11 +70,7 @@ fn connect(host: &Namespace, device: &str, machine: &Namespace, address: Ipv4Add
 }
 
 impl Peer for Bare {
-    fn way(&self, direction: Direction) -> Option<&Way> {
-        Some(match direction {
-            Direction::Neighbours => &self.neighbours,
-            Direction::Inward => &self.inward,
-            Direction::Outward => &self.outward,
-        })
+    fn ways(&self) -> &Ways {
+        &self.ways
     }
 }

@@ -16,11 +16,11 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::cost::{Memory, Networked, Published};
-use crate::site::{self, Direction, Way};
+use crate::site::{self, Direction, Ways};
 use crate::traffic::Traffic;
 
 /// Who does the work, by name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Name {
     /// No network: one machine with itself
@@ -87,7 +87,11 @@ impl Name {
             Self::BareTcx => Ok(Box::new(bare::Bare::start(traffic, false)?) as Box<dyn Peer>),
             Self::BareXdp => Ok(Box::new(bare::Bare::start(traffic, true)?) as Box<dyn Peer>),
             Self::NetbpfTc => Ok(Box::new(netbpf::Netbpf::start(self, &[], flows)?) as Box<dyn Peer>),
-            Self::NetbpfXdp => Ok(Box::new(netbpf::Netbpf::start(self, &["--xdp", "native"], flows)?) as Box<dyn Peer>),
+            Self::NetbpfXdp => {
+                // It serves a veth by XDP only where it is named.
+                let flags = ["--xdp", "native", "--uplink", site::DEVICE];
+                Ok(Box::new(netbpf::Netbpf::start(self, &flags, flows)?) as Box<dyn Peer>)
+            }
         })();
         peer.with_context(|| format!("{self} does not start (`--without {self}` leaves it out)"))
     }
@@ -95,17 +99,27 @@ impl Name {
 
 /// Somebody who does the work.
 pub(crate) trait Peer {
-    /// The way that packets take; none where there is no such thing.
-    fn way(&self, direction: Direction) -> Option<&Way>;
+    /// The ways that packets take.
+    fn ways(&self) -> &Ways;
 
     /// Lets so many ports be published, of which the measured one is the last. False where there are none.
     fn set_ports(&mut self, _total: u32) -> Result<bool> {
         Ok(false)
     }
 
+    /// Waits until nothing is at work that was begun by a command which has returned.
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The most flows that can live at a time.
     fn most_flows(&self) -> u32 {
         u32::MAX
+    }
+
+    /// Why so many ports cannot be published here, where that is so.
+    fn cannot_publish(&self, _ports: u16) -> Option<String> {
+        None
     }
 
     /// What it costs to publish so many ports, in one range or one by one.

@@ -2,24 +2,29 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use netbpf_tests::wait::poll_for;
 use netbpf_user::api::Client;
 use netbpf_user::api::types::CreateRequest;
 use netbpf_user::rig::{Namespace, Options, Rig};
 
 use super::{Name, Peer, memory_of};
 use crate::cost::{self, Memory, Networked, Published, bytes, kib, millis};
-use crate::site::{DEVICE, Direction, LISTENED, OTHERS, PUBLISHED, Sink, Way, host_end, own_name, quiet};
+use crate::cpu;
+use crate::site::{DEVICE, LISTENED, OTHERS, PUBLISHED, Sink, Way, Ways, host_end, own_name, quiet};
 
 /// Publishes that the agent takes in one request.
 const AT_ONCE: usize = 16_384;
 
+/// An agent is idle that has had less than this share of a CPU for so long.
+const IDLE: f64 = 0.01;
+const QUIET: Duration = Duration::from_millis(30);
+const PATIENCE: Duration = Duration::from_secs(20);
+
 pub(super) struct Netbpf {
-    neighbours: Way,
-    inward: Way,
-    outward: Way,
+    ways: Ways,
     /// Ports that are published beside the measured one.
     others: Vec<String>,
     server: String,
@@ -56,7 +61,7 @@ impl Netbpf {
         let neighbours = Way::new(&c1, &c2, address, (rig.host(), &asking.device));
         let outward = Way::new(&c1, rig.ext(), Rig::EXT_IP, (rig.host(), &host_end(rig.host(), &c1)?));
         let [_, server] = names;
-        Ok(Self { neighbours, inward, outward, others: Vec::new(), server, name, flows, rig })
+        Ok(Self { ways: Ways::all(neighbours, inward, outward), others: Vec::new(), server, name, flows, rig })
     }
 
     fn client(&self) -> Result<Client> {
@@ -94,12 +99,8 @@ fn ports(number: u16, one_by_one: bool) -> Vec<String> {
 }
 
 impl Peer for Netbpf {
-    fn way(&self, direction: Direction) -> Option<&Way> {
-        Some(match direction {
-            Direction::Neighbours => &self.neighbours,
-            Direction::Inward => &self.inward,
-            Direction::Outward => &self.outward,
-        })
+    fn ways(&self) -> &Ways {
+        &self.ways
     }
 
     fn set_ports(&mut self, total: u32) -> Result<bool> {
@@ -116,6 +117,24 @@ impl Peer for Netbpf {
         Ok(true)
     }
 
+    /// The agent gives memory back, and makes links of filters, after its answer.
+    fn settle(&self) -> Result<()> {
+        let pid = self.rig.agent_pid().context("the agent runs")?;
+        let mut before = (Instant::now(), cpu::time_of(pid)?);
+        let is_idle = || {
+            let now = (Instant::now(), cpu::time_of(pid));
+            let (Ok(busy), waited) = (now.1, now.0 - before.0) else { return Some(false) };
+            if waited < QUIET {
+                return None;
+            }
+            let share = (busy - before.1).as_secs_f64() / waited.as_secs_f64();
+            before = (now.0, busy);
+            (share < IDLE).then_some(true)
+        };
+        ensure!(poll_for(PATIENCE, is_idle) == Some(true), "the agent is still at work after {PATIENCE:?}");
+        Ok(())
+    }
+
     fn most_flows(&self) -> u32 {
         self.flows
     }
@@ -128,7 +147,7 @@ impl Peer for Netbpf {
         let millis = millis(started);
         let kib = (self.rss()? - before).max(0.0);
         self.unpublish(&client, &specs)?;
-        Ok(Some(Published { millis, processes: 0, kib }))
+        Ok(Some(Published { millis, processes: 0, kib: Some(kib) }))
     }
 
     fn network(&mut self, at_once: usize) -> Result<Option<Networked>> {

@@ -13,7 +13,7 @@ use netbpf_user::rig::{Namespace, Rig};
 
 use super::{Peer, conntrack_limit};
 use crate::cost::{self, Networked, Published, millis};
-use crate::site::{DEVICE, Direction, LISTENED, OTHERS, PUBLISHED, Way, own_name, quiet};
+use crate::site::{DEVICE, LISTENED, OTHERS, PUBLISHED, Way, Ways, own_name, quiet};
 
 const CONTAINERS: [Ipv4Addr; 2] = [Ipv4Addr::new(172, 30, 0, 2), Ipv4Addr::new(172, 30, 0, 3)];
 /// Number of the bridge of containers that come and go.
@@ -22,9 +22,7 @@ const NETWORK: usize = 7;
 const ADDRESSES: usize = 250;
 
 pub(super) struct Nftables {
-    neighbours: Way,
-    inward: Way,
-    outward: Way,
+    ways: Ways,
     host: Namespace,
     files: tempfile::TempDir,
     /// Containers that have come and gone: their devices go a little later than they do.
@@ -47,9 +45,11 @@ impl Nftables {
         }
         ByHand(&host).create_network(NETWORK)?;
         let nftables = Self {
-            neighbours: Way::new(&c1, &c2, CONTAINERS[1], (&host, "port1")),
-            inward: Way::new(&ext, &c2, Rig::HOST_IP, (&host, DEVICE)).published(),
-            outward: Way::new(&c1, &ext, Rig::EXT_IP, (&host, "port1")),
+            ways: Ways::all(
+                Way::new(&c1, &c2, CONTAINERS[1], (&host, "port1")),
+                Way::new(&ext, &c2, Rig::HOST_IP, (&host, DEVICE)).published(),
+                Way::new(&c1, &ext, Rig::EXT_IP, (&host, "port1")),
+            ),
             host,
             files: tempfile::tempdir()?,
             gone: 0,
@@ -79,12 +79,8 @@ impl Nftables {
 }
 
 impl Peer for Nftables {
-    fn way(&self, direction: Direction) -> Option<&Way> {
-        Some(match direction {
-            Direction::Neighbours => &self.neighbours,
-            Direction::Inward => &self.inward,
-            Direction::Outward => &self.outward,
-        })
+    fn ways(&self) -> &Ways {
+        &self.ways
     }
 
     fn set_ports(&mut self, total: u32) -> Result<bool> {
@@ -117,7 +113,7 @@ impl Peer for Nftables {
             self.nft(&format!("delete rule ip nat published handle {handle}"))?;
         }
         // The kernel's memory is not told by anybody.
-        Ok(Some(Published { millis, processes: 0, kib: 0.0 }))
+        Ok(Some(Published { millis, processes: 0, kib: None }))
     }
 
     fn network(&mut self, at_once: usize) -> Result<Option<Networked>> {

@@ -6,11 +6,11 @@ use anyhow::Result;
 use netbpf_user::rig::Rig;
 
 use super::Peer;
-use crate::site::{DEVICE, Direction, LISTENED, Machines, Sink, Way, wire};
+use crate::site::{DEVICE, LISTENED, Machines, Sink, Way, Ways, wire};
 
 /// A machine with itself.
 pub(super) struct Loopback {
-    way: Way,
+    ways: Ways,
     _machines: Machines,
 }
 
@@ -27,20 +27,19 @@ impl Loopback {
             sink: Sink::Packets,
             from_anybody: false,
         };
-        Ok(Self { way, _machines: machines })
+        Ok(Self { ways: Ways { neighbours: Some(way), ..Ways::default() }, _machines: machines })
     }
 }
 
 impl Peer for Loopback {
-    fn way(&self, direction: Direction) -> Option<&Way> {
-        (direction == Direction::Neighbours).then_some(&self.way)
+    fn ways(&self) -> &Ways {
+        &self.ways
     }
 }
 
 /// Two machines and a pair of devices between them; the server is a process of the host.
 pub(super) struct Veth {
-    inward: Way,
-    outward: Way,
+    ways: Ways,
     _machines: Machines,
 }
 
@@ -52,12 +51,12 @@ impl Veth {
         let mut inward = Way::new(&outside, &host, Rig::HOST_IP, (&host, DEVICE));
         inward.from_anybody = true;
         let outward = Way::new(&host, &outside, Rig::EXT_IP, (&outside, DEVICE));
-        Ok(Self { inward, outward, _machines: machines })
+        Ok(Self { ways: Ways::all(inward.clone(), inward, outward), _machines: machines })
     }
 }
 
 impl Peer for Veth {
-    fn way(&self, direction: Direction) -> Option<&Way> {
-        Some(if direction == Direction::Outward { &self.outward } else { &self.inward })
+    fn ways(&self) -> &Ways {
+        &self.ways
     }
 }

@@ -3,9 +3,11 @@
 use serde::Serialize;
 
 use crate::peer::Name;
-use crate::plan::{CONNECTIONS, CREATE, LAST_CONNECTIONS, PACKETS, REMOVE};
-use crate::results::{Results, Row, grouped};
+use crate::programs::Path;
+use crate::results::{Results, Row, Spread, grouped};
+use crate::run::{CREATE, LAST_CONNECTIONS, REMOVE};
 use crate::site::Direction;
+use crate::work::{CONNECTIONS, PACKETS};
 
 /// What an aim compares.
 struct Aim {
@@ -33,7 +35,7 @@ enum Bound {
 pub(crate) struct Judged {
     pub(crate) aim: String,
     /// What was measured, as the aim has it.
-    pub(crate) ratio: Option<f64>,
+    pub(crate) measured: Option<Spread>,
     pub(crate) is_met: Option<bool>,
 }
 
@@ -64,6 +66,9 @@ fn aims() -> Vec<Aim> {
     add("publish 10,000 ports one by one: memory", 1, NetbpfTc, &[Under(2048.0)]);
     add(CREATE, 1, NetbpfTc, &[Under(10.0)]);
     add(REMOVE, 1, NetbpfTc, &[Under(5.0)]);
+    for path in Path::ALL {
+        add(&path.work(), 1, path.peer(), &[Under(path.aim())]);
+    }
     aims
 }
 
@@ -85,27 +90,27 @@ fn judged(results: &Results, aim: &Aim) -> Judged {
         1 => format!("{}: {}", aim.peer, aim.work),
         ports => format!("{}: {}, {} ports", aim.peer, aim.work, grouped(ports)),
     };
-    let (text, ratio, is_met) = match aim.bound {
+    let (text, measured, is_met) = match aim.bound {
         Bound::AtMost(most, other) => {
             let ratio = against(other, aim.ports).and_then(|(row, other)| row.ratio(other));
-            (format!("at most {most} × {other}"), ratio, ratio.map(|ratio| ratio <= most))
+            (format!("at most {most} × {other}"), ratio, ratio.map(|ratio| ratio.middle <= most))
         }
         Bound::AtLeast(least, other) => {
             let ratio = against(other, aim.ports).and_then(|(row, other)| super::times_better(row, other));
-            (format!("at least {least} × {other}"), ratio, ratio.map(|ratio| ratio >= least))
+            (format!("at least {least} × {other}"), ratio, ratio.map(|ratio| ratio.middle >= least))
         }
         Bound::Flat(share) => {
             let ratio = against(aim.peer, 1).and_then(|(many, one)| many.ratio(one));
-            let is_met = ratio.map(|ratio| (ratio - 1.0).abs() <= share);
+            let is_met = ratio.map(|ratio| (ratio.middle - 1.0).abs() <= share);
             (format!("within {:.0} % of one port", share * 100.0), ratio, is_met)
         }
         Bound::Under(most) => {
-            let value = row.map(Row::median);
+            let value = row.map(Row::spread);
             let unit = row.map_or("", |row| row.subject.unit.name());
-            (format!("under {most} {unit}"), value, value.map(|value| value < most))
+            (format!("under {most} {unit}"), value, value.map(|value| value.middle < most))
         }
     };
-    Judged { aim: format!("{what}: {}", text.trim_end()), ratio, is_met }
+    Judged { aim: format!("{what}: {}", text.trim_end()), measured, is_met }
 }
 
 #[cfg(test)]
@@ -133,6 +138,6 @@ mod tests {
 
     #[test]
     fn an_aim_of_which_nothing_was_measured_is_neither() {
-        assert!(judge(&Results::default()).iter().all(|it| it.ratio.is_none() && it.is_met.is_none()));
+        assert!(judge(&Results::default()).iter().all(|it| it.measured.is_none() && it.is_met.is_none()));
     }
 }

@@ -14,7 +14,7 @@ use self::aims::{Judged, judge};
 use crate::machine::Machine;
 use crate::peer::Name;
 use crate::plan::Plan;
-use crate::results::{Results, Row, Unit};
+use crate::results::{NotMeasured, Results, Row, Spread, Unit};
 
 /// Everybody else is compared with this one.
 const COMPARED: Name = Name::Docker;
@@ -31,13 +31,20 @@ fn number(value: f64) -> String {
     if value == 0.0 { "0".into() } else { format!("{value:.digits$}") }
 }
 
-/// The middle and how far the rounds are from it.
+/// The middle of all slices, and from the least to the most of them.
 fn spread(row: &Row) -> String {
     let (least, most) = row.ends();
-    if row.rounds.len() == 1 || row.unit() == Unit::Processes {
-        return number(row.median());
+    let middle = number(row.spread().middle);
+    if row.slices.len() == 1 || row.unit() == Unit::Processes {
+        return middle;
     }
-    format!("{} ({}–{})", number(row.median()), number(least), number(most))
+    format!("{middle} ({}–{})", number(least), number(most))
+}
+
+/// A ratio, and between which the middle half of all slices has it.
+fn ratio_words(ratio: Spread) -> String {
+    let Spread { middle, low, high, of } = ratio;
+    if of < 3 { number(middle) } else { format!("{} ({}–{})", number(middle), number(low), number(high)) }
 }
 
 impl Row {
@@ -47,35 +54,38 @@ impl Row {
 }
 
 /// How many times better a row is than another one.
-fn times_better(row: &Row, than: &Row) -> Option<f64> {
+fn times_better(row: &Row, than: &Row) -> Option<Spread> {
     if row.unit().is_rate() { row.ratio(than) } else { than.ratio(row) }
 }
 
 /// Prints everything.
 pub(crate) fn print(results: &Results, machine: &Machine, plan: &Plan) {
     println!("{}, {} GiB, Linux {}, {}", machine.processor, machine.memory, machine.kernel, machine.system);
-    println!("netbpf was built {}", machine.build);
+    println!("netbpf was built {}; load when it began: {}", machine.build, machine.load);
     println!(
-        "{} rounds of {} ms: median (least–most), × as good as {COMPARED}",
+        "{} rounds of {} slices of {} ms, packets by {}: median (least–most), × as good as {COMPARED} (middle half)",
         plan.effort.rounds,
-        plan.effort.time.as_millis()
+        plan.effort.slices,
+        plan.effort.time.as_millis(),
+        machine.maker
     );
     for subject in results.subjects() {
         println!("\n{} [{}]", subject.words(), subject.unit.name());
         let compared = results.row(subject, COMPARED);
-        for row in plan.peers.iter().filter_map(|peer| results.row(subject, *peer)) {
-            let ratio = compared.filter(|_| row.peer != COMPARED).and_then(|compared| times_better(row, compared));
-            let ratio = ratio.map_or(String::new(), |ratio| format!("× {}", number(ratio)));
-            println!("    {:<12} {:>26}  {ratio}", row.peer, spread(row));
+        for peer in &plan.peers {
+            if let Some(row) = results.row(subject, *peer) {
+                let ratio = compared.filter(|_| row.peer != COMPARED).and_then(|compared| times_better(row, compared));
+                let ratio = ratio.map_or(String::new(), |ratio| format!("× {}", ratio_words(ratio)));
+                println!("    {peer:<12} {:>26}  {ratio}", spread(row));
+            } else if let Some(why) = results.why_not(subject, *peer) {
+                println!("    {peer:<12} not measured: {why}");
+            }
         }
     }
     println!("\nAims");
-    for Judged { aim, ratio, is_met } in judge(results) {
-        let measured = ratio.map_or_else(|| "not measured".into(), |ratio| format!("{ratio:.2}"));
-        println!("    {:<84} {measured:>12}  {}", aim, verdict(is_met));
-    }
-    for note in results.notes() {
-        println!("\n{note}");
+    for Judged { aim, measured, is_met } in judge(results) {
+        let measured = measured.map_or_else(|| "not measured".into(), ratio_words);
+        println!("    {aim:<100} {measured:>20}  {}", verdict(is_met));
     }
 }
 
@@ -91,10 +101,11 @@ fn verdict(is_met: Option<bool>) -> &'static str {
 struct Written<'run> {
     machine: &'run Machine,
     rounds: u32,
+    slices: u32,
     milliseconds: u128,
     aims: Vec<Judged>,
     rows: &'run [Row],
-    notes: &'run [String],
+    not_measured: &'run [NotMeasured],
 }
 
 /// Writes page, plots and JSON.
@@ -104,10 +115,11 @@ pub(crate) fn write(directory: &Path, results: &Results, machine: &Machine, plan
     let written = Written {
         machine,
         rounds: plan.effort.rounds,
+        slices: plan.effort.slices,
         milliseconds: plan.effort.time.as_millis(),
         aims: judge(results),
         rows: results.rows(),
-        notes: results.notes(),
+        not_measured: results.missing(),
     };
     let json = serde_json::to_string_pretty(&written)? + "\n";
     fs::write(directory.join("results.json"), json).with_context(cannot)?;
@@ -123,14 +135,15 @@ mod tests {
     use crate::results::Subject;
 
     fn row(unit: Unit, value: f64) -> Row {
-        Row { subject: Subject::new("work", unit), peer: Name::Docker, rounds: vec![value] }
+        Row { subject: Subject::new("work", unit), peer: Name::Docker, slices: vec![value] }
     }
 
     #[test]
     fn half_the_time_and_twice_the_rate_are_twice_as_good() {
-        assert_eq!(times_better(&row(Unit::Micros, 5.0), &row(Unit::Micros, 10.0)), Some(2.0));
-        assert_eq!(times_better(&row(Unit::Mpps, 10.0), &row(Unit::Mpps, 5.0)), Some(2.0));
-        assert_eq!(times_better(&row(Unit::Mpps, 10.0), &row(Unit::Mpps, 0.0)), None);
+        let middle = |row: &Row, than: &Row| times_better(row, than).map(|ratio| ratio.middle);
+        assert_eq!(middle(&row(Unit::Micros, 5.0), &row(Unit::Micros, 10.0)), Some(2.0));
+        assert_eq!(middle(&row(Unit::Mpps, 10.0), &row(Unit::Mpps, 5.0)), Some(2.0));
+        assert_eq!(middle(&row(Unit::Mpps, 10.0), &row(Unit::Mpps, 0.0)), None);
     }
 
     #[test]

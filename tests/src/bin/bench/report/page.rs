@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::plot::Plot;
-use super::{COMPARED, Judged, judge, number, spread, times_better, verdict};
+use super::{COMPARED, Judged, judge, ratio_words, spread, times_better, verdict};
 use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::results::Results;
@@ -27,16 +27,19 @@ pub(super) fn page(results: &Results, machine: &Machine, plan: &Plan, plots: &[P
         line(format_args!("| {name} | {version} |"));
     }
     line(format_args!("| netbpf built | {} |", machine.build));
+    line(format_args!("| load when it began | {} |", machine.load));
     line(format_args!(
-        "| rounds | {} of {} ms; {} of what is set up |\n",
+        "| packets made by | {} |\n| rounds | {}, each with {} slices of {} ms; {} of what is set up |\n",
+        machine.maker,
         plan.effort.rounds,
+        plan.effort.slices,
         plan.effort.time.as_millis(),
         plan.effort.cost_rounds
     ));
 
     line(format_args!("## Aims\n\n| aim | measured | |\n|---|---:|---|"));
-    for Judged { aim, ratio, is_met } in judge(results) {
-        let measured = ratio.map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}"));
+    for Judged { aim, measured, is_met } in judge(results) {
+        let measured = measured.map_or_else(|| "–".into(), ratio_words);
         line(format_args!("| {aim} | {measured} | {} |", verdict(is_met)));
     }
 
@@ -46,19 +49,28 @@ pub(super) fn page(results: &Results, machine: &Machine, plan: &Plan, plots: &[P
     }
 
     line(format_args!(
-        "## Numbers\n\nMedian (least–most) of all rounds, and how many times as good as {COMPARED} that is.\n"
+        "## Numbers\n\nMedian (least–most) of all slices; how many times as good as {COMPARED} that is, and between which the middle half of \
+         the slices has it; with many ports or flows, how many times as good as with one.\n"
     ));
     for subject in results.subjects() {
-        line(format_args!("### {}\n\n| | {} | × {COMPARED} |\n|---|---:|---:|", subject.words(), subject.unit.name()));
+        let one = (subject.ports > 1 || subject.flows > 1).then(|| subject.clone().with(1, 1));
+        let (head, rule) = if one.is_some() { (" × one |", "---:|") } else { ("", "") };
+        let unit = subject.unit.name();
+        line(format_args!("### {}\n\n| | {unit} | × {COMPARED} |{head}\n|---|---:|---:|{rule}", subject.words()));
         let compared = results.row(subject, COMPARED);
-        for row in plan.peers.iter().filter_map(|peer| results.row(subject, *peer)) {
-            let ratio = compared.and_then(|compared| times_better(row, compared));
-            line(format_args!("| {} | {} | {} |", row.peer, spread(row), ratio.map_or_else(String::new, number)));
+        let words = |ratio: Option<_>| ratio.map_or_else(String::new, ratio_words);
+        for peer in &plan.peers {
+            if let Some(row) = results.row(subject, *peer) {
+                let ratio = words(compared.and_then(|compared| times_better(row, compared)));
+                let alone =
+                    one.as_ref().map(|one| words(results.row(one, *peer).and_then(|one| times_better(row, one))));
+                let alone = alone.map_or_else(String::new, |alone| format!(" {alone} |"));
+                line(format_args!("| {peer} | {} | {ratio} |{alone}", spread(row)));
+            } else if let Some(why) = results.why_not(subject, *peer) {
+                line(format_args!("| {peer} | not measured: {why} | |{}", if one.is_some() { " |" } else { "" }));
+            }
         }
         line(format_args!(""));
-    }
-    for note in results.notes() {
-        line(format_args!("{note}\n"));
     }
     page.trim_end().to_owned() + "\n"
 }

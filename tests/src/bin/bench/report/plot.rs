@@ -6,9 +6,11 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use crate::peer::Name;
-use crate::plan::{CONNECTIONS, FLOW_CONNECTIONS, FLOW_PACKETS, LAST_CONNECTIONS, LAST_PACKETS, PACKETS, Plan};
+use crate::plan::Plan;
 use crate::results::{Results, Row, grouped};
+use crate::run::{FLOW_CONNECTIONS, FLOW_PACKETS, LAST_CONNECTIONS, LAST_PACKETS};
 use crate::site::Direction;
+use crate::work::{CONNECTIONS, PACKETS};
 
 /// A drawn plot.
 pub(super) struct Plot {
@@ -106,7 +108,7 @@ fn bars(path: &Path, title: &str, works: &[String], groups: &[Vec<&Row>]) -> Dra
         for (place, row) in rows.iter().enumerate() {
             let left = start + place as f64;
             let (least, most) = row.ends();
-            let bar = Rectangle::new([(left + 0.1, 0.0), (left + 0.9, row.median())], colour(row.peer).filled());
+            let bar = Rectangle::new([(left + 0.1, 0.0), (left + 0.9, row.spread().middle)], colour(row.peer).filled());
             chart.draw_series([bar])?;
             chart.draw_series([PathElement::new(
                 vec![(left + 0.5, least), (left + 0.5, most)],
@@ -157,7 +159,7 @@ fn curves(path: &Path, title: &str, over: Over, rows: &[&Row]) -> Drawn {
     for peer in &peers {
         let mut own: Vec<&&Row> = rows.iter().filter(|row| row.peer == *peer).collect();
         own.sort_by(|a, b| at(a).total_cmp(&at(b)));
-        let points = own.iter().map(|row| (at(row), row.median().max(least)));
+        let points = own.iter().map(|row| (at(row), row.spread().middle.max(least)));
         chart.draw_series(LineSeries::new(points.clone(), colour(*peer).stroke_width(2)))?;
         chart.draw_series(points.map(|point| Circle::new(point, 3, colour(*peer).filled())))?;
         chart.draw_series(own.iter().map(|row| {

@@ -8,15 +8,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use socket2::SockRef;
 
-use super::{connected, listener, settled};
+use super::{Measure, connected, listener, settled};
 use crate::cpu::{self, joined, pinned};
+use crate::results::Subject;
 use crate::site::Way;
 
 /// Connections before it counts.
 const WARM_UP: u32 = 20;
 
+/// Over a way, told as such work.
+pub(crate) fn measure<'run>(way: Way, subject: Subject, time: Duration) -> Measure<'run> {
+    Box::new(move || Ok(vec![(subject.clone(), rate(&way, time)?)]))
+}
+
 /// Connections per second.
-pub(crate) fn rate(way: &Way, time: Duration) -> Result<f64> {
+fn rate(way: &Way, time: Duration) -> Result<f64> {
     let listener = listener(way)?;
     thread::scope(|scope| {
         let serving = pinned(scope, cpu::ONE, || {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{PATIENCE, connected, listener, settled};
+use super::{Measure, PATIENCE, connected, listener, settled};
 use crate::cpu::{self, joined, pinned};
+use crate::results::{Subject, Unit};
 use crate::site::Way;
 
 /// Exchanges that make the flow and warm the caches.
@@ -16,9 +17,9 @@ const WARM_UP: usize = 200;
 
 /// Microseconds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Latency {
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
+struct Latency {
+    p50: f64,
+    p99: f64,
 }
 
 impl Latency {
@@ -30,8 +31,22 @@ impl Latency {
     }
 }
 
+/// Both transports over a way.
+pub(crate) fn measure<'run>(way: Way, words: &'static str, time: Duration) -> Measure<'run> {
+    Box::new(move || {
+        let mut all = Vec::new();
+        for (transport, Latency { p50, p99 }) in [("TCP", tcp(&way, time)?), ("UDP", udp(&way, time)?)] {
+            for (share, value) in [("p50", p50), ("p99", p99)] {
+                let work = format!("{transport} request/response, {words}, {share}");
+                all.push((Subject::new(work, Unit::Micros), value));
+            }
+        }
+        Ok(all)
+    })
+}
+
 /// Over a connection of TCP.
-pub(crate) fn tcp(way: &Way, time: Duration) -> Result<Latency> {
+fn tcp(way: &Way, time: Duration) -> Result<Latency> {
     let listener = listener(way)?;
     thread::scope(|scope| {
         let serving = pinned(scope, cpu::ONE, || {
@@ -57,7 +72,7 @@ pub(crate) fn tcp(way: &Way, time: Duration) -> Result<Latency> {
 }
 
 /// Over datagrams.
-pub(crate) fn udp(way: &Way, time: Duration) -> Result<Latency> {
+fn udp(way: &Way, time: Duration) -> Result<Latency> {
     let bind = |namespace: &netbpf_user::rig::Namespace, port| {
         let socket = namespace.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)))?;
         let socket = socket.with_context(|| format!("cannot bind port {port} in {}", namespace.name()))?;

@@ -10,7 +10,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::results::Subject;
 use crate::site::Way;
+
+/// Something that is measured a slice of time at a time, as often as one likes.
+pub(crate) type Measure<'run> = Box<dyn FnMut() -> Result<Vec<(Subject, f64)>> + 'run>;
+
+/// Names of work that the aims and plots look for.
+pub(crate) const CONNECTIONS: &str = "connect+request+close";
+/// Short frames.
+pub(crate) const PACKETS: &str = "60-byte packets";
 
 /// How long anything may take that should happen at once.
 const PATIENCE: Duration = Duration::from_secs(5);

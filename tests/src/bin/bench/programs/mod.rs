@@ -3,6 +3,8 @@
 //! A run of the kernel's repeats a program on one packet, which the program changes. So the hits
 //! that translate are measured on pairs of flows that turn each other's packets back.
 
+mod aims;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,6 +21,8 @@ use netbpf_tests::kernel::Kernel;
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::world::{self, C1, C2, GATEWAY_MAC, GENERATION, MTU, OUTSIDE_MAC, UPLINK, UPLINK_MAC};
 use netbpf_user::datapath::InFamily;
+
+pub(crate) use self::aims::{Path, slices};
 
 /// Runs of one packet: fewer than the hops it has to live.
 const REPEAT: u32 = 200;
@@ -78,6 +82,10 @@ const ARRIVING: Ethernet = Ethernet { from: OUTSIDE_MAC, to: UPLINK_MAC };
 const FROM_HOST: Ethernet = Ethernet { from: GATEWAY_MAC, to: GATEWAY_MAC };
 /// How a container's frames to its neighbour are addressed.
 const NEIGHBOURS: Ethernet = Ethernet { from: C1.mac, to: C2.mac };
+const FOREIGN: &str = "uplink, traffic of the host: passed";
+const NEIGHBOUR: &str = "egress hit, container to container";
+const MASQUERADE: &str = "egress hit, masquerade";
+const PUBLISHED: &str = "uplink hit, published port";
 /// Where a container's frames come in.
 const EGRESS: Hook = Hook::Egress(C1.device());
 
@@ -88,43 +96,51 @@ fn at(address: IpAddr, port: u16) -> SocketAddr {
 /// What was measured, by what it is.
 type Measured = Vec<(&'static str, Times)>;
 
-/// Packets of flows that are known.
-fn hits<F: TestFamily<Addr: InFamily>>(kernel: &Kernel) -> Result<Measured> {
-    let mut measured = Vec::new();
-    let mut measure = |name, hook, frame: &[u8]| {
-        measured.push((name, repeated(kernel, hook, frame).context(name)?));
-        Ok::<_, anyhow::Error>(())
-    };
-    let foreign = ARRIVING.segment(at(F::OUTSIDE, 40_000), at(F::HOST, 22), tcp_flags::ACK, TTL, b"");
-    measure("uplink, traffic of the host: passed", Hook::Uplink, &foreign)?;
+/// A packet at a hook.
+struct Case {
+    name: &'static str,
+    hook: Hook,
+    frame: Vec<u8>,
+}
+
+/// Packets of flows that are known, and one of the host's. The settings are such that no route grows old: the flows that are made here have
+/// none that could be looked up again.
+fn cases<F: TestFamily<Addr: InFamily>>(kernel: &Kernel) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    let mut case = |name, hook, frame| cases.push(Case { name, hook, frame });
+    case(FOREIGN, Hook::Uplink, ARRIVING.segment(at(F::OUTSIDE, 40_000), at(F::HOST, 22), tcp_flags::ACK, TTL, b""));
 
     let (from, to) = (at(C1.ip::<F>(), 20_000), at(C2.ip::<F>(), 7));
     let datagram = NEIGHBOURS.datagram(from, to, TTL, PAYLOAD);
     kernel.run(EGRESS, &datagram, 1)?;
-    measure("egress hit, container to container", EGRESS, &datagram)?;
+    case(NEIGHBOUR, EGRESS, datagram);
     let segment = NEIGHBOURS.segment(from, to, tcp_flags::ACK, TTL, PAYLOAD);
     kernel.run(EGRESS, &segment, 1)?;
-    measure("egress hit, container to container, TCP", EGRESS, &segment)?;
+    case("egress hit, container to container, TCP", EGRESS, segment);
 
-    // The crafted flows below have no route that could be looked up again: let none grow old.
     let config = kernel.datapath.maps.config.get(0)?.context("the settings are there")?;
     kernel.datapath.maps.config.set(0, Config { hz: u32::MAX, ..config })?;
     let endpoint = Way { kind: TargetKind::Endpoint, target: C1.slot, source: 0 };
     let outside = Way { kind: TargetKind::World, target: UPLINK, source: GENERATION };
 
     pair::<F>(kernel, Scope::Container, at(C1.ip::<F>(), 20_000), F::FAR, [53, 54], &outside)?;
-    let out = ROUTED.datagram(at(C1.ip::<F>(), 20_000), at(F::FAR, 53), TTL, PAYLOAD);
-    measure("egress hit, masquerade", EGRESS, &out)?;
+    case(MASQUERADE, EGRESS, ROUTED.datagram(at(C1.ip::<F>(), 20_000), at(F::FAR, 53), TTL, PAYLOAD));
 
     pair::<F>(kernel, Scope::Uplink, at(F::OUTSIDE, 40_000), F::HOST, [20_000, 20_001], &endpoint)?;
-    let inwards = ARRIVING.datagram(at(F::OUTSIDE, 40_000), at(F::HOST, 20_000), TTL, PAYLOAD);
-    measure("uplink hit, published port", Hook::Uplink, &inwards)?;
+    case(PUBLISHED, Hook::Uplink, ARRIVING.datagram(at(F::OUTSIDE, 40_000), at(F::HOST, 20_000), TTL, PAYLOAD));
 
     pair::<F>(kernel, Scope::Host, at(F::GATEWAY, 45_000), C1.ip::<F>(), [80, 81], &endpoint)?;
     let from = FROM_HOST.datagram(at(F::GATEWAY, 45_000), at(C1.ip::<F>(), 80), TTL, PAYLOAD);
-    measure("host hit, published port", Hook::Host, &from)?;
+    case("host hit, published port", Hook::Host, from);
+    Ok(cases)
+}
+
+fn hits<F: TestFamily<Addr: InFamily>>(kernel: &Kernel) -> Result<Measured> {
+    let config = kernel.datapath.maps.config.get(0)?.context("the settings are there")?;
+    let measure = |case: &Case| Ok((case.name, repeated(kernel, case.hook, &case.frame).context(case.name)?));
+    let measured = cases::<F>(kernel)?.iter().map(measure).collect();
     kernel.datapath.maps.config.set(0, config)?;
-    Ok(measured)
+    measured
 }
 
 /// Packets that open flows.
