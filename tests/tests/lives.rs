@@ -5,10 +5,12 @@ use netbpf_common::path::{HostSocket, Verdict};
 use netbpf_common::wire::checksum::Sum;
 use netbpf_common::wire::{Be16, protocol, tcp_flags};
 use netbpf_tests::family::TestFamily;
+use netbpf_tests::fixture::Hook;
 use netbpf_tests::for_both;
 use netbpf_tests::journey::{Speech, TTL, Tuple, answer, collect, entry, flows, frame_on, link_on, travel};
 use netbpf_tests::memory::Memory;
-use netbpf_tests::talk::{Talk, assert_exhausted, at, egress, peer};
+use netbpf_tests::packet::IcmpError;
+use netbpf_tests::talk::{Talk, assert_exhausted, assert_told, at, egress, peer};
 use netbpf_tests::world::{C1, C2, C3, MTU, NAT_FIRST, NAT_LAST};
 
 for_both!(
@@ -33,6 +35,7 @@ for_both!(
     a_connection_is_not_evicted_in_place_of_an_older_one_with_the_same_key,
     the_size_of_a_segment_counts_against_the_mtu_and_not_the_size_of_all,
     what_is_longer_than_its_header_can_say_is_as_long_as_it_is_when_it_is_segments,
+    the_host_is_told_what_the_device_of_a_container_takes,
 );
 
 // --- From the first packet to the last ---
@@ -392,4 +395,19 @@ fn what_is_longer_than_its_header_can_say_is_as_long_as_it_is_when_it_is_segment
     // No segments: the header lies.
     let mut frame = frame_on(egress(C1), big::<F>(150_000));
     assert_eq!(travel(&memory, egress(C1), &mut frame), Verdict::Drop(DropReason::Malformed));
+}
+
+fn the_host_is_told_what_the_device_of_a_container_takes<F: TestFamily>() {
+    let memory = Memory::new(16);
+    let room = usize::from(MTU) - F::HEADER_LEN as usize - 8;
+    let said = |len: usize| {
+        let (from, to) = (at(F::GATEWAY, 45_000), at(C1.ip::<F>(), 53));
+        let bytes = link_on(Hook::Host).datagram(from, to, TTL, &vec![7; len]);
+        let mut frame = frame_on(Hook::Host, bytes);
+        (travel(&memory, Hook::Host, &mut frame), frame.bytes)
+    };
+    assert_eq!(said(room).0, Verdict::Device { ifindex: C1.device() });
+    let (verdict, told) = said(room + 1);
+    assert!(matches!(verdict, Verdict::Ingress { .. }), "{verdict:?}");
+    assert_told(&told, IcmpError::fragmentation_needed(MTU));
 }

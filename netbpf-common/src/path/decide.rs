@@ -235,9 +235,17 @@ pub(super) fn is_for_host_too<F: Family, E: Env<F>>(env: &E, parsed: &Parsed<F>)
 pub(super) fn fits_device<F: Family, P: Headers>(
     packet: &P,
     parsed: &Parsed<F>,
+    scope: u16,
     endpoint: &Endpoint,
 ) -> Result<(), Refusal> {
-    if endpoint.flags & EndpointFlags::NO_PEER == 0 { Ok(()) } else { fits(packet, parsed, endpoint.mtu) }
+    if has_way_in(scope, endpoint) { Ok(()) } else { fits(packet, parsed, endpoint.mtu) }
+}
+
+/// Whether packets go into the namespace behind an endpoint's device past that device: redirect_peer works at ingress only, so not
+/// at netbpf0's egress.
+#[inline(always)]
+fn has_way_in(scope: u16, endpoint: &Endpoint) -> bool {
+    scope != Scope::Host as u16 && endpoint.flags & EndpointFlags::NO_PEER == 0
 }
 
 /// Into a container's namespace. A neighbour's frame already has the right Ethernet addresses.
@@ -250,13 +258,11 @@ fn into_endpoint<F: Family, E: Env<F>, P: Headers>(
     endpoint: &Endpoint,
 ) -> Result<Decision<F>, Refusal> {
     is_addressed(env, parsed, scope, endpoint.mac)?;
-    fits_device(packet, parsed, endpoint)?;
+    fits_device(packet, parsed, scope, endpoint)?;
     let addressed = scope == Scope::Container as u16 && parsed.ethernet.dst == endpoint.mac;
     let ethernet = if addressed { None } else { Some(endpoint.mac) };
-    // redirect_peer works at ingress only; at netbpf0's egress the packet takes the device.
-    let has_way_in = scope != Scope::Host as u16 && endpoint.flags & EndpointFlags::NO_PEER == 0;
     let ifindex = endpoint.ifindex;
-    let verdict = if has_way_in { Verdict::Peer { ifindex } } else { Verdict::Device { ifindex } };
+    let verdict = if has_way_in(scope, endpoint) { Verdict::Peer { ifindex } } else { Verdict::Device { ifindex } };
     Ok(Decision { rewrite: Rewrite { ethernet, hop: scope == Scope::Uplink as u16, ..Rewrite::NONE }, verdict })
 }
 

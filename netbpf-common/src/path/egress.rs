@@ -187,7 +187,7 @@ fn takes_the_way<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &P, parsed: &
         0 => env.config().gateway_mac,
         slot => {
             let endpoint = env.endpoint(slot).ok_or(DropReason::NoEndpoint)?;
-            fits_device(packet, parsed, endpoint)?;
+            fits_device(packet, parsed, Scope::Container as u16, endpoint)?;
             endpoint.mac
         }
     };

@@ -10,7 +10,7 @@ use netbpf_tests::place::set_hops;
 use netbpf_tests::server::{Server, ask_tcp};
 use netbpf_tests::transfer::transfer;
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::SOON;
+use netbpf_tests::wait::{SOON, until};
 
 use crate::lab::Lab;
 use crate::modes::{in_mode, route_to_containers};
@@ -130,10 +130,29 @@ fn connections_with_routed_containers_announce_what_the_wire_takes_in_both_direc
     }
 }
 
+fn the_host_reaches_containers_of_a_small_mtu_with_large_datagrams<F: TestFamily>() {
+    let lab = Lab::new::<F>();
+    let network = lab.name("small");
+    lab.done(&["network", "create", "--ipv6", "-o", "mtu=1400", &network]);
+    let c = lab.container("c", &["--network", &network, "-p", "5353:53/udp"]);
+    let server = Server::udp(&c.place, "c", 53);
+    for to in [c.at(53), lab.at_host(5353)] {
+        let (asking, before) = (lab.host.any_udp(), server.answered());
+        asking.connect(to).expect("an address");
+        // Its own device takes more: it is told, and sends in pieces from then on.
+        until("a datagram of three pieces arrives", || {
+            _ = asking.send(&[7; 4000]);
+            server.answered() > before
+        });
+    }
+    assert!(lab.drops("too-big") > 0, "the host believes in its own device at first");
+}
+
 for_both!(
     connections_with_routed_containers_announce_what_the_wire_takes_in_both_directions,
     a_container_learns_that_the_wire_became_narrower_and_its_data_arrives,
     a_datagram_too_large_for_the_wire_is_answered_with_the_size_that_fits,
     a_packet_that_ends_at_the_gateway_is_answered_by_it_as_traceroute_expects,
     connections_announce_what_the_wire_takes_where_that_is_wanted,
+    the_host_reaches_containers_of_a_small_mtu_with_large_datagrams,
 );

@@ -159,8 +159,12 @@ fn more_of_a_thing_than_is_of_use_is_refused_in_one_short_line() {
         (&containers, json!({ "dns_search": many("example", 100) }), "100 search domains"),
         (&containers, json!({ "dns_options": many("rotate", 100) }), "100 options"),
         (&containers, json!({ "extra_hosts": many("db:10.0.0.9", 5000) }), "5000 hosts"),
-        (&containers, json!({ "publish": many("80", 5000), "publish_exposed": many("80", 5000) }), "10000 publishes"),
-        (&publish, json!({ "publish": many("80", 10_000) }), "10000 publishes"),
+        (
+            &containers,
+            json!({ "publish": many("80", 10_000), "publish_exposed": many("80", 10_000) }),
+            "20000 publishes",
+        ),
+        (&publish, json!({ "publish": many("80", 20_000) }), "20000 publishes"),
         (&publish, json!({ "publish": [format!("80:80{allowed}")] }), "too many"),
         (
             &"/v1/networks".to_owned(),
