@@ -78,7 +78,7 @@ impl Links {
         Ok(())
     }
 
-    /// The same of one that is held already.
+    /// The same of one whose descriptor we have; aya gives none of its own before it is pinned.
     pub(super) fn hold(&self, name: &str, link: OwnedFd) -> std::io::Result<()> {
         let mut held = self.held();
         let pin = self.directory.join(name);
