@@ -25,8 +25,8 @@ pub trait Headers {
     /// The device the frame is on.
     fn ifindex(&self) -> u32;
 
-    /// Brings the first `len` bytes in reach of reads and writes, as far as the frame has them. For what lies beyond the
-    /// headers that every packet has.
+    /// Brings the first `len` bytes in reach of reads and writes, as far as the frame has them. For what lies beyond an
+    /// IP header without options.
     fn reach(&mut self, len: u32);
 
     /// Reads a header.

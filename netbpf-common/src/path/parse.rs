@@ -91,6 +91,7 @@ fn headers<F: Family, P: Headers, W: World>(packet: &mut P, world: &W, parsed: &
     F::parse(packet, Ethernet::LEN, &mut parsed.ip)?;
     let ip = &parsed.ip;
     let at = ip.payload_at(Ethernet::LEN);
+    packet.reach(at + Tcp::LEN);
     let mut l4 = match ip.part {
         Part::Later => L4::new(Kind::Fragment, Ports::default()),
         part => {
@@ -105,6 +106,7 @@ fn headers<F: Family, P: Headers, W: World>(packet: &mut P, world: &W, parsed: &
         }
     }
     if l4.tcp_flags & tcp_flags::SYN != 0 {
+        packet.reach(at + u32::from(l4.header_len));
         let found = options(packet, world, at, u32::from(l4.header_len));
         (l4.mss_at, l4.scale) = ((found >> 8) as u8, found as u8);
     }

@@ -8,6 +8,7 @@ use netbpf_common::path::{Family, Headers, Packet};
 use netbpf_common::wire::{Be16, Checksum, Ethernet, checksum::Delta};
 
 use super::Skb;
+use super::skb::HEADERS;
 
 /// No header is read or written beyond this, in bytes: for the verifier, which does not know that what is taken off an offset
 /// was in it.
@@ -24,7 +25,7 @@ impl Bare {
     /// The packet of a hook, its headers in reach.
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext) -> Self {
-        Self { skb: Skb::new(ctx), framed: false }
+        Self { skb: Skb::with(ctx, HEADERS - Ethernet::LEN), framed: false }
     }
 
     /// Offset in the skb of an offset in the frame.

@@ -18,9 +18,9 @@ use netbpf_common::wire::{Be16, Checksum, Ethernet, checksum::Delta};
 /// Addressed to the device it came in by (include/uapi/linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
 
-/// Longest headers that are always read: Ethernet, IPv4 with options, TCP without. A SYN, of which the options are read, is
-/// never spread over pages.
-const HEADERS: u32 = 14 + 60 + 20;
+/// What is read of every packet: Ethernet, and IPv6 or IPv4 with TCP, both without options. No more than that: of what TCP sends
+/// the headers alone lie together, and the kernel would copy them all to put a byte of payload to them.
+pub(super) const HEADERS: u32 = Ethernet::LEN + 40;
 
 /// BPF_F_IPV6 of `bpf_l4_csum_replace` (the header has no checksum that makes up for the addresses) where the kernel knows it,
 /// which the agent probes before it loads the programs; else zero.
@@ -42,8 +42,14 @@ impl Skb {
     /// The packet of a hook, its headers in reach.
     #[inline(always)]
     pub(crate) fn new(ctx: &TcContext) -> Self {
+        Self::with(ctx, HEADERS)
+    }
+
+    /// The packet of a hook, this much of it in reach.
+    #[inline(always)]
+    pub(super) fn with(ctx: &TcContext, len: u32) -> Self {
         let skb = Self { skb: ctx.as_ptr().cast() };
-        skb.pull(HEADERS);
+        skb.pull(len);
         skb
     }
 
