@@ -18,6 +18,8 @@ pub(crate) struct Published {
     pub(crate) processes: usize,
     /// Memory that is held for it, where somebody tells.
     pub(crate) kib: Option<f64>,
+    /// The same when the command has just returned, where it takes more for a moment.
+    pub(crate) kib_at_first: Option<f64>,
 }
 
 /// Milliseconds for each of some containers.

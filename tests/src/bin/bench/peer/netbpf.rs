@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -21,6 +22,9 @@ const AT_ONCE: usize = 16_384;
 /// An agent is idle that has had less than this share of a CPU for so long.
 const IDLE: f64 = 0.01;
 const QUIET: Duration = Duration::from_millis(30);
+/// What a request about so many publishes has taken the agent gives back a second later.
+const LARGE: u16 = 1000;
+const GIVES_BACK_WITHIN: Duration = Duration::from_millis(1500);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct Netbpf {
@@ -78,6 +82,14 @@ impl Netbpf {
 
     fn rss(&self) -> Result<f64> {
         memory_of(self.rig.agent_pid().context("the agent runs")?).context("the kernel tells its memory")
+    }
+
+    /// When the memory of a request about so many ports has been given back.
+    fn rss_after(&self, ports: u16) -> Result<f64> {
+        if ports >= LARGE {
+            thread::sleep(GIVES_BACK_WITHIN);
+        }
+        self.rss()
     }
 }
 
@@ -141,13 +153,15 @@ impl Peer for Netbpf {
 
     fn publish(&mut self, number: u16, one_by_one: bool) -> Result<Option<Published>> {
         let (client, specs) = (self.client()?, ports(number, one_by_one));
-        let before = self.rss()?;
+        let before = self.rss_after(number)?;
         let started = Instant::now();
         self.publish_all(&client, &specs)?;
         let millis = millis(started);
-        let kib = (self.rss()? - before).max(0.0);
+        let more = |now: f64| (now - before).max(0.0);
+        let at_first = more(self.rss()?);
+        let kib = more(self.rss_after(number)?);
         self.unpublish(&client, &specs)?;
-        Ok(Some(Published { millis, processes: 0, kib: Some(kib) }))
+        Ok(Some(Published { millis, processes: 0, kib: Some(kib), kib_at_first: Some(at_first) }))
     }
 
     fn network(&mut self, at_once: usize) -> Result<Option<Networked>> {
@@ -169,7 +183,7 @@ impl Peer for Netbpf {
         let with_containers = self.rss()?;
         let specs = ports(number, true);
         self.publish_all(&client, &specs)?;
-        let with_ports = self.rss()?;
+        let with_ports = self.rss_after(number)?;
         self.unpublish(&client, &specs)?;
         (0..containers).try_for_each(|which| client.remove(&name(which), false))?;
         // Both directions are entries.

@@ -113,7 +113,7 @@ impl Peer for Nftables {
             self.nft(&format!("delete rule ip nat published handle {handle}"))?;
         }
         // The kernel's memory is not told by anybody.
-        Ok(Some(Published { millis, processes: 0, kib: None }))
+        Ok(Some(Published { millis, processes: 0, kib: None, kib_at_first: None }))
     }
 
     fn network(&mut self, at_once: usize) -> Result<Option<Networked>> {

@@ -1,5 +1,6 @@
 //! What setting something up costs.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -13,6 +14,9 @@ pub(crate) const CREATE: &str = "create the network of a container";
 /// A container's network goes.
 pub(crate) const REMOVE: &str = "remove the network of a container";
 
+/// Time between a command and what came before it: for some grace periods after a device was removed the kernel takes it down, and
+/// whoever makes one waits.
+const APART: Duration = Duration::from_millis(300);
 /// What takes longer is done in one round only.
 const SLOW: Duration = Duration::from_secs(10);
 
@@ -43,8 +47,10 @@ impl Run<'_> {
                     }
                     run.results.add(subject("", Unit::Millis), name, cost.millis);
                     run.results.add(subject(": processes", Unit::Processes), name, cost.processes as f64);
-                    if let Some(kib) = cost.kib {
-                        run.results.add(subject(": memory", Unit::Kibibytes), name, kib);
+                    for (what, kib) in [(": memory", cost.kib), (": memory at first", cost.kib_at_first)] {
+                        if let Some(kib) = kib {
+                            run.results.add(subject(what, Unit::Kibibytes), name, kib);
+                        }
                     }
                 }
                 Ok(())
@@ -54,9 +60,13 @@ impl Run<'_> {
             // The first ones load what later ones find loaded.
             self.by_turns("networks of containers", cost_rounds, peers, |run, name, peer| {
                 for _ in 0..5 {
+                    thread::sleep(APART);
                     let Some(cost) = peer.network(1)? else { return Ok(()) };
                     run.results.add(Subject::new(CREATE, Unit::Millis), name, cost.create[0]);
                     run.results.add(Subject::new(REMOVE, Unit::Millis), name, cost.remove[0]);
+                    let Some(next) = peer.network(1)? else { return Ok(()) };
+                    let subject = format!("{CREATE}, right after another's was removed");
+                    run.results.add(Subject::new(subject, Unit::Millis), name, next.create[0]);
                 }
                 let Some(cost) = peer.network(at_once)? else { return Ok(()) };
                 let all = |verb| format!("{verb} the networks of {at_once} containers at the same time, all of them");

@@ -133,7 +133,7 @@ impl Daemon {
         let threads = proxies.iter().map(|pid| number_in(&format!("/proc/{pid}/status"), "Threads:")).sum();
         let millis = (with - without).max(0.0);
         let taken = Taken { time: Duration::from_secs_f64(millis / 1e3), kib, threads };
-        Ok((Published { millis, processes: proxies.len(), kib: Some(kib) }, taken))
+        Ok((Published { millis, processes: proxies.len(), kib: Some(kib), kib_at_first: None }, taken))
     }
 
     /// Memory in KiB of dockerd and its containerd.
