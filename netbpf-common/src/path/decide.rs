@@ -241,6 +241,20 @@ pub(super) fn fits_device<F: Family, P: Headers>(
     if has_way_in(scope, endpoint) { Ok(()) } else { fits(packet, parsed, endpoint.mtu) }
 }
 
+/// Whether a packet fits the device of whom the flow leads to that it opens, as it is decided on in [`Env::scratch`]: one that does
+/// not opens none.
+#[inline(always)]
+pub(super) fn fits_receiver<F: Family, E: Env<F>, P: Headers>(
+    env: &E,
+    packet: &P,
+    parsed: &Parsed<F>,
+    scope: Scope,
+) -> Result<(), Refusal> {
+    let slot = env.scratch().ok_or(DropReason::Internal)?.new.forward.slot();
+    let endpoint = env.endpoint(slot).ok_or(DropReason::NoEndpoint)?;
+    fits_device(packet, parsed, scope as u16, endpoint)
+}
+
 /// Whether packets go into the namespace behind an endpoint's device past that device: redirect_peer works at ingress only, so not
 /// at netbpf0's egress.
 #[inline(always)]

@@ -131,10 +131,14 @@ fn route<F: Family, P: Packet, E: Env<F>>(
     if !fragments::settle(env, packet, parsed, Scope::Container)? {
         // Its ports are not known; a neighbour is reached without.
         let carried = carry_direct(env, packet, parsed, Scope::Container, u32::from(endpoint.network));
-        if Refusal::or(carried).is_ok() {
-            return Ok(carried);
-        }
-        return Refusal::or(fragments::hold(env, packet, parsed, Scope::Container));
+        return match Refusal::or(carried) {
+            // It is for somebody else; its first one tells.
+            Err(Refusal::Drop(DropReason::NoEndpoint | DropReason::Isolated)) => {
+                Refusal::or(fragments::hold(env, packet, parsed, Scope::Container))
+            }
+            // What does not fit now will not fit later.
+            settled => settled,
+        };
     }
     errors::find_key(env, packet, parsed, Scope::Container).ok_or(DropReason::IcmpError)?;
     let (parsed, key) = (&*parsed, &parsed.key);

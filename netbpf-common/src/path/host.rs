@@ -1,6 +1,6 @@
 //! Everything the host sends to containers.
 
-use super::decide::{ANY_NETWORK, carry, carry_direct, verdict};
+use super::decide::{ANY_NETWORK, carry, carry_direct, fits_receiver, verdict};
 use super::family::IcmpError;
 use super::follow::{answers, follow, opens};
 use super::make::{Leg, NewFlow, make};
@@ -86,6 +86,7 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
             _ => {}
         }
         checked(env.forget(plan(env, parsed, key)))?;
+        fits_receiver(env, packet, parsed, Scope::Host)?;
         checked(env.forget(make(env, parsed, key))).map_err(Refusal::prompt)?;
     }
     carry(env, packet, parsed, key)

@@ -1,7 +1,7 @@
 //! Everything from outside.
 
 use super::apply::deltas;
-use super::decide::{carry, is_for_host_too, survives_hop, verdict};
+use super::decide::{carry, fits_receiver, is_for_host_too, survives_hop, verdict};
 use super::family::IcmpError;
 use super::follow::{answers, epoch, follow, opens};
 use super::make::{Leg, NewFlow, make};
@@ -132,6 +132,7 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
         }
         checked(planned)?;
         // A packet that cannot take the way of the flow it opens opens none.
+        fits_receiver(env, packet, parsed, Scope::Uplink)?;
         survives_hop(parsed)?;
         checked(env.forget(make(env, parsed, key)))?;
     }
