@@ -1,5 +1,6 @@
 //! Broadcast and multicast of a container: to the members of its network, and to nobody else.
 
+use super::decide::fits;
 use super::refusal::{Refusal, code};
 use super::{Env, Family, Packet, Parsed, Part};
 use crate::abi::{DropReason, Endpoint, Event, Subnet};
@@ -31,7 +32,7 @@ pub(super) fn broadcast<F: Family, E: Env<F>, P: Packet>(
     if !env.may_multiply(slot) {
         return Err(DropReason::BroadcastRate.into());
     }
-    replicate(env, packet, slot, u32::from(endpoint.network));
+    replicate(env, packet, parsed, slot, u32::from(endpoint.network));
     Ok(code::DONE)
 }
 
@@ -43,7 +44,13 @@ pub(super) fn is_for_many<F: Family>(dst: F::Addr, subnet: &Subnet<F::Addr>) -> 
 
 /// Sends the copies. A number that says nothing, since that is what BPF functions return.
 #[inline(never)]
-fn replicate<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, slot: u32, network: u32) -> u32 {
+fn replicate<F: Family, E: Env<F>, P: Packet>(
+    env: &E,
+    packet: &mut P,
+    parsed: &Parsed<F>,
+    slot: u32,
+    network: u32,
+) -> u32 {
     let first = env.next_member(slot);
     let mut next = first;
     env.repeat(MEMBERS, |turn| {
@@ -53,9 +60,13 @@ fn replicate<F: Family, E: Env<F>, P: Packet>(env: &E, packet: &mut P, slot: u32
         }
         // A member that has just left leads no further: its neighbours point past it already.
         let Some(member) = env.endpoint(next) else { return false };
-        if member.generation != 0 && u32::from(member.network) == network && packet.send_copy(member.ifindex).is_some()
-        {
-            env.count(Event::Replicated);
+        if member.generation != 0 && u32::from(member.network) == network {
+            // Copies go out of devices, which drop without a word what is larger than they take.
+            if fits(packet, parsed, member.mtu).is_err() {
+                env.count_drop(DropReason::TooBig);
+            } else if packet.send_copy(member.ifindex).is_some() {
+                env.count(Event::Replicated);
+            }
         }
         next = env.next_member(next);
         true
