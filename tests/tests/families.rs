@@ -15,7 +15,7 @@ use netbpf_tests::world::ETHERNET;
 for_both!(every_packet_of_a_fixture_is_of_the_family_that_the_fixture_is_about);
 
 /// Tests that are no function of a family, by their file, and why.
-const ALONE: [(&str, &str, Why); 37] = [
+const ALONE: [(&str, &str, Why); 38] = [
     ("express", "every_fixture_comes_out_as_it_says_with_xdp_too", Why::AboutBoth),
     ("crossing", "a_container_that_sends_ipv6_from_an_address_that_stands_for_ipv4_is_nobody", CROSSING),
     ("crossing", "an_error_without_a_counterpart_or_about_no_answer_is_dropped_by_name", CROSSING),
@@ -43,6 +43,11 @@ const ALONE: [(&str, &str, Why); 37] = [
         Why::OneHas("a broadcast address"),
     ),
     ("limits", "flows_of_both_families_count_for_one_container", Why::AboutBoth),
+    (
+        "lives",
+        "the_option_that_says_how_long_a_large_packet_of_ipv6_is_is_in_none_of_its_segments",
+        Why::OneHas("such an option"),
+    ),
     ("paths", "every_fixture_comes_out_as_it_says", Why::AboutBoth),
     ("paths", "what_is_refused_leaves_no_flow", Why::AboutBoth),
     ("prefixes", "an_address_of_ipv4_keeps_all_but_its_prefix", Why::OneHas("no sum that has to stay")),

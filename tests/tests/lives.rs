@@ -1,7 +1,7 @@
 //! Tier 0: lives of flows, from the first packet to the collector, under a clock that the test turns.
 
 use netbpf_common::abi::{DropReason, Event, Life};
-use netbpf_common::path::{HostSocket, Verdict};
+use netbpf_common::path::{Family as _, HostSocket, V6, Verdict};
 use netbpf_common::wire::checksum::Sum;
 use netbpf_common::wire::{Be16, protocol, tcp_flags};
 use netbpf_tests::family::TestFamily;
@@ -10,6 +10,7 @@ use netbpf_tests::for_both;
 use netbpf_tests::journey::{Speech, TTL, Tuple, answer, collect, entry, flows, frame_on, link_on, travel};
 use netbpf_tests::memory::Memory;
 use netbpf_tests::packet::IcmpError;
+use netbpf_tests::packet::extension::{HOP_BY_HOP, extended};
 use netbpf_tests::talk::{Talk, assert_exhausted, assert_told, at, egress, peer};
 use netbpf_tests::world::{C1, C2, C3, MTU, NAT_FIRST, NAT_LAST};
 
@@ -395,6 +396,32 @@ fn what_is_longer_than_its_header_can_say_is_as_long_as_it_is_when_it_is_segment
     // No segments: the header lies.
     let mut frame = frame_on(egress(C1), big::<F>(150_000));
     assert_eq!(travel(&memory, egress(C1), &mut frame), Verdict::Drop(DropReason::Malformed));
+}
+
+#[test]
+fn the_option_that_says_how_long_a_large_packet_of_ipv6_is_is_in_none_of_its_segments() {
+    const JUMBO: [u8; 6] = [0xc2, 4, 0, 2, 0x49, 0xc8];
+    const PADDING: [u8; 6] = [1, 4, 0, 0, 0, 0];
+    let sent = |mut bytes: Vec<u8>, is_big: bool, option: [u8; 6], size: u16| {
+        let memory = Memory::new(16);
+        bytes = extended(bytes, HOP_BY_HOP, &option);
+        if is_big {
+            bytes[18..20].fill(0);
+        }
+        let mut frame = frame_on(egress(C1), bytes);
+        frame.gso_size = size.into();
+        let verdict = travel(&memory, egress(C1), &mut frame);
+        (matches!(verdict, Verdict::Neighbour { .. }), memory.drops(DropReason::TooBig))
+    };
+    let room = MTU - V6::HEADER_LEN as u16 - 20;
+    let big = || big::<V6>(150_000);
+    assert_eq!(sent(big(), true, JUMBO, room), (true, 0));
+    assert_eq!(sent(big(), true, JUMBO, room + 1), (false, 1));
+    // One that can say so itself has whatever it has in each of them.
+    let (from, to) = (at(C1.ip::<V6>(), 20_000), V6::SERVER);
+    let other = || link_on(egress(C1)).syn_with_options(from, to, TTL, &[], &[7; 9000]);
+    assert_eq!(sent(other(), false, PADDING, room - 8), (true, 0));
+    assert_eq!(sent(other(), false, PADDING, room - 7), (false, 1));
 }
 
 fn the_host_is_told_what_the_device_of_a_container_takes<F: TestFamily>() {

@@ -50,7 +50,11 @@ impl<F: Family> Parsed<F> {
     /// Length of the largest IP packet this becomes on a wire: of one segment if it is GSO.
     #[inline(always)]
     pub fn segment_len(&self, gso_size: u32) -> u32 {
-        if gso_size == 0 { self.ip.total_len } else { self.ip.header_len + u32::from(self.l4.header_len) + gso_size }
+        if gso_size == 0 {
+            self.ip.total_len
+        } else {
+            F::segment_header_len(&self.ip) + u32::from(self.l4.header_len) + gso_size
+        }
     }
 }
 

@@ -137,6 +137,12 @@ pub trait Family: Copy + Debug + 'static {
         Ok(())
     }
 
+    /// Length of the header that each segment of a GSO packet gets, in bytes.
+    #[inline(always)]
+    fn segment_header_len(ip: &Ip<Self::Addr>) -> u32 {
+        ip.header_len
+    }
+
     /// Whether the header at `at`, without options, is what its checksum says; true where it has none.
     fn is_intact<P: Headers>(packet: &P, at: u32) -> bool;
 

@@ -85,6 +85,15 @@ impl Family for V6 {
         Ok(())
     }
 
+    /// Longer than its header can say is a packet only by an option in a header of its own (RFC 2675 section 2), which the kernel
+    /// takes away when it makes segments (net/ipv6/ip6_offload.c).
+    #[inline(always)]
+    fn segment_header_len(ip: &Ip<V6Addr>) -> u32 {
+        const WITH_OPTION: u32 = Ipv6::LEN + ExtensionHeader::LEN;
+        let is_jumbo = ip.header_len == WITH_OPTION && ip.payload_len() > u32::from(u16::MAX);
+        if is_jumbo { Ipv6::LEN } else { ip.header_len }
+    }
+
     #[inline(always)]
     fn is_intact<P: Headers>(_: &P, _: u32) -> bool {
         true
