@@ -8,12 +8,14 @@ use netbpf_common::wire::Mac;
 
 use super::containers::observed;
 use super::lan::Ground;
+use super::network::Network;
 use super::plan::plan;
 use super::start::random_mac;
 use super::state::State;
 use super::taps::Tap;
 use super::{Engine, check};
 use crate::api::types::{ConnectRequest, Container, CreateRequest};
+use crate::config::subnet::check_mtu;
 use crate::error::{Error, Result};
 use crate::net::Netlink;
 use crate::net::namespace::Namespace;
@@ -211,6 +213,11 @@ impl Engine {
                 (slot, self.free_ifindex(slot).await?)
             }
         };
+        if let Some(tap) = &asked.tap {
+            let Network { record, .. } = state.networks.get(network)?;
+            let fits = check_mtu(tap.mtu.min(record.mtu), record.addressing.v6.is_some());
+            fits.map_err(|error| Error::Invalid(format!("tap {} cannot be in network {network}: {error}", tap.name)))?;
+        }
         let taken = |name: &String| container.endpoints.iter().any(|endpoint| endpoint.name == *name);
         let number = (0..MOST_ENDS).find(|number| !taken(&format!("eth{number}"))).ok_or_else(|| {
             Error::Exhausted(format!(

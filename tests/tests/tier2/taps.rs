@@ -162,6 +162,21 @@ fn a_tap_outlives_the_agent_and_is_given_back<F: TestFamily>() {
 }
 
 #[test]
+fn a_tap_too_narrow_for_ipv6_is_refused_in_a_network_that_has_it_alone() {
+    let lab = Lab::new::<netbpf_common::path::V6>();
+    lab.ip(&lab.host, "tuntap add dev vm0 mode tap");
+    lab.ip(&lab.host, "link set dev vm0 mtu 1279");
+    lab.done(&["network", "create", &lab.name("old")]);
+    let name = lab.name("vm");
+    let line = lab.refused(&["attach", "--name", &name, "--tap", "vm0"]);
+    assert!(["vm0", "1279", "1280"].iter().all(|word| line.contains(word)), "{line}");
+    lab.done(&["attach", "--name", &name, "--tap", "vm0", "--network", &lab.name("old")]);
+    lab.done(&["rm", &name]);
+    lab.ip(&lab.host, "link set dev vm0 mtu 1280");
+    lab.done(&["attach", "--name", &name, "--tap", "vm0"]);
+}
+
+#[test]
 fn what_is_no_tap_that_can_be_taken_in_is_refused_and_stays_as_it_was() {
     let lab = Lab::new::<netbpf_common::path::V4>();
     let c1 = lab.container("c1", &[]);
