@@ -82,7 +82,7 @@ impl Engine {
                 break;
             }
             let datapath = self.datapath.clone();
-            let linked = tokio::task::spawn_blocking(move || datapath.link_filter(&hook)).await;
+            let linked = tokio::task::spawn_blocking(move || datapath.link_filter(since, &hook)).await;
             problems.extend(linked.context(|| "make a link".into()).flatten().err().map(|error| error.to_string()));
         }
         if !problems.is_empty() {

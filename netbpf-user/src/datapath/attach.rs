@@ -13,6 +13,7 @@ use std::time::Instant;
 use aya::programs::links::{CgroupAttachMode, FdLink};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use netbpf_common::abi::program;
+use nix::net::if_::if_nametoindex;
 
 use super::Datapath;
 use super::filters::remove_filter;
@@ -99,23 +100,32 @@ impl Datapath {
         if self.has_links.load(Ordering::Relaxed) { self.filters().by_age() } else { Vec::new() }
     }
 
-    /// Puts a pinned link in the place of a filter, if that was not detached meanwhile.
-    pub(crate) fn link_filter(&self, hook: &Hook) -> Result<()> {
+    /// Puts a pinned link in the place of a filter that was attached then, if that was not detached meanwhile.
+    pub(crate) fn link_filter(&self, since: Instant, hook: &Hook) -> Result<()> {
         let Way::Stack(direction) = hook.way else { return Ok(()) };
         let _turn = self.linking();
-        if !self.filters().has(hook) {
+        if !self.filters().has_since(since, hook) {
             return Ok(());
         }
         // Not held while the kernel waits: others attach filters meanwhile.
         let program = self.classifier(hook.program)?;
         match self.link(hook, direction, program.as_fd()) {
-            Ok(()) => self.remove_filter(hook),
+            Ok(()) => {
+                self.filters().remove_since(since, hook);
+                remove_filter(hook);
+            }
             // The device is gone, and its filter with it.
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => _ = self.filters().remove(hook),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => self.filters().remove_since(since, hook),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.has_links.store(false, Ordering::Relaxed),
             Err(error) => {
                 // Somebody may have taken it away meanwhile, and there is nothing else.
-                self.attach_filter(hook, direction)?;
+                if let Err(error) = self.attach_filter(hook, direction) {
+                    if if_nametoindex(&*hook.device) == Ok(hook.ifindex) {
+                        return Err(error);
+                    }
+                    self.filters().remove_since(since, hook);
+                    return Ok(());
+                }
                 return Err(error).context(|| format!("make a link for {} on {}", hook.program, hook.device));
             }
         }

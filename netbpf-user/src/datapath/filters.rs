@@ -42,14 +42,25 @@ impl Filters {
         all
     }
 
+    /// Whether it is still the one that was attached then: the number of a device that is gone is another's soon.
+    pub(super) fn has_since(&self, since: Instant, hook: &Hook) -> bool {
+        self.0.get(&(hook.ifindex, hook.program)).is_some_and(|filter| filter.since == since)
+    }
+
     fn add(&mut self, hook: &Hook) {
-        let new = || Filter { hook: hook.clone(), since: Instant::now() };
-        self.0.entry((hook.ifindex, hook.program)).or_insert_with(new).hook = hook.clone();
+        self.0.insert((hook.ifindex, hook.program), Filter { hook: hook.clone(), since: Instant::now() });
     }
 
     /// Forgets one; whether it was there.
     pub(super) fn remove(&mut self, hook: &Hook) -> bool {
         self.0.remove(&(hook.ifindex, hook.program)).is_some()
+    }
+
+    /// Forgets one if it is still the one that was attached then.
+    pub(super) fn remove_since(&mut self, since: Instant, hook: &Hook) {
+        if self.has_since(since, hook) {
+            self.remove(hook);
+        }
     }
 }
 
@@ -103,4 +114,25 @@ pub(crate) fn remove_filter(hook: &Hook) {
         SchedClassifierLink::attached(&hook.device, direction.into(), FILTER.priority, FILTER.handle, FILTER.classid);
     // A link detaches when it is dropped. A device that is gone has taken its filter with it.
     drop(link);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_forgets_a_filter_leaves_that_of_another_device_with_its_number() {
+        let mut filters = Filters::default();
+        let (old, new) = (Hook::egress(7, "nb-old"), Hook::egress(7, "nb-new"));
+        filters.add(&old);
+        let [(since, _)] = filters.by_age()[..] else { panic!("{filters:?}") };
+        assert!(filters.has_since(since, &old));
+        filters.add(&new);
+        assert!(filters.has(&old) && !filters.has_since(since, &old));
+        filters.remove_since(since, &old);
+        let [(since, ref kept)] = filters.by_age()[..] else { panic!("{filters:?}") };
+        assert_eq!(*kept, new);
+        filters.remove_since(since, &new);
+        assert!(!filters.has(&new));
+    }
 }
