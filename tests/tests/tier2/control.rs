@@ -5,9 +5,11 @@ use std::{fs, thread};
 
 use netbpf_common::abi::program;
 use netbpf_common::path::{V4, V6};
-use netbpf_tests::wait::until;
+use netbpf_tests::wait::{poll, until};
 use netbpf_user::api::types::{self, CreateRequest};
 use netbpf_user::api::{Client, ClientError};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::lab::{Container, Lab};
 
@@ -93,16 +95,40 @@ fn a_container_is_whole_before_it_has_its_link_and_when_the_agent_dies_before() 
     lab.unchanged(&base, "two containers");
 }
 
-/// Takes the filter of a container's device away. The queue that it is in stays when a link has taken its place.
+/// Whether the device of a container has its filter, and no link in its place yet.
+fn has_filter_alone(lab: &Lab, container: &Container) -> bool {
+    let device = &container.device;
+    let shown = lab.host.command("ip", &["-json", "link", "show", "dev", device]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON of ip");
+    let pin = lab.bpffs().join("links").join(format!("{}-{}", program::EGRESS, shown[0]["ifindex"]));
+    let filters = lab.host.command("tc", &["filter", "show", "dev", device, "ingress"]);
+    !pin.exists() && filters.contains("direct-action")
+}
+
+/// Takes the filter of a container's device away, which is all that it has.
 fn remove_filter(lab: &Lab, container: &Container) {
+    assert!(has_filter_alone(lab, container), "{}: {}", container.device, lab.filters());
     lab.host.command("tc", &["qdisc", "delete", "dev", &container.device, "clsact"]);
 }
 
 #[test]
 fn who_takes_a_new_containers_filter_away_does_so_for_a_moment() {
     let lab = Lab::new::<V4>();
-    let c = lab.container("c", &[]);
+    let signal = |signal| kill(Pid::from_raw(lab.agent_pid() as i32), signal).expect("sent");
+    // The agent makes no link while it is stopped, and has made one if it was not in time.
+    let stopped = poll(|| {
+        let c = lab.container("c", &[]);
+        signal(Signal::SIGSTOP);
+        if has_filter_alone(&lab, &c) {
+            return Some(c);
+        }
+        signal(Signal::SIGCONT);
+        lab.done(&["rm", &c.name]);
+        None
+    });
+    let c = stopped.expect("a container without a link");
     remove_filter(&lab, &c);
+    signal(Signal::SIGCONT);
     lab.linked();
     c.place.command("ping", &["-c1", "-W5", &lab.at_gateway(0).ip().to_string()]);
 }
