@@ -6,9 +6,10 @@ use std::path::Path;
 use super::Engine;
 use super::containers::marked;
 use super::state::State;
+use crate::config::subnet::check_mtu;
 use crate::error::{Context as _, Result};
 use crate::net::namespace;
-use crate::store::ContainerRecord;
+use crate::store::{Changes, ContainerRecord};
 
 /// What tells one boot of the kernel from another.
 pub(super) fn boot() -> Result<String> {
@@ -40,6 +41,33 @@ impl Engine {
                 "forgotten: since the reboot somebody else has made a namespace of its name"
             );
             self.forget(state, &name)?;
+        }
+        Ok(())
+    }
+
+    /// Lets ends have the MTU that they would get if they were made now, as their devices are: that of the network, as far as a
+    /// tap, or the device that they lie on, takes it.
+    pub(super) async fn measure_again(&self, state: &mut State) -> Result<()> {
+        let State { containers, networks, .. } = state;
+        for record in containers.values_mut() {
+            let before = record.clone();
+            for endpoint in &mut record.endpoints {
+                let network = &networks.of(endpoint).record;
+                let under = match network.driver.lan() {
+                    Some(lan) => self.netlink.device_named(&lan.parent).await?,
+                    None if endpoint.is_tap => self.netlink.device(endpoint.ifindex).await?,
+                    None => None,
+                };
+                let mtu = under.map_or(network.mtu, |device| device.mtu.min(network.mtu));
+                match check_mtu(mtu, endpoint.address_v6.is_some()) {
+                    Ok(()) => endpoint.mtu = mtu,
+                    // As it was given before.
+                    Err(error) => tracing::warn!(container = record.name, device = endpoint.device, "{error}"),
+                }
+            }
+            if *record != before {
+                self.store.save(&Changes::from(&*record))?;
+            }
         }
         Ok(())
     }

@@ -31,6 +31,9 @@ impl Engine {
         self.never_go_back(state)?;
         self.datapath.drop_dead_links()?;
         self.make_parents(state).await;
+        if is_new_boot {
+            self.measure_again(state).await?;
+        }
         self.delete_unfinished().await?;
         // An agent may have been killed between two of its writes, and the steps go by what is known of the rings.
         self.follow_members()?;

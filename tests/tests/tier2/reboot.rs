@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use netbpf_common::path::V4;
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
+use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_tcp};
 use redb::{Database, ReadableTable as _, TableDefinition};
 use serde_json::Value;
@@ -129,6 +130,36 @@ fn a_name_that_somebody_else_has_since_is_left_to_them() {
     lab.done(&["create", "--name", &c1.name, "-p", "8080:80"]);
 }
 
+/// What the device of a name takes.
+fn mtu_of(place: &Place, device: &str) -> u64 {
+    let shown = place.command("ip", &["-json", "link", "show", "dev", device]);
+    let shown: Value = serde_json::from_str(&shown).expect("JSON of ip");
+    shown[0]["mtu"].as_u64().expect("a number")
+}
+
+fn what_comes_back_has_the_mtu_of_its_new_device<F: TestFamily>() {
+    let mut lab = Lab::new::<F>();
+    lab.ip(&lab.host, "tuntap add dev vm0 mode tap");
+    let (c1, vm) = (lab.container("c1", &[]), lab.name("vm"));
+    lab.done(&["attach", "--name", &vm, "--tap", "vm0"]);
+    let shown = |lab: &Lab, name: &str| lab.json(&["inspect", name])["mtu"].as_u64();
+    let before = mtu_of(&lab.host, "vm0");
+    assert_eq!((shown(&lab, &vm), shown(&lab, &c1.name)), (Some(before), Some(mtu_of(&c1.place, "eth0"))));
+    reboot(&mut lab);
+    // As its owner makes it this time.
+    lab.ip(&lab.host, "link set dev vm0 mtu 1400");
+    lab.configure("mtu = 4000\n");
+    lab.start_agent();
+    assert_eq!((shown(&lab, &vm), mtu_of(&lab.host, "vm0")), (Some(1400), 1400));
+    let c1 = lab.find(&c1.name);
+    assert_eq!((shown(&lab, &c1.name), mtu_of(&c1.place, "eth0")), (Some(4000), 4000));
+    assert_eq!(lab.problems(), [""; 0]);
+    // Of one boot on it is what it was.
+    lab.kill_agent();
+    lab.start_agent();
+    assert_eq!((shown(&lab, &vm), shown(&lab, &c1.name)), (Some(1400), Some(4000)));
+}
+
 fn an_emptied_run_directory_costs_nothing_but_a_restart<F: TestFamily>() {
     let mut lab = Lab::new::<F>();
     let empty = lab.snapshot();
@@ -147,5 +178,6 @@ fn an_emptied_run_directory_costs_nothing_but_a_restart<F: TestFamily>() {
 for_both!(
     what_was_made_comes_back_as_it_was,
     what_was_a_process_is_gone,
+    what_comes_back_has_the_mtu_of_its_new_device,
     an_emptied_run_directory_costs_nothing_but_a_restart,
 );
