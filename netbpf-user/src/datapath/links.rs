@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -41,7 +41,7 @@ impl Links {
     }
 
     /// What the kernel says of a link.
-    pub(super) fn info(&self, name: &str) -> std::io::Result<Option<LinkInfo>> {
+    pub(super) fn info(&self, name: &str) -> io::Result<Option<LinkInfo>> {
         self.held().get(name).map(|link| sys::link_info(link.as_fd())).transpose()
     }
 
@@ -56,50 +56,48 @@ impl Links {
     }
 
     /// Makes a link run another program, without a gap.
-    pub(super) fn update(&self, name: &str, program: BorrowedFd<'_>) -> std::io::Result<()> {
+    pub(super) fn update(&self, name: &str, program: BorrowedFd<'_>) -> io::Result<()> {
         failpoint::before("replace a program");
         self.held().get(name).map_or(Ok(()), |link| sys::update_link(link.as_fd(), program))
     }
 
     /// Pins a new link and takes hold of it.
-    pub(super) fn keep(&self, name: &str, link: FdLink) -> Result<()> {
+    pub(super) fn hold(&self, name: &str, link: OwnedFd) -> io::Result<()> {
+        self.take(name, |pin| sys::pin(link.as_fd(), pin).map(|()| link))
+    }
+
+    /// The same of one of aya's, which gives no descriptor before it is pinned.
+    pub(super) fn keep(&self, name: &str, link: FdLink) -> io::Result<()> {
+        self.take(name, |pin| {
+            let pinned = link.pin(pin).map_err(io::Error::other)?;
+            let own = sys::open_pin(pin).or_else(|error| remove(pin).and(Err(error)));
+            drop(pinned);
+            own
+        })
+    }
+
+    /// Takes hold of a new link that is pinned by a function, which returns its descriptor.
+    fn take(&self, name: &str, pinned: impl FnOnce(&Path) -> io::Result<OwnedFd>) -> io::Result<()> {
         let mut held = self.held();
         let pin = self.directory.join(name);
         // Left under a bpffs that was away.
-        remove(&pin).context(|| format!("remove {}", pin.display()))?;
-        failpoint::before("pin a link");
-        let pinned = link.pin(&pin).context(|| format!("pin {}", pin.display()))?;
-        let own = sys::open_pin(&pin);
-        if own.is_err() {
-            remove(&pin).context(|| format!("remove {}", pin.display()))?;
-        }
-        drop(pinned);
-        held.insert(name.to_owned(), own.context(|| format!("open the pin {name}"))?);
-        Ok(())
-    }
-
-    /// The same of one whose descriptor we have; aya gives none of its own before it is pinned.
-    pub(super) fn hold(&self, name: &str, link: OwnedFd) -> std::io::Result<()> {
-        let mut held = self.held();
-        let pin = self.directory.join(name);
         remove(&pin)?;
         failpoint::before("pin a link");
-        sys::pin(link.as_fd(), &pin)?;
-        held.insert(name.to_owned(), link);
+        held.insert(name.to_owned(), pinned(&pin)?);
         Ok(())
     }
 
     /// Refuses to pin where nothing can be pinned.
-    pub(super) fn check_directory(&self) -> std::io::Result<()> {
+    pub(super) fn check_directory(&self) -> io::Result<()> {
         let kind = statfs(&self.directory).map(|found| found.filesystem_type());
         if kind == Ok(BPF_FS_MAGIC) {
             return Ok(());
         }
-        Err(std::io::Error::other(format!("{} is on no bpffs", self.directory.display())))
+        Err(io::Error::other(format!("{} is on no bpffs", self.directory.display())))
     }
 
     /// Detaches a link and removes its pin; one that is not there is removed.
-    pub(super) fn remove(&self, name: &str) -> std::io::Result<()> {
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         failpoint::before("remove the pin of a link");
         let (link, removed) = {
             let mut held = self.held();
@@ -113,7 +111,7 @@ impl Links {
     }
 
     /// Detaches all of them and removes their pins.
-    pub(super) fn remove_all(&self) -> std::io::Result<()> {
+    pub(super) fn remove_all(&self) -> io::Result<()> {
         let names: Vec<String> = self.held().keys().cloned().collect();
         names.iter().try_for_each(|name| self.remove(name))
     }
@@ -156,7 +154,7 @@ pub(super) fn names_in(directory: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-fn existing(pin: &Path) -> std::io::Result<Option<OwnedFd>> {
+fn existing(pin: &Path) -> io::Result<Option<OwnedFd>> {
     match sys::open_pin(pin) {
         Ok(link) => Ok(Some(link)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -164,7 +162,7 @@ fn existing(pin: &Path) -> std::io::Result<Option<OwnedFd>> {
     }
 }
 
-fn remove(pin: &Path) -> std::io::Result<()> {
+fn remove(pin: &Path) -> io::Result<()> {
     match fs::remove_file(pin) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
