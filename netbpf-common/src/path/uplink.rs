@@ -76,9 +76,7 @@ fn ip<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, ethernet: Ethern
             code::PASS
         }
         // Its sender may be anybody: no more than some of these a second.
-        Err(Refusal::Icmp(_) | Refusal::Reset) if P::HAS_ETHERNET && env.may_multiply(0) => {
-            answer(packet, env, &parsed, code)
-        }
+        Err(Refusal::Icmp(_) | Refusal::Reset) if env.may_multiply(0) => answer(packet, env, &parsed, code),
         Err(refusal) => Refusal::Drop(refusal.reason()).code(),
     }
 }

@@ -5,10 +5,13 @@ use std::process::{Child, Command};
 
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
+use netbpf_tests::headers::Headers;
+use netbpf_tests::packet::IcmpError;
+use netbpf_tests::ping::Pinger;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::until;
+use netbpf_tests::wait::{SOON, until};
 use netbpf_user::rig::Namespace;
 use tempfile::TempDir;
 
@@ -269,6 +272,36 @@ fn a_tunnel_without_ethernet_headers_is_served_like_any_other_device<F: TestFami
     assert_eq!(seen.client.ip(), lab.ext_ip);
 }
 
+fn who_is_refused_in_a_tunnel_without_ethernet_headers_is_told<F: TestFamily>() {
+    const NARROW: u16 = 1300;
+    let lab = Lab::new::<F>();
+    let [host, outside] = second(&lab);
+    let allowed = format!("8080:80,allow={}/{}", lab.ext_ip, if host.is_ipv4() { 32 } else { 128 });
+    let c1 = lab.container("c1", &["-p", &allowed]);
+    let _web = Server::tcp(&c1.place, "c1", 80);
+    lab.ip(&lab.host, "tuntap add dev vm0 mode tap");
+    lab.ip(&lab.host, &format!("link set dev vm0 mtu {NARROW}"));
+    lab.done(&["attach", "--name", &lab.name("vm"), "--tap", "vm0", "-p", "5353:53/udp"]);
+    let _tunnel = Tunnel::new(&lab);
+    until("the tunnel is an uplink", || is_uplink(&lab, "tun0", host));
+    let listener = Pinger::new(&lab.ext, 7);
+    let told = |error: IcmpError| {
+        let found =
+            listener.find(SOON, |message| message.is(error).then_some((message.from, message.word, message.payload)));
+        let (from, word, inner) = found.expect("told");
+        let inner = Headers::read(&[&[0; 14][..], &inner].concat()).expect("an IP packet");
+        assert_eq!((from, inner.source, inner.destination), (host, outside, host));
+        word
+    };
+    ask_tcp(&lab.ext, SocketAddr::new(host, 8080)).expect_err("it is for others");
+    told(IcmpError::PROHIBITED);
+    let socket = lab.ext.any_udp();
+    socket.send_to(&[7; 1400], SocketAddr::new(host, 5353)).expect("the tunnel takes it");
+    assert_eq!(told(IcmpError::fragmentation_needed(NARROW)), u32::from(NARROW));
+    assert_eq!((lab.drops("not-allowed") > 0, lab.drops("too-big")), (true, 1));
+    ask_tcp(&lab.ext, lab.at_host(8080)).expect("it is for this address");
+}
+
 for_both!(
     a_device_that_appears_later_is_served,
     a_device_that_goes_away_takes_nothing_else_along,
@@ -277,4 +310,5 @@ for_both!(
     what_begins_after_the_default_route_has_moved_leaves_by_the_other_device,
     a_connection_ends_with_the_address_that_it_had_and_goes_on_when_that_comes_back,
     a_tunnel_without_ethernet_headers_is_served_like_any_other_device,
+    who_is_refused_in_a_tunnel_without_ethernet_headers_is_told,
 );
