@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use netbpf_common::abi::{DropReason, Event, Life};
+use netbpf_common::abi::{DropReason, Endpoint, Event, Life, Word};
 use netbpf_common::path::{V4, V6, Verdict};
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
@@ -15,12 +15,14 @@ use netbpf_tests::world::{C1, C2, C3, GATEWAY_MAC, HZ};
 for_both!(
     a_container_with_as_many_confirmed_flows_as_it_may_have_opens_no_more_and_the_others_do,
     only_confirmed_flows_count,
+    closed_connections_make_room_for_new_ones_where_a_container_has_many,
     a_flow_is_counted_once_however_it_ends,
     a_flood_of_one_container_ends_half_open_flows_of_its_own_share_alone,
     a_group_is_the_other_members_of_the_network_and_nobody_else,
     a_member_that_is_alone_or_has_just_come_broadcasts_to_nobody,
     a_storm_is_held_down_by_name_and_passes,
     a_newcomer_whom_nobody_points_to_yet_reaches_each_member_once,
+    a_member_whose_device_does_not_take_it_misses_a_broadcast_and_that_is_counted,
 );
 
 fn a_container_with_as_many_confirmed_flows_as_it_may_have_opens_no_more_and_the_others_do<F: TestFamily>() {
@@ -72,6 +74,29 @@ fn only_confirmed_flows_count<F: TestFamily>() {
     }
     assert_eq!(flows(&memory).len(), 20);
     assert_eq!(memory.events(Event::FlowEvicted), 0);
+}
+
+fn closed_connections_make_room_for_new_ones_where_a_container_has_many<F: TestFamily>() {
+    let mut memory = Memory::new(64);
+    memory.config.flow_limit = 4;
+    let talks = [1, 2, 3, 4].map(|port| Talk::from_outside(&memory, at(F::CLIENT.ip(), 20_000 + port), F::WEB));
+    let closed = |talk: &Talk<&Memory>| {
+        let seen = talk.establish(Speech::SYN);
+        let server = Talk::server_of(&memory, C1, seen);
+        talk.say(Speech::FIN);
+        server.say(Speech::FIN);
+        talk.say(Speech::ACK);
+        assert!(talk.flow(Speech::ACK).expect("a flow").word.has(Word::TIME_WAIT));
+    };
+    talks[..2].iter().for_each(closed);
+    assert_eq!(collect(&memory), 0, "there is room");
+    talks[2].establish(Speech::SYN);
+    closed(&talks[3]);
+    let another = Talk::from_outside(&memory, at(F::CLIENT.ip(), 30_000), F::WEB);
+    assert_eq!(another.say(Speech::SYN).verdict, Verdict::Drop(DropReason::FlowLimit));
+    assert_eq!(collect(&memory), 2, "as many as it takes");
+    assert!(talks[2].flow(Speech::ACK).is_some(), "an open one is not touched");
+    another.establish(Speech::SYN);
 }
 
 fn a_flow_is_counted_once_however_it_ends<F: TestFamily>() {
@@ -168,4 +193,22 @@ fn a_newcomer_whom_nobody_points_to_yet_reaches_each_member_once<F: TestFamily>(
     memory.members = [(C1.slot, C2.slot), (C2.slot, C3.slot), (C3.slot, C2.slot)].into_iter().collect();
     let (verdict, copies) = broadcast::<F>(&memory, F::GROUP, F::GROUP_MAC);
     assert_eq!((verdict, copies), (Verdict::Done, vec![C2.device(), third]));
+}
+
+fn a_member_whose_device_does_not_take_it_misses_a_broadcast_and_that_is_counted<F: TestFamily>() {
+    let mut memory = Memory::new(16);
+    memory.endpoints.insert(C3.slot, Endpoint { ifindex: C3.device(), ..C1.endpoint(1) });
+    memory.members = [(C1.slot, C2.slot), (C2.slot, C3.slot), (C3.slot, C1.slot)].into_iter().collect();
+    let mut take = |slot: u32, mtu: u16| memory.endpoints.get_mut(&slot).expect("a member").mtu = mtu;
+    take(C2.slot, 1400);
+    take(C3.slot, 9000);
+    let link = Ethernet { from: C1.mac, to: F::GROUP_MAC };
+    let headers = F::HEADER_LEN as usize + 8;
+    for (len, reached) in [(1400, vec![C2.device(), C3.device()]), (1401, vec![C3.device()]), (9001, vec![])] {
+        let bytes = link.datagram(at(C1.ip::<F>(), 5353), at(F::GROUP, 5353), 1, &vec![7; len - headers]);
+        let mut frame = frame_on(egress(C1), bytes);
+        assert_eq!(travel(&memory, egress(C1), &mut frame), Verdict::Done);
+        assert_eq!(frame.copies.iter().map(|(device, _)| *device).collect::<Vec<_>>(), reached, "{len}");
+    }
+    assert_eq!((memory.events(Event::Replicated), memory.drops(DropReason::TooBig)), (3, 3));
 }

@@ -8,4 +8,4 @@ mod timeout;
 
 pub use ports::{ATTEMPTS, PortRange};
 pub use state::{Direction, State, advance, reopens};
-pub use timeout::is_expired;
+pub use timeout::{is_expired, makes_room};

@@ -1,7 +1,7 @@
 //! How long a flow may be silent.
 
 use super::State;
-use crate::abi::{Config, Word};
+use crate::abi::{Config, Life, Word};
 
 /// Whether a flow whose last packet of either direction came at `seen` has been silent too long.
 /// Times are jiffies; a `seen` in the future (another CPU was faster) is not old.
@@ -9,6 +9,13 @@ use crate::abi::{Config, Word};
 pub fn is_expired(config: &Config, proto: u8, word: Word, seen: u64, now: u64) -> bool {
     let limit = config.timeouts.get(State::of(proto, word).timeout(proto) as usize).copied().unwrap_or(0);
     now.saturating_sub(seen) > limit
+}
+
+/// Whether a flow is to make room for others of its container, which has so many confirmed ones: a closed connection waits
+/// for what is still under way as long as those are no more than half of what it may have.
+#[inline(always)]
+pub fn makes_room(config: &Config, word: Word, confirmed: u64) -> bool {
+    word.life() == Life::Established && word.has(Word::TIME_WAIT) && confirmed > u64::from(config.flow_limit / 2)
 }
 
 #[cfg(test)]

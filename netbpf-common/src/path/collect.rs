@@ -4,10 +4,10 @@
 use super::follow::is_withdrawn;
 use super::{Env, Family, FlowEntry, Scratch, table};
 use crate::abi::{Event, FlowKey, TargetKind};
-use crate::flow::is_expired;
+use crate::flow::{is_expired, makes_room};
 
-/// Ends the flow whose O entry has this key, if it has expired or cannot be used any more; whether
-/// it did.
+/// Ends the flow whose O entry has this key, if it has expired, cannot be used any more or is to make room;
+/// whether it did.
 #[inline(always)]
 pub fn collect<F: Family, E: Env<F>>(env: &E, original: &FlowKey<F::Addr>) -> bool {
     let Some(entry) = env.flow(original) else { return false };
@@ -30,7 +30,9 @@ pub fn collect<F: Family, E: Env<F>>(env: &E, original: &FlowKey<F::Addr>) -> bo
         || !has_reply
         || is_withdrawn(env, original, flow)
         || gone(reply.target_kind, reply.target, reply.target_generation);
-    if !useless && !is_expired(env.config(), original.proto, word, last, env.now()) {
+    let is_over = is_expired(env.config(), original.proto, word, last, env.now())
+        || makes_room(env.config(), word, env.confirmed(flow.payer));
+    if !useless && !is_over {
         return false;
     }
     // A packet that revives the flow in between keeps it only if it changes the word; one that

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map};
 
 use netbpf_common::abi::{Config, ConfigFlags, Flow, FlowKey, Scope, TargetKind, Word};
-use netbpf_common::flow::is_expired;
+use netbpf_common::flow::{is_expired, makes_room};
 use netbpf_common::wire::{Be16, V4Addr, V6Addr};
 
 use super::Engine;
@@ -29,7 +29,8 @@ impl Engine {
 fn collect(datapath: &Datapath, endpoints: BTreeMap<u32, u32>) -> Result<u32> {
     let maps = &datapath.maps;
     let config = maps.config.get(0)?.unwrap_or_default();
-    let mut standing = Standing { endpoints, owners: HashMap::new(), config, now: clock::jiffies()? };
+    let (owners, confirmed) = (HashMap::new(), HashMap::new());
+    let mut standing = Standing { endpoints, owners, confirmed, config, now: clock::jiffies()? };
     Ok(collect_family::<V4Addr>(datapath, &mut standing)? + collect_family::<V6Addr>(datapath, &mut standing)?)
 }
 
@@ -44,6 +45,12 @@ fn collect_family<A: InFamily>(datapath: &Datapath, standing: &mut Standing) -> 
             let owner = entry.owner.slot;
             if let hash_map::Entry::Vacant(place) = standing.owners.entry(owner) {
                 place.insert(maps.generations.get(owner)?.unwrap_or(0));
+            }
+            if let hash_map::Entry::Vacant(place) = standing.confirmed.entry(entry.payer) {
+                // One CPU may count an end before another has counted the beginning.
+                place.insert(
+                    maps.confirmed.get(entry.payer)?.map_or(0, |count| count.cast_signed().max(0).unsigned_abs()),
+                );
             }
             let is_past = standing.is_past(key, entry);
             if has_mappings {
@@ -71,6 +78,8 @@ struct Standing {
     endpoints: BTreeMap<u32, u32>,
     /// Of the rules and epochs that were met.
     owners: HashMap<u32, u32>,
+    /// How many confirmed flows are counted for those that were met, by slot.
+    confirmed: HashMap<u32, u64>,
     config: Config,
     now: u64,
 }
@@ -84,6 +93,7 @@ impl Standing {
         leads_nowhere
             || entry.is_reply == 0
                 && (is_expired(&self.config, key.proto, entry.word, entry.seen, self.now)
+                    || makes_room(&self.config, entry.word, self.confirmed.get(&entry.payer).copied().unwrap_or(0))
                     || self.owners.get(&entry.owner.slot) != Some(&entry.owner.generation))
     }
 }
@@ -158,7 +168,8 @@ mod tests {
         Standing {
             endpoints: BTreeMap::from([(1, 7)]),
             owners: HashMap::from([(0, 0)]),
-            config: Config { hz: 100, timeouts, ..Config::default() },
+            confirmed: HashMap::from([(1, 10)]),
+            config: Config { hz: 100, timeouts, flow_limit: 20, ..Config::default() },
             now,
         }
     }
@@ -180,6 +191,17 @@ mod tests {
             assert!(Standing { endpoints: BTreeMap::from([(1, 8)]), ..standing(1) }.is_past(&key, &entry));
             assert!(Standing { endpoints: BTreeMap::new(), ..standing(1) }.is_past(&key, &entry));
         }
+    }
+
+    #[test]
+    fn a_closed_connection_makes_room_when_its_container_has_half_of_what_it_may_have() {
+        let closed = Entry { word: Word::half(1).established().with(Word::TIME_WAIT), payer: 1, ..entry() };
+        let tcp = Key::new(Scope::Uplink, 6, address(9), Be16::new(5000), address(1), Be16::new(80));
+        let with = |confirmed| Standing { confirmed: HashMap::from([(1, confirmed)]), ..standing(1) };
+        assert!(!with(10).is_past(&tcp, &closed));
+        assert!(with(11).is_past(&tcp, &closed));
+        assert!(!with(11).is_past(&tcp, &Entry { payer: 2, ..closed }), "another's");
+        assert!(!with(11).is_past(&tcp, &Entry { word: Word::half(1).established(), ..closed }), "it is open");
     }
 
     #[test]

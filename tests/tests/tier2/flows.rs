@@ -48,6 +48,23 @@ fn what_has_expired_is_collected_and_what_lives_is_not<F: TestFamily>() {
     kept.exchange(b"still there?").expect("the connection stands");
 }
 
+fn closed_connections_make_room_where_a_container_has_many<F: TestFamily>() {
+    const LIMIT: usize = 40;
+    let lab = Lab::configured::<F>(&format!("flows_per_container = {LIMIT}\n"));
+    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let _web = Server::tcp(&c1.place, "c1", 80);
+    let mut kept = Conversation::on(lab.ext.connect(lab.at_host(8080)).expect("connected")).expect("greeted");
+    for _ in 1..LIMIT {
+        ask_tcp(&lab.ext, lab.at_host(8080)).expect("answered");
+    }
+    // Two minutes before their time.
+    let made_room = poll_for(std::time::Duration::from_secs(40), || (lab.flows(&c1).len() == LIMIT / 2).then_some(()));
+    assert!(made_room.is_some(), "{:?}", lab.flows(&c1));
+    ask_tcp(&lab.ext, lab.at_host(8080)).expect("there is room again");
+    kept.exchange(b"still there?").expect("the connection stands");
+    assert_eq!(lab.drops("flow-limit"), 0);
+}
+
 fn a_flood_of_half_open_connections_touches_no_established_one<F: TestFamily>() {
     const FLOOD: u32 = 40_000;
     let lab = Lab::configured::<F>("flows = 4096\nflows_v6 = 4096\nhalf_open = 1024\n");
@@ -88,5 +105,6 @@ fn a_flood_of_half_open_connections_touches_no_established_one<F: TestFamily>() 
 for_both!(
     a_flow_is_listed_with_both_its_faces,
     what_has_expired_is_collected_and_what_lives_is_not,
+    closed_connections_make_room_where_a_container_has_many,
     a_flood_of_half_open_connections_touches_no_established_one,
 );
