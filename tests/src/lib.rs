@@ -2,8 +2,9 @@
 //! checks itself.
 
 #[cfg(feature = "system")]
-pub mod bridged;
+pub mod backlog;
 #[cfg(feature = "system")]
+pub mod bridged;
 pub mod byhand;
 #[cfg(feature = "system")]
 pub mod craft;
