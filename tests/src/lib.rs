@@ -5,6 +5,7 @@
 pub mod backlog;
 #[cfg(feature = "system")]
 pub mod bridged;
+#[cfg(feature = "system")]
 pub mod byhand;
 #[cfg(feature = "system")]
 pub mod craft;
