@@ -2,8 +2,6 @@
 //! checks itself.
 
 #[cfg(feature = "system")]
-pub mod backlog;
-#[cfg(feature = "system")]
 pub mod bridged;
 #[cfg(feature = "system")]
 pub mod byhand;

@@ -11,7 +11,7 @@ use netbpf_tests::ping::Pinger;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SOON, poll_for, until};
+use netbpf_tests::wait::{SOON, until};
 use netbpf_user::rig::Namespace;
 use tempfile::TempDir;
 
@@ -31,12 +31,6 @@ fn is_uplink(lab: &Lab, name: &str, address: IpAddr) -> bool {
     let uplinks = status["uplinks"].as_array().expect("a list");
     let key = if address.is_ipv4() { "address" } else { "address6" };
     uplinks.iter().any(|uplink| uplink["name"] == name && uplink[key] == address.to_string())
-}
-
-/// Waits for a tunnel, whose programs are loaded when the first one comes: what the verifier takes for them is a matter of the machine.
-fn becomes_uplink(lab: &Lab, address: IpAddr) {
-    let came = poll_for(4 * SOON, || is_uplink(lab, "tun0", address).then_some(()));
-    assert!(came.is_some(), "the tunnel is no uplink: {}", lab.json(&["status", "--json"])["uplinks"]);
 }
 
 /// A machine on a second device of the host, which has no default route there.
@@ -267,7 +261,7 @@ fn a_tunnel_without_ethernet_headers_is_served_like_any_other_device<F: TestFami
     let _server = Server::tcp(&lab.ext, "ext", 90);
 
     let [host, outside] = second(&lab);
-    becomes_uplink(&lab, host);
+    until("the tunnel is an uplink", || is_uplink(&lab, "tun0", host));
     let seen = ask_tcp(&lab.ext, SocketAddr::new(host, 8080)).expect("published by the tunnel");
     assert_eq!((seen.server.as_str(), seen.client.ip()), ("c1", outside), "c1 sees the client's own address");
     let (seen, from) = ask_udp(&lab.ext.any_udp(), SocketAddr::new(host, 5353)).expect("published by the tunnel");
@@ -289,7 +283,7 @@ fn who_is_refused_in_a_tunnel_without_ethernet_headers_is_told<F: TestFamily>() 
     lab.ip(&lab.host, &format!("link set dev vm0 mtu {NARROW}"));
     lab.done(&["attach", "--name", &lab.name("vm"), "--tap", "vm0", "-p", "5353:53/udp"]);
     let _tunnel = Tunnel::new(&lab);
-    becomes_uplink(&lab, host);
+    until("the tunnel is an uplink", || is_uplink(&lab, "tun0", host));
     let listener = Pinger::new(&lab.ext, 7);
     let told = |error: IcmpError| {
         let found =
