@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use crate::wait::SOON;
+use crate::wait::soon;
 
 /// One request: status code and body. A server that answers in chunks has their lengths in the body.
 ///
@@ -12,7 +12,7 @@ use crate::wait::SOON;
 /// When nobody listens, or what comes is no answer.
 pub fn request(socket: &Path, method: &str, path: &str, body: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(SOON))?;
+    stream.set_read_timeout(Some(soon()))?;
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: netbpf\r\nconnection: close\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n",

@@ -18,7 +18,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::version::Version;
-use crate::wait::SOON;
+use crate::wait::soon;
 
 /// The word a socket maker sends when it stands where it should.
 pub const READY: &[u8; 5] = b"ready";
@@ -115,7 +115,7 @@ impl Place {
         Ok(socket.into())
     }
 
-    /// A TCP connection; reads and writes of it give up after [`SOON`].
+    /// A TCP connection; reads and writes of it give up after [`soon`].
     ///
     /// # Errors
     /// As connect(2).
@@ -136,14 +136,14 @@ impl Place {
         connected(socket, to)
     }
 
-    /// A UDP socket that gives up reading after [`SOON`]; port 0 for a free one.
+    /// A UDP socket that gives up reading after [`soon`]; port 0 for a free one.
     ///
     /// # Errors
     /// As bind(2).
     pub fn udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
         let socket = self.only(address, Type::DGRAM)?;
         socket.bind(&address.into())?;
-        socket.set_read_timeout(Some(SOON))?;
+        socket.set_read_timeout(Some(soon()))?;
         Ok(socket.into())
     }
 
@@ -198,9 +198,9 @@ pub fn set_hops(socket: &UdpSocket, hops: u32) {
 /// # Errors
 /// As connect(2).
 pub fn connected(socket: Socket, to: SocketAddr) -> io::Result<TcpStream> {
-    socket.connect_timeout(&to.into(), SOON)?;
-    socket.set_read_timeout(Some(SOON))?;
-    socket.set_write_timeout(Some(SOON))?;
+    socket.connect_timeout(&to.into(), soon())?;
+    socket.set_read_timeout(Some(soon()))?;
+    socket.set_write_timeout(Some(soon()))?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket.into())
 }

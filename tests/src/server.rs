@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::place::Place;
-use crate::wait::{SOON, uninterrupted};
+use crate::wait::{soon, uninterrupted};
 
 /// What a server saw of a client, as it told the client.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -158,8 +158,8 @@ impl Drop for Counter {
 /// # Errors
 /// When it is refused, breaks or does not end.
 pub fn one_byte(to: SocketAddr) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&to, SOON)?;
-    stream.set_read_timeout(Some(SOON))?;
+    let mut stream = TcpStream::connect_timeout(&to, soon())?;
+    stream.set_read_timeout(Some(soon()))?;
     let mut bytes = [0; 2];
     stream.read_exact(&mut bytes[..1])?;
     match uninterrupted(|| stream.read(&mut bytes))? {
@@ -214,7 +214,7 @@ impl Conversation {
     /// Ends it from both sides in good order.
     ///
     /// # Errors
-    /// When the other side does not end it within [`SOON`].
+    /// When the other side does not end it within [`soon`].
     pub fn close(mut self) -> io::Result<()> {
         self.reader.get_ref().shutdown(Shutdown::Write)?;
         match uninterrupted(|| self.reader.read(&mut [0]))? {
@@ -277,6 +277,6 @@ pub fn unanswered_udp(socket: &UdpSocket, to: SocketAddr, silence: Duration) -> 
     // Sending may report the ICMP error for an earlier datagram: that is no answer either.
     let _ = socket.send_to(b"how do you do", to);
     let answer = uninterrupted(|| socket.recv_from(&mut [0; 2048]));
-    socket.set_read_timeout(Some(SOON)).expect("a timeout");
+    socket.set_read_timeout(Some(soon())).expect("a timeout");
     answer.is_err()
 }

@@ -1,20 +1,38 @@
 //! Waiting for a condition, never for a time.
 
+use std::env;
 use std::io;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+/// Names the variable that says how many times as long as on a real machine everything takes: an emulated one is slow.
+pub const SLOWNESS: &str = "NETBPF_SLOWNESS";
+
+static FACTOR: LazyLock<u32> = LazyLock::new(|| {
+    env::var(SLOWNESS).map_or(1, |factor| factor.parse().unwrap_or_else(|_| panic!("{SLOWNESS}={factor} is no number")))
+});
+
+/// What takes this time on a real machine takes here.
+pub fn scaled(time: Duration) -> Duration {
+    time * *FACTOR
+}
+
 /// How long a test waits for something that should happen at once.
-pub const SOON: Duration = Duration::from_secs(5);
+pub fn soon() -> Duration {
+    scaled(Duration::from_secs(5))
+}
 
 /// How long a test listens before it believes that nothing comes. Everything in a rig arrives
 /// within a millisecond.
-pub const SILENCE: Duration = Duration::from_millis(400);
+pub fn silence() -> Duration {
+    scaled(Duration::from_millis(400))
+}
 
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// Asks until the answer is `Some`, and gives up after [`SOON`].
+/// Asks until the answer is `Some`, and gives up after [`soon`].
 pub fn poll<T>(probe: impl FnMut() -> Option<T>) -> Option<T> {
-    poll_for(SOON, probe)
+    poll_for(soon(), probe)
 }
 
 /// Asks until the answer is `Some` or the time is over.
@@ -34,10 +52,10 @@ pub fn poll_for<T>(time: Duration, mut probe: impl FnMut() -> Option<T>) -> Opti
 /// Waits until the condition holds.
 ///
 /// # Panics
-/// When it does not within [`SOON`].
+/// When it does not within [`soon`].
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    assert!(poll(|| condition().then_some(())).is_some(), "still not so after {SOON:?}: {what}");
+    assert!(poll(|| condition().then_some(())).is_some(), "still not so after {:?}: {what}", soon());
 }
 
 /// Makes a system call again for as long as it is interrupted. A socket with a timeout is interrupted without any

@@ -16,7 +16,7 @@ use super::layout::Layout;
 use super::{Options, in_cgroup};
 
 /// How long an agent may take to start, on a machine that runs many rigs, or is emulated.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(240);
 /// How long an agent may take to end.
 const END: Duration = Duration::from_secs(20);
 /// How often a wait looks whether the process is still there.

@@ -7,7 +7,7 @@ use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp, unanswered_udp};
-use netbpf_tests::wait::{SILENCE, until};
+use netbpf_tests::wait::{silence, until};
 
 use crate::lab::Lab;
 
@@ -39,7 +39,7 @@ fn an_allow_list_lets_in_who_is_on_it_and_tells_the_others<F: TestFamily>() {
     let (_tcp, udp) = (Server::tcp(&web.place, "web", 80), Server::udp(&web.place, "web", 53));
     assert_eq!(ask_tcp(&lab.ext, lab.at_host(8080)).expect("on the list").server, "web");
     assert!(told(&lab.ext, lab.at_host(8081)));
-    assert!(unanswered_udp(&lab.ext.any_udp(), lab.at_host(5353), SILENCE));
+    assert!(unanswered_udp(&lab.ext.any_udp(), lab.at_host(5353), silence()));
     assert_eq!(udp.answered(), 0);
     for port in [8080, 8081] {
         assert!(told(&other.place, lab.at_host(port)), "a container is no exception");
@@ -88,7 +88,7 @@ fn lists_outlive_the_agent_and_go_with_their_publish<F: TestFamily>() {
     lab.start_agent();
     open.exchange(b"still there?").expect("nothing has changed");
     assert_eq!(ask_tcp(&lab.ext, lab.at_host(8080)).expect("as before").server, "web");
-    assert!(unanswered_udp(&lab.ext.any_udp(), lab.at_host(5353), SILENCE));
+    assert!(unanswered_udp(&lab.ext.any_udp(), lab.at_host(5353), silence()));
     // Taken back by what it is, whomever it was for.
     lab.done(&["unpublish", &web.name, "-p", "8080:80", "-p", "5353:53/udp"]);
     lab.done(&["publish", &web.name, "-p", "8080:80", "-p", "5353:53/udp"]);

@@ -8,7 +8,7 @@ use netbpf_tests::link::{Link, parse_mac};
 use netbpf_tests::packet::{BROADCAST, Ethernet, Mac};
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_tcp};
-use netbpf_tests::wait::SILENCE;
+use netbpf_tests::wait::silence;
 use netbpf_user::rig::Rig;
 
 use crate::lab::{Attacker, Container, Lab, dropped};
@@ -20,7 +20,7 @@ fn ip(container: &Container) -> Ipv4Addr {
 }
 
 fn arp_replies(link: &Link, of: Ipv4Addr) -> Option<Mac> {
-    link.find(SILENCE, |frame| {
+    link.find(silence(), |frame| {
         let reply = frame[12..14] == [0x08, 0x06] && frame[20..22] == [0, 2] && frame[28..32] == of.octets();
         reply.then(|| frame[22..28].try_into().expect("six bytes"))
     })

@@ -4,7 +4,7 @@ use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::ping::Pinger;
 use netbpf_tests::server::{Server, ask_tcp, ask_udp};
-use netbpf_tests::wait::SOON;
+use netbpf_tests::wait::soon;
 
 use crate::lab::{Lab, Sysctls};
 
@@ -35,7 +35,7 @@ fn the_main_job_is_done(lab: &Lab) {
     for target in [c1.ip, lab.gateway(), lab.host_ip, lab.ext_ip] {
         let ping = Pinger::new(&c2.place, 7);
         ping.send(target, 1, b"ping").expect("sent");
-        assert!(ping.reply(SOON).is_some(), "{target} answers c2's ping");
+        assert!(ping.reply(soon()).is_some(), "{target} answers c2's ping");
     }
 }
 

@@ -11,7 +11,7 @@ use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_udp};
 use netbpf_tests::told::{listen_for_errors, next_error};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SILENCE, uninterrupted, until};
+use netbpf_tests::wait::{silence, uninterrupted, until};
 
 use nix::net::if_::if_nametoindex;
 
@@ -74,7 +74,7 @@ fn what_a_container_says_to_all_reaches_the_members_of_its_network_under_its_own
             assert_eq!((&buffer[..length], from), (said.as_bytes(), containers[0].at(PORT)));
         }
     }
-    let leaked = wire.find(SILENCE, |frame| Datagram::parse(frame).filter(|datagram| datagram.to.port() == PORT));
+    let leaked = wire.find(silence(), |frame| Datagram::parse(frame).filter(|datagram| datagram.to.port() == PORT));
     assert_eq!(leaked, None);
     outside.set_nonblocking(true).expect("an option");
     assert!(uninterrupted(|| outside.recv(&mut [0; 64])).is_err());
@@ -150,17 +150,18 @@ fn an_error_to_a_group_reaches_nobody_and_is_counted<F: TestFamily>() {
     }
     dropped(&lab, "icmp-error", sent);
     for (name, link) in [("the victim", &inside), ("outside", &wire), ("the host", &host)] {
-        let error = link.find(SILENCE, |frame| {
+        let error = link.find(silence(), |frame| {
             Headers::read(frame).filter(|it| it.source == attacker.container.ip && it.protocol == icmp(it.source))
         });
         assert!(error.is_none(), "{name}: {error:?}");
     }
-    assert_eq!(next_error(&client, SILENCE), None);
+    assert_eq!(next_error(&client, silence()), None);
     ask_udp(&client, lab.at_ext(53)).expect("answered");
     let to_all = Ethernet { from: attacker.link.mac, to: F::GROUP_MAC };
     let group = SocketAddr::new(F::GROUP, PORT);
     attacker.link.send(&to_all.udp(attacker.container.at(PORT), group, b"no error"));
-    let heard = inside.find(SILENCE, |frame| Datagram::parse(frame).filter(|datagram| datagram.payload == b"no error"));
+    let heard =
+        inside.find(silence(), |frame| Datagram::parse(frame).filter(|datagram| datagram.payload == b"no error"));
     assert!(heard.is_some(), "what is no error is heard");
 }
 

@@ -8,7 +8,7 @@ use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
 use netbpf_tests::transfer::transfer;
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::poll;
+use netbpf_tests::wait::{poll, scaled};
 
 use crate::lab::{Lab, Offloads};
 
@@ -24,8 +24,8 @@ fn both_ways(from: &Place, to: SocketAddr, server: &Place, port: u16, bytes: u64
     let listener = poll(|| server.listen(server.version().everywhere(port)).ok()).expect("listening");
     let client = from.connect(to).unwrap_or_else(|error| panic!("{to}: {error}"));
     let (server, _) = listener.accept().expect("a connection waits");
-    server.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    server.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    server.set_read_timeout(Some(scaled(PATIENCE))).expect("a timeout");
+    server.set_write_timeout(Some(scaled(PATIENCE))).expect("a timeout");
     transfer(&client, &server, bytes).unwrap_or_else(|error| panic!("to {to}: {error}"));
     transfer(&server, &client, bytes).unwrap_or_else(|error| panic!("back from {to}: {error}"));
 }

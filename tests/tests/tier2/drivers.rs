@@ -10,7 +10,7 @@ use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_tcp, ask_udp, unanswered_udp};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SILENCE, until};
+use netbpf_tests::wait::{silence, until};
 use serde_json::Value;
 
 use crate::lab::{Container, Far, Lab, OwnNamespace, mac_of};
@@ -87,7 +87,7 @@ fn a_container_on_macvlan_is_on_the_wire_with_its_own_address_and_mac<F: TestFam
     assert_eq!(ask_tcp(&bridged.place, lab.at_ext(80)).expect("masqueraded").client.ip(), lab.host_ip);
     assert_eq!(ask_tcp(&lab.ext, lab.at_host(8080)).expect("published").server, "bridged");
     let dns = Server::udp(&c.place, "c", 53);
-    assert!(unanswered_udp(&lab.host.any_udp(), c.at(53), SILENCE), "macvlan keeps the parent's own frames apart");
+    assert!(unanswered_udp(&lab.host.any_udp(), c.at(53), silence()), "macvlan keeps the parent's own frames apart");
     assert_eq!(dns.answered(), 0);
     assert_eq!(uplinks(&lab), before);
     assert_eq!(lab.problems(), Vec::<String>::new());

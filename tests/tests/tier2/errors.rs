@@ -12,7 +12,7 @@ use netbpf_tests::ping::Pinger;
 use netbpf_tests::place::{Place, set_hops};
 use netbpf_tests::server::{Conversation, Server, ask_udp};
 use netbpf_tests::transfer::transfer;
-use netbpf_tests::wait::{SILENCE, SOON, uninterrupted, until};
+use netbpf_tests::wait::{silence, soon, uninterrupted, until};
 
 use crate::lab::{Far, Lab};
 
@@ -56,7 +56,7 @@ fn outside_no_error_names_a_container<F: TestFamily>() {
     let wire = lab.ext_link();
     let client = connected(&lab.ext, lab.at_host(5353));
     client.send(b"anybody?").expect("sent");
-    let error = wire.find(SOON, |frame| {
+    let error = wire.find(soon(), |frame| {
         let headers = Headers::read(frame)?;
         let message = frame.get(headers.transport.clone())?;
         let kind = IcmpError::PORT_UNREACHABLE.kind_and_code(headers.source);
@@ -80,14 +80,14 @@ fn a_narrow_wire_far_away_is_learned_of_through_masquerade_and_through_a_publish
     let outside = far.place.listen(lab.everywhere(90)).expect("listening");
     let client = c2.place.connect(far.at(90)).expect("connected");
     let (server, _) = outside.accept().expect("a connection waits");
-    server.set_read_timeout(Some(SOON)).expect("a timeout");
+    server.set_read_timeout(Some(soon())).expect("a timeout");
     transfer(&client, &server, 8 << 20).expect("masqueraded data arrives");
     assert_eq!(far.path_mtu(&c2.place), Some(NARROW));
 
     let inside = c1.place.listen(lab.everywhere(80)).expect("listening");
     let client = far.place.connect(lab.at_host(8080)).expect("connected");
     let (server, _) = inside.accept().expect("a connection waits");
-    client.set_read_timeout(Some(SOON)).expect("a timeout");
+    client.set_read_timeout(Some(soon())).expect("a timeout");
     transfer(&server, &client, 8 << 20).expect("the data of a published port arrives");
     assert_eq!(far.path_mtu(&c1.place), Some(NARROW));
     assert!(lab.event("error-translated") >= 2);
@@ -126,7 +126,7 @@ fn hop(place: &Place, ttl: u32, to: SocketAddr) -> (IpAddr, IcmpError) {
     set_hops(&socket, ttl);
     socket.send_to(b"probe", to).expect("sent");
     let own = socket.local_addr().expect("bound").port();
-    let answer = listener.find(SOON, |message| {
+    let answer = listener.find(soon(), |message| {
         let answer =
             [IcmpError::TIME_EXCEEDED, IcmpError::PORT_UNREACHABLE].into_iter().find(|error| message.is(*error))?;
         // Of several probes the one that quotes this socket's port.
@@ -226,7 +226,7 @@ fn a_container_speaks_of_nothing_that_others_were_sent<F: TestFamily>() {
     }
     until("the first is counted", || lab.drops("icmp-error") == 1);
     until("so is the other", || lab.drops("spoofed-address") == 1);
-    assert_eq!(wire.find(SILENCE, |frame| is_error(frame).then_some(())), None, "no ICMP on the wire");
+    assert_eq!(wire.find(silence(), |frame| is_error(frame).then_some(())), None, "no ICMP on the wire");
     ask_udp(&client, lab.at_ext(53)).expect("answered");
     assert_eq!(dns.answered(), 2);
 }

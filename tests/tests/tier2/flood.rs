@@ -13,7 +13,7 @@ use netbpf_tests::packet::Ethernet;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 use netbpf_tests::transfer::transfer;
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SOON, uninterrupted, until};
+use netbpf_tests::wait::{soon, uninterrupted, until};
 
 use crate::lab::Lab;
 
@@ -36,7 +36,7 @@ fn a_flood_at<F: TestFamily>(port: u16) {
     let listener = c1.place.listen(lab.everywhere(90)).expect("listening");
     let client = lab.ext.connect(lab.at_host(9090)).expect("connected");
     let (server, _) = listener.accept().expect("a connection waits");
-    server.set_read_timeout(Some(SOON)).expect("a timeout");
+    server.set_read_timeout(Some(soon())).expect("a timeout");
 
     let wire = lab.ext_link();
     let ethernet = Ethernet { from: wire.mac, to: lab.host_mac() };

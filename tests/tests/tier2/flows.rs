@@ -1,13 +1,14 @@
 //! The flow table, as a user sees it: what is in it, how it empties, and that a flood does not fill it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use netbpf_tests::family::{TestFamily, nth};
 use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::Ethernet;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
-use netbpf_tests::wait::{poll_for, until};
+use netbpf_tests::wait::{poll_for, scaled, until};
 
 use crate::lab::Lab;
 
@@ -42,7 +43,7 @@ fn what_has_expired_is_collected_and_what_lives_is_not<F: TestFamily>() {
         ask_udp(&c1.place.any_udp(), lab.at_ext(53)).expect("answered");
     }
     assert_eq!(lab.flows(&c1).len(), 11);
-    let collected = poll_for(std::time::Duration::from_secs(40), || (lab.flows(&c1).len() == 1).then_some(()));
+    let collected = poll_for(scaled(Duration::from_secs(40)), || (lab.flows(&c1).len() == 1).then_some(()));
     assert!(collected.is_some(), "{:?}", lab.flows(&c1));
     assert_eq!(lab.event("flow-collected"), 10);
     kept.exchange(b"still there?").expect("the connection stands");
@@ -58,7 +59,7 @@ fn closed_connections_make_room_where_a_container_has_many<F: TestFamily>() {
         ask_tcp(&lab.ext, lab.at_host(8080)).expect("answered");
     }
     // Two minutes before their time.
-    let made_room = poll_for(std::time::Duration::from_secs(40), || (lab.flows(&c1).len() == LIMIT / 2).then_some(()));
+    let made_room = poll_for(scaled(Duration::from_secs(40)), || (lab.flows(&c1).len() == LIMIT / 2).then_some(()));
     assert!(made_room.is_some(), "{:?}", lab.flows(&c1));
     ask_tcp(&lab.ext, lab.at_host(8080)).expect("there is room again");
     kept.exchange(b"still there?").expect("the connection stands");

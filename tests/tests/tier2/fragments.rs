@@ -9,7 +9,7 @@ use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Ethernet, fragmented};
 use netbpf_tests::ping::Pinger;
 use netbpf_tests::place::Place;
-use netbpf_tests::wait::{SILENCE, SOON, uninterrupted, until};
+use netbpf_tests::wait::{silence, soon, uninterrupted, until};
 
 use crate::lab::Lab;
 
@@ -63,11 +63,11 @@ fn a_long_ping_comes_back_whole<F: TestFamily>() {
     let ping = Pinger::new(&c1.place, 7);
     for seq in 1..=3 {
         ping.send(lab.ext_ip, seq, &payload(LONG)).expect("sent");
-        assert_eq!(ping.reply(SOON), Some((lab.ext_ip, seq, payload(LONG))));
+        assert_eq!(ping.reply(soon()), Some((lab.ext_ip, seq, payload(LONG))));
     }
     let host = Pinger::new(&lab.host, 8);
     host.send(lab.ext_ip, 1, &payload(LONG)).expect("sent");
-    assert_eq!(host.reply(SOON), Some((lab.ext_ip, 1, payload(LONG))), "the host's own");
+    assert_eq!(host.reply(soon()), Some((lab.ext_ip, 1, payload(LONG))), "the host's own");
 }
 
 /// Orders in which the last or a middle piece comes first.
@@ -132,7 +132,7 @@ fn pieces_without_a_beginning_harm_nobody_and_leave_no_trace_outside<F: TestFami
             inside.send(piece);
         }
     }
-    let leaked = wire.find(SILENCE, |frame| Headers::read(frame)?.is_fragment.then(|| frame.to_vec()));
+    let leaked = wire.find(silence(), |frame| Headers::read(frame)?.is_fragment.then(|| frame.to_vec()));
     assert_eq!(leaked, None, "nothing of it on the wire");
     there_and_back("afterwards", &c1.place, lab.at_ext(90), &lab.ext, 90);
 }

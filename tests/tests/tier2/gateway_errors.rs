@@ -13,7 +13,7 @@ use netbpf_tests::told::{listen_for_errors, next_error};
 use netbpf_tests::transfer::transfer;
 use netbpf_tests::version::Version;
 use netbpf_tests::vnet::{LeftSum, VnetLink};
-use netbpf_tests::wait::SOON;
+use netbpf_tests::wait::soon;
 
 use crate::lab::{Attacker, Container, Lab, Offloads};
 
@@ -30,7 +30,7 @@ fn longest(version: Version) -> usize {
 
 /// The next frame on a link that holds this error.
 fn next(link: &Link, what: IcmpError) -> Option<Vec<u8>> {
-    link.find(SOON, |frame| {
+    link.find(soon(), |frame| {
         let headers = Headers::read(frame)?;
         let message = frame.get(headers.transport)?;
         let is_it = headers.protocol == icmp(headers.source) && message[..2] == what.kind_and_code(headers.source);
@@ -81,7 +81,7 @@ fn a_process_is_told_that_nobody_has_an_address_whoever_sums_up_what_it_has_sent
             let socket = c1.place.any_udp();
             listen_for_errors(&socket);
             socket.send_to(payload, nobody).expect("sent");
-            let told = next_error(&socket, SOON).expect("an error");
+            let told = next_error(&socket, soon()).expect("an error");
             let kind = IcmpError::HOST_UNREACHABLE.kind_and_code(c1.ip);
             assert_eq!(([told.kind, told.code], told.offender), (kind, Some(lab.gateway())), "{sums}");
         }
@@ -107,12 +107,12 @@ fn a_stream_of_large_segments_is_told_what_fits_with_the_beginning_of_one_of_the
 fn told_of_a_stream(lab: &Lab, c1: &Container, outside: &TcpListener) -> usize {
     let client = c1.place.connect(lab.at_ext(90)).expect("connected");
     let (server, _) = outside.accept().expect("a connection waits");
-    server.set_read_timeout(Some(SOON)).expect("a timeout");
+    server.set_read_timeout(Some(soon())).expect("a timeout");
     let inside = Link::open(&c1.place, "eth0");
     transfer(&client, &server, 1 << 20).expect("it arrives");
     let mut sent: Vec<Vec<u8>> = Vec::new();
     let what = IcmpError::fragmentation_needed(1400);
-    let error = inside.find(SOON, |frame| {
+    let error = inside.find(soon(), |frame| {
         let headers = Headers::read(frame)?;
         if headers.source == c1.ip {
             sent.push(frame.to_vec());
@@ -144,7 +144,7 @@ fn somebody_outside_is_told_whoever_sums_up_what_it_has_sent<F: TestFamily>() {
                 is_header_sound(&error) && (!is_written || is_transport_sound(&error)),
                 "{offloads:?}: {error:02x?}"
             );
-            let told = next_error(&socket, SOON).unwrap_or_else(|| panic!("{offloads:?}: nobody is told"));
+            let told = next_error(&socket, soon()).unwrap_or_else(|| panic!("{offloads:?}: nobody is told"));
             let kind = IcmpError::TIME_EXCEEDED.kind_and_code(lab.ext_ip);
             assert_eq!(([told.kind, told.code], told.offender), (kind, Some(lab.host_ip)), "{offloads:?}");
         }

@@ -8,13 +8,13 @@ use netbpf_tests::link::{Link, parse_mac};
 use netbpf_tests::packet::{BROADCAST, Datagram, Ethernet};
 use netbpf_tests::server::{Server, ask_tcp, ask_udp};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SILENCE, SOON, uninterrupted, until};
+use netbpf_tests::wait::{silence, soon, uninterrupted, until};
 
 use crate::lab::{Attacker, Lab, Sysctls, dropped};
 
 /// Whether a datagram with this payload arrives.
 fn arrives(link: &Link, payload: &[u8]) -> bool {
-    let found = link.find(SILENCE, |frame| Datagram::parse(frame).filter(|datagram| datagram.payload == payload));
+    let found = link.find(silence(), |frame| Datagram::parse(frame).filter(|datagram| datagram.payload == payload));
     found.is_some()
 }
 
@@ -144,7 +144,7 @@ fn truncated_frames_are_dropped_and_leave_no_state<F: TestFamily>() {
     assert_eq!(lab.event("flow-made"), before);
     let _server = Server::tcp(&lab.ext, "ext", 90);
     ask_tcp(&attacker.container.place, lab.at_ext(90)).expect("answered");
-    assert!(netbpf_tests::wait::poll_for(SOON, || lab.problems().is_empty().then_some(())).is_some());
+    assert!(netbpf_tests::wait::poll_for(soon(), || lab.problems().is_empty().then_some(())).is_some());
 }
 
 fn the_datapath_writes_into_the_agents_log_when_told_to_and_never_otherwise<F: TestFamily>() {
@@ -164,7 +164,7 @@ fn nobody_outside_appears_to_the_host_as_127_0_0_1<F: TestFamily>() {
     let lab = Lab::with::<F>(Sysctls { ip_forward: false, rp_filter: 0 });
     let c1 = lab.container("c1", &["-p", "8080:80"]);
     let service = lab.host.udp(lab.everywhere(7777)).expect("bound");
-    service.set_read_timeout(Some(SILENCE)).expect("a timeout");
+    service.set_read_timeout(Some(silence())).expect("a timeout");
     let link = lab.ext_link();
     let arriving = Ethernet { from: link.mac, to: lab.host_mac() };
     let before = lab.drops("martian");

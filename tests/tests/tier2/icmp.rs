@@ -5,7 +5,7 @@ use std::io;
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::ping::Pinger;
-use netbpf_tests::wait::{SILENCE, SOON};
+use netbpf_tests::wait::{silence, soon};
 
 use crate::lab::Lab;
 
@@ -18,11 +18,11 @@ fn two_containers_that_ping_with_the_same_id_each_get_their_own_replies<F: TestF
             ping.send(lab.ext_ip, seq, *payload).expect("sent");
         }
         for (ping, payload) in &pings {
-            assert_eq!(ping.reply(SOON), Some((lab.ext_ip, seq, payload.to_vec())));
+            assert_eq!(ping.reply(soon()), Some((lab.ext_ip, seq, payload.to_vec())));
         }
     }
     for (ping, _) in &pings {
-        assert_eq!(ping.reply(SILENCE), None, "nothing of the other's");
+        assert_eq!(ping.reply(silence()), None, "nothing of the other's");
     }
 }
 
@@ -42,7 +42,7 @@ fn pings_go_between_containers_host_and_outside<F: TestFamily>() {
     for (id, (from, to)) in (1..).zip(pairs) {
         let ping = Pinger::new(from, id);
         ping.send(to, 1, b"hello").expect("sent");
-        assert_eq!(ping.reply(SOON), Some((to, 1, b"hello".to_vec())), "{} to {to}", from.namespace().name());
+        assert_eq!(ping.reply(soon()), Some((to, 1, b"hello".to_vec())), "{} to {to}", from.namespace().name());
     }
 }
 
@@ -54,7 +54,7 @@ fn the_host_and_a_container_that_ping_with_the_same_id_each_get_their_own_replie
         for (ping, payload) in &pings {
             ping.send(lab.ext_ip, seq, *payload).expect("sent");
             // Nothing tells the two askers apart: each may see the other's replies, and gets its own.
-            let mut replies = std::iter::from_fn(|| ping.reply(SOON));
+            let mut replies = std::iter::from_fn(|| ping.reply(soon()));
             let own = replies.find(|(_, _, content)| content == payload).map(|(from, number, _)| (from, number));
             assert_eq!(own, Some((lab.ext_ip, seq)));
         }
@@ -67,9 +67,9 @@ fn outside_cannot_ping_a_container_but_the_host_answers_for_itself<F: TestFamily
     lab.ip(&lab.ext, &format!("route add {} via {}", lab.subnet(), lab.host_ip));
     let ping = Pinger::new(&lab.ext, 9);
     ping.send(c1.ip, 1, b"hello").expect("sent");
-    assert_eq!(ping.reply(SILENCE), None);
+    assert_eq!(ping.reply(silence()), None);
     ping.send(lab.host_ip, 2, b"hello").expect("sent");
-    assert_eq!(ping.reply(SOON).map(|(from, seq, _)| (from, seq)), Some((lab.host_ip, 2)));
+    assert_eq!(ping.reply(soon()).map(|(from, seq, _)| (from, seq)), Some((lab.host_ip, 2)));
 }
 
 fn the_host_learns_at_once_that_no_container_has_an_address<F: TestFamily>() {

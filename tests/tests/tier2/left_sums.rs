@@ -7,7 +7,7 @@ use netbpf_tests::headers::{Headers, is_header_sound, is_transport_sound, leave_
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::Datagram;
 use netbpf_tests::vnet::{LeftSum, VnetLink};
-use netbpf_tests::wait::{SILENCE, SOON};
+use netbpf_tests::wait::{silence, soon};
 
 use crate::lab::{Attacker, Lab, Offloads, dropped};
 
@@ -39,7 +39,7 @@ fn a_checksum_that_is_left_to_the_device_at_its_own_place_is_right_on_the_wire<F
     leave_checksum_to_device(&mut frame);
     let start = Headers::read(&frame).expect("a header").transport.start as u16;
     link.send(&frame, LeftSum { start, offset: UDP_CHECKSUM });
-    let seen = wire.find(SOON, |frame| has(frame, b"to be summed up").then(|| frame.to_vec())).expect("it arrives");
+    let seen = wire.find(soon(), |frame| has(frame, b"to be summed up").then(|| frame.to_vec())).expect("it arrives");
     assert!(is_header_sound(&seen) && is_transport_sound(&seen), "{seen:02x?}");
     let datagram = Datagram::parse(&seen).expect("UDP");
     assert_eq!((datagram.from, datagram.to), (lab.at_host(20_000), to));
@@ -83,7 +83,7 @@ fn nothing_of_ipv6_leaves_whose_checksum_the_device_is_to_write_before_that_of_t
             sent += 1;
         }
         dropped(&lab, "malformed", sent);
-        let leaked = wire.find(SILENCE, |frame| {
+        let leaked = wire.find(silence(), |frame| {
             let is_ours = has(frame, b"under another name") || has(frame, &0x7e57_ab1e_u32.to_be_bytes());
             is_ours.then(|| frame.to_vec())
         });
@@ -93,7 +93,7 @@ fn nothing_of_ipv6_leaves_whose_checksum_the_device_is_to_write_before_that_of_t
 
 /// A frame with a sound header and such a payload that does not come from the host.
 fn in_anothers_name(wire: &Link, lab: &Lab, payload: &[u8]) -> Option<Vec<u8>> {
-    wire.find(SILENCE, |frame| {
+    wire.find(silence(), |frame| {
         let source = Headers::read(frame)?.source;
         (has(frame, payload) && is_header_sound(frame) && source != lab.host_ip).then(|| frame.to_vec())
     })

@@ -12,7 +12,7 @@ use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Datagram, tcp_flags};
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SILENCE, uninterrupted};
+use netbpf_tests::wait::{silence, uninterrupted};
 
 use crate::lab::{Lab, OwnNamespace};
 
@@ -135,7 +135,7 @@ fn who_gets_an_address_next_gets_nothing_of_its_predecessor<F: TestFamily>() {
         assert!(ended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset), "{ended:?}");
     }
     drop(outside);
-    let leaked = inside.find(SILENCE, |frame| {
+    let leaked = inside.find(silence(), |frame| {
         let stray = Datagram::parse(frame).is_some_and(|datagram| datagram.to.port() == 20_002)
             || tcp_flags(frame).is_some_and(|(port, syn, _)| !syn && [80, 20_001].contains(&port));
         stray.then(|| frame.to_vec())

@@ -3,7 +3,7 @@
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::server::{Server, ask_udp};
-use netbpf_tests::wait::{SILENCE, uninterrupted};
+use netbpf_tests::wait::{silence, uninterrupted};
 
 use crate::lab::Lab;
 
@@ -41,7 +41,7 @@ fn without_them_a_stranger_is_not_heard<F: TestFamily>() {
     let socket = c1.place.udp(lab.everywhere(20_000)).expect("bound");
     let seen = ask_udp(&socket, lab.at_ext(91)).expect("answered").0.client;
     lab.ext.any_udp().send_to(b"hello", seen).expect("sent");
-    socket.set_read_timeout(Some(SILENCE)).expect("a timeout");
+    socket.set_read_timeout(Some(silence())).expect("a timeout");
     assert!(uninterrupted(|| socket.recv(&mut [0; 64])).is_err());
     assert_eq!(lab.event("mapping-made"), 0);
 }

@@ -7,7 +7,7 @@ use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Ethernet, addresses};
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp, converse};
-use netbpf_tests::wait::SILENCE;
+use netbpf_tests::wait::silence;
 
 use crate::lab::Lab;
 
@@ -102,7 +102,7 @@ fn the_address_of_a_container_never_appears_on_the_uplink<F: TestFamily>() {
     inside.send(&ethernet.protocol(253, c1.ip, lab.ext_ip, b"experimental"));
     inside.send(&ethernet.fragment(c1.ip, lab.ext_ip, b"the middle of something"));
     _ = c1.place.connect(lab.at_ext(91));
-    let leaked = wire.find(SILENCE, |frame| addresses(frame).filter(|(from, to)| *from == c1.ip || *to == c1.ip));
+    let leaked = wire.find(silence(), |frame| addresses(frame).filter(|(from, to)| *from == c1.ip || *to == c1.ip));
     assert_eq!(leaked, None);
 }
 

@@ -10,7 +10,7 @@ use netbpf_tests::packet::{Datagram, Ethernet, addresses};
 use netbpf_tests::ping::Pinger;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp, unanswered_udp};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SILENCE, SOON};
+use netbpf_tests::wait::{silence, soon};
 
 use crate::lab::{Attacker, Lab, Offloads, dropped};
 
@@ -53,7 +53,7 @@ fn routed_containers_are_reached_by_their_own_addresses_and_seen_under_them<F: T
     for (from, to) in [(&lab.ext, c1.ip), (&c1.place, lab.ext_ip), (&c2.place, c1.ip)] {
         let ping = Pinger::new(from, 7);
         ping.send(to, 1, b"hello").expect("sent");
-        assert_eq!(ping.reply(SOON), Some((to, 1, b"hello".to_vec())));
+        assert_eq!(ping.reply(soon()), Some((to, 1, b"hello".to_vec())));
     }
     let refused = lab.ext.connect(c1.at(81)).map(drop).map_err(|error| error.kind());
     assert_eq!(refused, Err(io::ErrorKind::ConnectionRefused), "by the container itself");
@@ -61,7 +61,7 @@ fn routed_containers_are_reached_by_their_own_addresses_and_seen_under_them<F: T
     let wire = lab.ext_link();
     let foreign = SocketAddr::new(F::FAR, 20_000);
     spoofed.link.send(&spoofed.to_gateway().udp(foreign, lab.at_ext(90), b"not mine"));
-    let leaked = wire.find(SILENCE, |frame| Datagram::parse(frame).filter(|datagram| datagram.from == foreign));
+    let leaked = wire.find(silence(), |frame| Datagram::parse(frame).filter(|datagram| datagram.from == foreign));
     assert_eq!(leaked, None);
 }
 
@@ -72,16 +72,16 @@ fn nobody_outside_speaks_with_containers_of_a_closed_network<F: TestFamily>() {
     let web = Server::tcp(&c1.place, "c1", 80);
     let world = Server::udp(&lab.ext, "ext", 90);
     let (wire, inside) = (lab.ext_link(), Link::open(&c1.place, "eth0"));
-    assert!(unanswered_udp(&c1.place.any_udp(), lab.at_ext(90), SILENCE));
+    assert!(unanswered_udp(&c1.place.any_udp(), lab.at_ext(90), silence()));
     let to_gateway = Ethernet { from: inside.mac, to: lab.gateway_mac(&c1) };
     inside.send(&to_gateway.syn(c1.at(20_000), lab.at_ext(90), 1));
     inside.send(&to_gateway.echo(c1.ip, lab.ext_ip, true, 7, 64));
     dropped(&lab, "no-masquerade", 3);
-    let leaked = wire.find(SILENCE, |frame| addresses(frame).filter(|(_, to)| *to == lab.ext_ip));
+    let leaked = wire.find(silence(), |frame| addresses(frame).filter(|(_, to)| *to == lab.ext_ip));
     assert_eq!(leaked, None);
     let to_host = Ethernet { from: wire.mac, to: lab.host_mac() };
     wire.send(&to_host.udp(lab.at_ext(5000), c1.at(53), b"from outside"));
-    let entered = inside.find(SILENCE, |frame| Datagram::parse(frame).filter(|datagram| datagram.to.port() == 53));
+    let entered = inside.find(silence(), |frame| Datagram::parse(frame).filter(|datagram| datagram.to.port() == 53));
     assert_eq!(entered, None);
     assert_eq!((web.answered(), world.answered()), (0, 0));
     assert_eq!(ask_tcp(&c2.place, c1.at(80)).expect("neighbours").server, "c1");

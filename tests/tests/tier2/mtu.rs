@@ -10,7 +10,7 @@ use netbpf_tests::place::set_hops;
 use netbpf_tests::server::{Server, ask_tcp};
 use netbpf_tests::transfer::transfer;
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SOON, until};
+use netbpf_tests::wait::{soon, until};
 
 use crate::lab::Lab;
 use crate::modes::{in_mode, route_to_containers};
@@ -27,8 +27,8 @@ fn a_container_learns_that_the_wire_became_narrower_and_its_data_arrives<F: Test
     let inside = c1.place.listen(lab.everywhere(80)).expect("listening");
     let outside = lab.ext.listen(lab.everywhere(90)).expect("listening");
     let timeouts = |stream: &std::net::TcpStream| {
-        stream.set_read_timeout(Some(SOON)).expect("a timeout");
-        stream.set_write_timeout(Some(SOON)).expect("a timeout");
+        stream.set_read_timeout(Some(soon())).expect("a timeout");
+        stream.set_write_timeout(Some(soon())).expect("a timeout");
     };
 
     let client = c1.place.connect(lab.at_ext(90)).expect("connected");
@@ -48,7 +48,7 @@ fn a_datagram_too_large_for_the_wire_is_answered_with_the_size_that_fits<F: Test
     narrow(&lab);
     let ping = Pinger::new(&c1.place, 7);
     ping.send(lab.ext_ip, 1, &[0; 1450]).expect("sent");
-    let told = ping.find(SOON, |message| {
+    let told = ping.find(soon(), |message| {
         message.is(IcmpError::fragmentation_needed(1400)).then_some((message.from, message.word))
     });
     assert_eq!(told, Some((lab.gateway(), 1400)));
@@ -62,8 +62,8 @@ fn a_packet_that_ends_at_the_gateway_is_answered_by_it_as_traceroute_expects<F: 
     let socket = c1.place.any_udp();
     set_hops(&socket, 1);
     socket.send_to(b"probe", lab.at_ext(33_434)).expect("sent");
-    let from =
-        listener.find(SOON, |message| message.is(IcmpError::TIME_EXCEEDED).then_some((message.from, message.payload)));
+    let from = listener
+        .find(soon(), |message| message.is(IcmpError::TIME_EXCEEDED).then_some((message.from, message.payload)));
     let (from, inner) = from.expect("an answer");
     assert_eq!(from, lab.gateway());
     // The packet it is about, as the container has sent it (RFC 792).
@@ -73,7 +73,7 @@ fn a_packet_that_ends_at_the_gateway_is_answered_by_it_as_traceroute_expects<F: 
 
 /// The MSS that the next SYN at `link` announces; it is the first option of every Linux.
 fn announced(link: &Link) -> Option<u16> {
-    link.find(SOON, |frame| {
+    link.find(soon(), |frame| {
         let (_, syn, _) = tcp_flags(frame)?;
         let options = frame.get(Headers::read(frame)?.transport.start + 20..)?;
         (syn && options.get(..2)? == [2, 4]).then(|| u16::from_be_bytes([options[2], options[3]]))

@@ -6,7 +6,7 @@ use netbpf_common::path::V4;
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::server::{Server, ask_tcp, ask_udp, unanswered_udp};
-use netbpf_tests::wait::{SILENCE, until};
+use netbpf_tests::wait::{silence, until};
 use serde_json::Value;
 
 use crate::lab::{Container, Lab, dropped};
@@ -43,7 +43,7 @@ fn networks_reach_each_other_by_publishes_alone<F: TestFamily>() {
     let (_tcp, udp) = (Server::tcp(&web.place, "web", 80), Server::udp(&web.place, "web", 53));
     assert_eq!(ask_tcp(&neighbour.place, web.at(80)).expect("of the same network").server, "web");
     for other in [&stranger, &default] {
-        assert!(unanswered_udp(&other.place.any_udp(), web.at(53), SILENCE));
+        assert!(unanswered_udp(&other.place.any_udp(), web.at(53), silence()));
         assert_eq!(ask_tcp(&other.place, lab.at_host(8080)).expect("by the host's address").server, "web");
     }
     assert_eq!(udp.answered(), 0);
@@ -67,7 +67,7 @@ fn open_networks_reach_each_other<F: TestFamily>() {
     assert_eq!(ask_tcp(&a.place, b.at(80)).expect("open to open").client.ip(), a.ip);
     assert_eq!(ask_udp(&b.place.any_udp(), a.at(53)).expect("and back").0.client.ip(), b.ip);
     for (from, to) in [(&a, &closed), (&closed, &a)] {
-        assert!(unanswered_udp(&from.place.any_udp(), to.at(53), SILENCE), "both have to be open");
+        assert!(unanswered_udp(&from.place.any_udp(), to.at(53), silence()), "both have to be open");
     }
     assert_eq!(servers[2].1.answered(), 0);
 }
@@ -88,7 +88,7 @@ fn an_internal_network_has_no_way_out_and_none_in<F: TestFamily>() {
     let gateways = shown["gateways"].as_array().expect("gateways");
     let gateway = gateways.iter().filter_map(Value::as_str).find(|it| it.contains(':') == F::HOST.is_ipv6());
     lab.ip(&a.place, &format!("route add default via {}", gateway.expect("of the family")));
-    assert!(unanswered_udp(&a.place.any_udp(), lab.at_ext(90), SILENCE));
+    assert!(unanswered_udp(&a.place.any_udp(), lab.at_ext(90), silence()));
     assert!(a.place.connect(lab.at_host(8080)).is_err(), "not by a publish of another");
     assert_eq!(world.answered(), 0);
     let refused = lab.refused(&["publish", &a.name, "-p", "9000:80"]);
@@ -228,7 +228,7 @@ fn packets_leave_under_the_address_that_a_network_names_or_their_own<F: TestFami
     assert_eq!(seen(&fixed), snat);
     assert_eq!(seen(&own), own.ip);
     let dns = Server::udp(&own.place, "own", 53);
-    assert!(unanswered_udp(&lab.ext.any_udp(), own.at(53), SILENCE), "answers come in, and nothing else");
+    assert!(unanswered_udp(&lab.ext.any_udp(), own.at(53), silence()), "answers come in, and nothing else");
     assert_eq!(dns.answered(), 0);
 }
 

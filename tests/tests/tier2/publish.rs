@@ -10,7 +10,7 @@ use netbpf_tests::packet::{Ethernet, tcp_flags};
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp, converse, unanswered_udp};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::SILENCE;
+use netbpf_tests::wait::silence;
 use socket2::{Domain, Type};
 
 use crate::lab::{Lab, MAPPINGS};
@@ -43,7 +43,7 @@ fn unpublish_ends_what_exists_and_what_would_come<F: TestFamily>() {
     lab.done(&["unpublish", &c1.name, "-p", "8080:80", "-p", "5353:53/udp"]);
     let error = ended.exchange(b"still there?").expect_err("the connection has ended");
     assert!(matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{error}");
-    assert!(unanswered_udp(&client, lab.at_host(5353), SILENCE));
+    assert!(unanswered_udp(&client, lab.at_host(5353), silence()));
     assert!(refused(&lab.ext, lab.at_host(8080)));
     kept.exchange(b"still there?").expect("other publishes are left alone");
     let ports = lab.json(&["port", &c1.name, "--json"]);
@@ -113,7 +113,7 @@ fn published_on_loopback_only_is_unreachable_from_outside_whatever_routes_it_add
     for to in [lab.loopback(8080), virtual_address, c1.at(80), lab.at_gateway(8080)] {
         wire.send(&ethernet.syn(lab.at_ext(5000), to, 1));
     }
-    let syn = inside.find(SILENCE, |frame| tcp_flags(frame).filter(|(port, syn, _)| *port == 80 && *syn));
+    let syn = inside.find(silence(), |frame| tcp_flags(frame).filter(|(port, syn, _)| *port == 80 && *syn));
     assert_eq!(syn, None, "no SYN has reached the container");
     assert_eq!(server.answered(), reached);
 }

@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use netbpf_common::path::V4;
-use netbpf_tests::wait::{SOON, uninterrupted, until};
+use netbpf_tests::wait::{soon, uninterrupted, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -29,7 +29,7 @@ impl Service {
         let files = lab.scratch();
         let path = files.path().join("notify");
         let socket = UnixDatagram::bind(&path).expect("a socket");
-        socket.set_read_timeout(Some(SOON * 4)).expect("a timeout");
+        socket.set_read_timeout(Some(soon() * 4)).expect("a timeout");
         let log = File::create(files.path().join("log")).expect("a file");
         let stream = log.metadata().map(|file| format!("{}:{}", file.dev(), file.ino())).expect("a file");
         let variables = variables.iter().map(|(name, value)| (*name, value.replace("LOG", &stream)));
@@ -105,7 +105,7 @@ fn a_watchdog_is_pinged_while_the_agent_works_and_not_while_it_hangs() {
     service.socket.set_nonblocking(false).expect("set");
     service.socket.set_read_timeout(Some(Duration::from_secs(1))).expect("set");
     assert!(uninterrupted(|| service.socket.recv(&mut [0; 1024])).is_err(), "silence");
-    service.socket.set_read_timeout(Some(SOON)).expect("set");
+    service.socket.set_read_timeout(Some(soon())).expect("set");
     service.signal(Signal::SIGCONT);
     service.hear_of("WATCHDOG=1");
 }

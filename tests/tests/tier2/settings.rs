@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use netbpf_common::path::V4;
 use netbpf_tests::server::{Server, ask_udp, unanswered_udp};
-use netbpf_tests::wait::SILENCE;
+use netbpf_tests::wait::silence;
 
 use crate::lab::Lab;
 
@@ -36,7 +36,7 @@ fn without_the_resolver_containers_ask_those_that_are_named_and_the_gateway_is_t
     let resolv_conf = |lab: &Lab| lab.done(&["exec", &container.name, "--", "cat", "/etc/resolv.conf"]);
     assert!(resolv_conf(&lab).starts_with("nameserver 198.18.0.2\n"));
     let gateway = SocketAddr::new(lab.gateway(), 53);
-    assert!(unanswered_udp(&container.place.any_udp(), gateway, SILENCE), "nobody is there");
+    assert!(unanswered_udp(&container.place.any_udp(), gateway, silence()), "nobody is there");
     {
         let _own = Server::udp(&lab.host, "host", 53);
         assert_eq!(ask_udp(&container.place.any_udp(), gateway).expect("a service of the host").0.server, "host");

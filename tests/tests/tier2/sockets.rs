@@ -8,7 +8,7 @@ use netbpf_tests::for_both;
 use netbpf_tests::place::connected;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp, converse, receive_answer, unanswered_udp};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SILENCE, SOON};
+use netbpf_tests::wait::{silence, soon};
 use netbpf_user::rig::Rig;
 use socket2::{Domain, Type};
 
@@ -60,7 +60,7 @@ fn a_v4_mapped_socket_is_led_as_well<F: TestFamily>() {
         let socket = lab.host.socket(Domain::IPV6, Type::DGRAM, None);
         socket.set_only_v6(false).expect("an option");
         socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into()).expect("bound");
-        socket.set_read_timeout(Some(SOON)).expect("a timeout");
+        socket.set_read_timeout(Some(soon())).expect("a timeout");
         let client = UdpSocket::from(socket);
         client.send_to(b"how do you do", to).expect("sent");
         let (seen, from) = receive_answer(&client).expect("answered");
@@ -156,7 +156,7 @@ fn after_unpublish_a_connected_program_is_not_answered_any_more<F: TestFamily>()
     let client = lab.host.any_udp();
     ask_udp(&client, lab.loopback(5353)).expect("answered");
     lab.done(&["unpublish", &c1.name, "-p", "5353:53/udp"]);
-    assert!(unanswered_udp(&client, lab.loopback(5353), SILENCE));
+    assert!(unanswered_udp(&client, lab.loopback(5353), silence()));
 }
 
 for_both!(

@@ -8,7 +8,7 @@ use netbpf_tests::machine::Machine;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp, unanswered_udp};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SILENCE, until};
+use netbpf_tests::wait::{silence, until};
 use netbpf_user::rig::Namespace;
 use serde_json::Value;
 
@@ -126,7 +126,7 @@ fn a_machine_cannot_take_the_address_of_another<F: TestFamily>() {
     let server = Server::udp(&c1.place, "c1", 53);
     lab.add_address(&vm.place, &lab.nth(99).to_string(), "eth0");
     let liar = vm.place.udp(SocketAddr::new(lab.nth(99), 0)).expect("its own stack believes it");
-    assert!(unanswered_udp(&liar, c1.at(53), SILENCE));
+    assert!(unanswered_udp(&liar, c1.at(53), silence()));
     assert_eq!(server.answered(), 0);
     until("it is counted", || lab.drops("spoofed-address") + lab.drops("spoofed-neighbour") > 0);
 }

@@ -10,7 +10,7 @@ use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, converse};
 use netbpf_tests::transfer::transfer;
-use netbpf_tests::wait::{SOON, poll, uninterrupted};
+use netbpf_tests::wait::{poll, soon, uninterrupted};
 use socket2::SockRef;
 
 use crate::lab::Lab;
@@ -65,8 +65,8 @@ fn the_other_direction_keeps_flowing(client: &TcpStream, server: &TcpStream) {
 /// A connection with both its ends, without a word said.
 fn connection(listener: &TcpListener, client: TcpStream) -> (TcpStream, TcpStream) {
     let (server, _) = listener.accept().expect("a connection waits");
-    server.set_read_timeout(Some(SOON)).expect("a timeout");
-    server.set_write_timeout(Some(SOON)).expect("a timeout");
+    server.set_read_timeout(Some(soon())).expect("a timeout");
+    server.set_write_timeout(Some(soon())).expect("a timeout");
     (client, server)
 }
 

@@ -8,7 +8,7 @@ use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::{Datagram, Ethernet};
 use netbpf_tests::server::{Server, ask_udp, unanswered_udp};
-use netbpf_tests::wait::{SILENCE, SOON, uninterrupted, until};
+use netbpf_tests::wait::{silence, soon, uninterrupted, until};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::lab::{Container, Lab, Offloads};
@@ -54,7 +54,7 @@ fn a_client_that_never_stops_reaches_the_container_that_replaces_another<F: Test
     }
     drop(old_server);
     lab.done(&["rm", "-f", &old.name]);
-    assert!(unanswered_udp(&client, lab.at_host(5353), SILENCE), "nobody is there");
+    assert!(unanswered_udp(&client, lab.at_host(5353), silence()), "nobody is there");
 
     let new = lab.container("new", &publish);
     let _new_server = Server::udp(&new.place, "new", 53);
@@ -89,7 +89,7 @@ fn a_port_that_the_host_has_answered_for_is_the_containers_once_it_is_published<
 
 /// What stands on the wire at `link` of the datagram that carries this.
 fn datagram(link: &Link, payload: &[u8]) -> Datagram {
-    link.find(SOON, |frame| Datagram::parse(frame).filter(|datagram| datagram.payload == payload))
+    link.find(soon(), |frame| Datagram::parse(frame).filter(|datagram| datagram.payload == payload))
         .expect("the datagram arrives")
 }
 
@@ -164,7 +164,7 @@ fn segments_too_large_for_the_wire_do_not_leave_as_they_are<F: TestFamily>() {
     setsockopt(&sender, sockopt::UdpGsoSegment, &(SEGMENT as i32)).expect("an option");
     sender.send_to(&[0; SEGMENT * 10], lab.at_ext(90)).expect("sent");
     until("the sender was told", || lab.drops("too-big") == 1);
-    let large = wire.find(SILENCE, |frame| (frame.len() > 1314).then_some(frame.len()));
+    let large = wire.find(silence(), |frame| (frame.len() > 1314).then_some(frame.len()));
     assert_eq!(large, None);
 }
 

@@ -11,7 +11,7 @@ use netbpf_tests::ping::Pinger;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SOON, until};
+use netbpf_tests::wait::{soon, until};
 use netbpf_user::rig::Namespace;
 use tempfile::TempDir;
 
@@ -287,7 +287,7 @@ fn who_is_refused_in_a_tunnel_without_ethernet_headers_is_told<F: TestFamily>() 
     let listener = Pinger::new(&lab.ext, 7);
     let told = |error: IcmpError| {
         let found =
-            listener.find(SOON, |message| message.is(error).then_some((message.from, message.word, message.payload)));
+            listener.find(soon(), |message| message.is(error).then_some((message.from, message.word, message.payload)));
         let (from, word, inner) = found.expect("told");
         let inner = Headers::read(&[&[0; 14][..], &inner].concat()).expect("an IP packet");
         assert_eq!((from, inner.source, inner.destination), (host, outside, host));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use netbpf_tests::place::Place;
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{poll, uninterrupted};
+use netbpf_tests::wait::{poll, scaled, uninterrupted};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
@@ -169,7 +169,7 @@ fn listen(place: &Place, port: u16) -> TcpListener {
     // The process that makes the host's sockets closes its own descriptor of one a little later.
     let listener = poll(|| place.listen(place.version().everywhere(port)).ok());
     let listener = listener.unwrap_or_else(|| panic!("port {port} stays taken"));
-    SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    SockRef::from(&listener).set_read_timeout(Some(scaled(PATIENCE))).expect("a timeout");
     listener
 }
 
@@ -185,15 +185,18 @@ fn connect(place: &Place, port: u16, to: SocketAddr) -> io::Result<TcpStream> {
         socket.set_reuse_address(true)?;
         socket.bind(&place.version().everywhere(port).into())?;
     }
-    socket.connect_timeout(&to.into(), if to.ip() == NOBODY.of(place.version()) { NEIGHBOUR } else { PATIENCE })?;
+    socket.connect_timeout(
+        &to.into(),
+        if to.ip() == NOBODY.of(place.version()) { scaled(NEIGHBOUR) } else { scaled(PATIENCE) },
+    )?;
     let stream = TcpStream::from(socket);
     patient(&stream);
     Ok(stream)
 }
 
 fn patient(stream: &TcpStream) {
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(scaled(PATIENCE))).expect("a timeout");
+    stream.set_write_timeout(Some(scaled(PATIENCE))).expect("a timeout");
     stream.set_nodelay(true).expect("an option");
 }
 

@@ -7,7 +7,7 @@ use netbpf_tests::ping::Pinger;
 use netbpf_tests::place::{forbid_fragments, set_hops};
 use netbpf_tests::told::{Told, listen_for_errors, next_error, path_mtu};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SILENCE, poll, uninterrupted};
+use netbpf_tests::wait::{poll, scaled, silence, uninterrupted};
 use nix::errno::Errno;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -120,7 +120,7 @@ pub(super) fn socket(stage: &Stage<'_>, machine: Machine, port: u16) -> UdpSocke
     // The process that makes the host's sockets closes its own descriptor of one a little later.
     let made = poll(|| stage.place(machine).udp(stage.version.everywhere(port)).ok());
     let socket = made.unwrap_or_else(|| panic!("port {port} of {} stays taken", machine.name()));
-    socket.set_read_timeout(Some(SILENCE)).expect("a timeout");
+    socket.set_read_timeout(Some(silence())).expect("a timeout");
     socket
 }
 
@@ -162,7 +162,7 @@ pub(super) fn stranger(stage: &mut Stage<'_>) {
     let (heard, from) = hear(&client);
     let from = from.map_or(String::new(), |from| format!(" from {}", named(from)));
     stage.record.note(name, "c1 hears", heard + &from);
-    stage.record.note(name, "the stranger is told", told(next_error(&stranger, SILENCE)));
+    stage.record.note(name, "the stranger is told", told(next_error(&stranger, silence())));
 }
 
 /// A datagram that does not arrive.
@@ -212,7 +212,7 @@ pub(super) fn lose(stage: &mut Stage<'_>, lost: &Lost) {
     client.connect(to.of(stage.version)).expect("a route");
     let sent = client.send(&pattern(*length));
     stage.record.note(name, "send", sent.map_or_else(|error| failure(&error), |_| "ok".into()));
-    let time = if to.site == NOBODY { NEIGHBOUR } else { SILENCE };
+    let time = if to.site == NOBODY { scaled(NEIGHBOUR) } else { silence() };
     stage.record.note(name, "told", told(next_error(&client, time)));
     stage.record.note(name, "the MTU of the way", path_mtu(&client).to_string());
 }
@@ -237,7 +237,7 @@ pub(super) fn echo(stage: &mut Stage<'_>, from: Machine, to: Site, is_large: boo
     let pinger = Pinger::new(stage.place(from), 700);
     for (seq, length) in (1..).zip(if is_large { large(stage.version) } else { small(stage.version) }) {
         pinger.send(to.of(stage.version), seq, &pattern(length)).expect("sent");
-        let reply = pinger.reply(SILENCE).map_or_else(
+        let reply = pinger.reply(silence()).map_or_else(
             || SILENT.into(),
             |(from, number, payload)| {
                 let whole = number == seq && payload == pattern(length);

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 
 use netbpf_tests::place::forbid_fragments;
 use netbpf_tests::told::{always_fragment, listen_for_errors, next_error, path_mtu};
-use netbpf_tests::wait::SILENCE;
+use netbpf_tests::wait::silence;
 
 use super::datagrams::{hear, socket, told};
 use super::site::{EXT, HOST, at};
@@ -35,7 +35,7 @@ pub(super) fn run(stage: &mut Stage<'_>) {
             let sent = client.send(&pattern(LENGTH));
             stage.record.note(&name, format!("{n}: send"), sent.map_or_else(|error| failure(&error), |_| "ok".into()));
             stage.record.note(&name, format!("{n}: ext hears"), hear(&server).0);
-            stage.record.note(&name, format!("{n}: c1 is told"), told(next_error(&client, SILENCE)));
+            stage.record.note(&name, format!("{n}: c1 is told"), told(next_error(&client, silence())));
             stage.record.note(&name, format!("{n}: the MTU of the way"), path_mtu(&client).to_string());
         }
         stage.forget_ways();

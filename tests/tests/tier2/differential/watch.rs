@@ -13,7 +13,7 @@ use netbpf_tests::packet::Ethernet;
 use netbpf_tests::server::{Server, ask_udp};
 use netbpf_tests::sight;
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::SOON;
+use netbpf_tests::wait::soon;
 
 use super::record::SILENT;
 use super::site::{C2, EXT, HOST, at, name};
@@ -100,7 +100,7 @@ impl Watch {
 /// Frames that came in before the datagram of the fence, that one apart.
 fn until_fence(link: &Link) -> Frames {
     let mut frames = Vec::new();
-    let fenced = link.find(SOON, |frame| {
+    let fenced = link.find(soon(), |frame| {
         if frame[..6] != link.mac {
             return None;
         }

@@ -7,13 +7,13 @@ use netbpf_tests::for_both;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::Datagram;
 use netbpf_tests::server::{Server, ask_tcp, ask_udp};
-use netbpf_tests::wait::{SILENCE, until};
+use netbpf_tests::wait::{silence, until};
 
 use crate::lab::{Container, Lab};
 
 /// Whether nothing with this payload comes by.
 fn is_silent(link: &Link, payload: &[u8]) -> bool {
-    link.find(SILENCE, |frame| Datagram::parse(frame).filter(|it| it.payload == payload)).is_none()
+    link.find(silence(), |frame| Datagram::parse(frame).filter(|it| it.payload == payload)).is_none()
 }
 
 fn inside(container: &Container, arguments: &[&str]) {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use netbpf_common::path::V4;
-use netbpf_tests::wait::{SOON, poll_for};
+use netbpf_tests::wait::{poll_for, scaled, soon};
 use serde_json::json;
 
 use super::{GROUPS, READERS};
@@ -58,7 +58,7 @@ impl Drop for Hoarder {
 
 /// Whether the agent closes a connection in time; what it says before that does not matter.
 fn is_closed(mut stream: UnixStream) -> bool {
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(scaled(PATIENCE))).expect("a timeout");
     let read = stream.read_to_end(&mut Vec::new());
     !read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
@@ -80,7 +80,7 @@ fn a_user_with_too_many_connections_is_refused_another_and_locks_nobody_out() {
     assert_eq!(answered(), 200, "root, at the same socket");
     lab.done(&["ps"]);
     drop(many);
-    let again = poll_for(SOON, || Some(Hoarder::new(&socket, 1).1).filter(|told| told == "200"));
+    let again = poll_for(soon(), || Some(Hoarder::new(&socket, 1).1).filter(|told| told == "200"));
     assert!(again.is_some(), "what was given back can be had again");
 }
 
@@ -121,7 +121,7 @@ fn a_head_that_is_too_long_is_refused_and_a_client_that_takes_no_answers_is_left
         let mut stream = connected(&lab.socket());
         // The answer may come before the head is out.
         _ = stream.write_all(head.as_bytes());
-        stream.set_read_timeout(Some(SOON)).expect("a timeout");
+        stream.set_read_timeout(Some(soon())).expect("a timeout");
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).expect("an answer");
         assert!(answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
@@ -132,7 +132,7 @@ fn a_head_that_is_too_long_is_refused_and_a_client_that_takes_no_answers_is_left
     stream.set_nonblocking(true).expect("a socket");
     _ = stream.write(&requests);
     lab.done(&["ps"]);
-    let is_left = poll_for(PATIENCE, || {
+    let is_left = poll_for(scaled(PATIENCE), || {
         let sent = stream.write(b"GET");
         sent.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock).then_some(())
     });

@@ -7,7 +7,7 @@ use netbpf_tests::link::{Link, parse_mac};
 use netbpf_tests::packet::{Ethernet, Mac, ON_LINK, advertised, solicited_node};
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_tcp};
-use netbpf_tests::wait::{SILENCE, until};
+use netbpf_tests::wait::{silence, until};
 
 use super::{ip, lab, v6};
 use crate::lab::{Attacker, Container, Lab, dropped};
@@ -40,7 +40,7 @@ fn link_local(mac: Mac) -> Ipv6Addr {
 fn who_has(link: &Link, from: Ipv6Addr, target: Ipv6Addr) -> Option<(Mac, IpAddr)> {
     let (group, to) = solicited_node(target);
     link.send(&Ethernet { from: link.mac, to }.solicitation(from.into(), group, ON_LINK, target));
-    link.find(SILENCE, |frame| {
+    link.find(silence(), |frame| {
         let (kind, of, to) = message(frame)?;
         let sender = frame[6..12].try_into().expect("six bytes");
         (kind == ADVERTISEMENT && of == target && sender != link.mac).then_some((sender, to))
@@ -141,7 +141,7 @@ fn lies_about_neighbours_and_routers_are_dropped_counted_and_believed_by_nobody(
     }
     dropped(&lab, "spoofed-neighbour", lies.len() as u64);
     for (name, link) in [("the neighbour", &inside), ("outside", &wire), ("the host", &host)] {
-        let told = link.find(SILENCE, |frame| message(frame).filter(|_| frame[6..12] == liar.link.mac));
+        let told = link.find(silence(), |frame| message(frame).filter(|_| frame[6..12] == liar.link.mac));
         assert_eq!(told, None, "{name}");
     }
     let liar_mac = &liar.container.mac;
@@ -180,6 +180,6 @@ fn a_router_outside_configures_the_uplink_alone() {
     assert_eq!(shown(&lab), before);
     // It has all that it needs, and asks no router.
     let inside = Link::open(&lab.host, &c1.device);
-    assert_eq!(inside.find(SILENCE, |frame| message(frame).filter(|(kind, ..)| *kind == 133)), None);
+    assert_eq!(inside.find(silence(), |frame| message(frame).filter(|(kind, ..)| *kind == 133)), None);
     assert!(lab.problems().is_empty(), "{:?}", lab.problems());
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use netbpf_tests::headers::Headers;
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::extension::{DESTINATION, HOP_BY_HOP, ROUTING, extended};
-use netbpf_tests::wait::{SILENCE, SOON};
+use netbpf_tests::wait::{silence, soon};
 
 use super::lab;
 use crate::lab::{Attacker, dropped};
@@ -20,7 +20,7 @@ const LIMIT: usize = 5;
 
 /// Who sends to whom the packet that ends with this payload, and how many bytes its headers have before the transport's.
 fn seen(link: &Link, payload: &[u8]) -> Option<(SocketAddr, SocketAddr, usize)> {
-    link.find(SOON, |frame| {
+    link.find(soon(), |frame| {
         let headers = Headers::read(frame)?;
         let datagram = frame.get(headers.transport.clone())?;
         let port = |at: usize| u16::from_be_bytes([datagram[at], datagram[at + 1]]);
@@ -72,7 +72,7 @@ fn more_of_them_than_the_limit_and_ways_by_other_stops_are_dropped_by_name() {
     dropped(&lab, "extension-headers", 2);
     inside.link.send(&extended(frame(), ROUTING, &AHEAD));
     dropped(&lab, "ip-option", 1);
-    let leaked = wire.find(SILENCE, |frame| frame.ends_with(b"too much").then_some(()));
+    let leaked = wire.find(silence(), |frame| frame.ends_with(b"too much").then_some(()));
     assert_eq!(leaked, None);
     assert_eq!(lab.flows(&inside.container), []);
 }

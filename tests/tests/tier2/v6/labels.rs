@@ -2,7 +2,7 @@
 
 use netbpf_tests::link::Link;
 use netbpf_tests::packet::Ethernet;
-use netbpf_tests::wait::SOON;
+use netbpf_tests::wait::soon;
 
 use super::lab;
 use crate::lab::Attacker;
@@ -17,7 +17,7 @@ fn labelled(mut frame: Vec<u8>) -> Vec<u8> {
 
 /// The first word of the packet that ends with this.
 fn seen(link: &Link, payload: &[u8]) -> Option<Vec<u8>> {
-    link.find(SOON, |frame| frame.ends_with(payload).then(|| frame[14..18].to_vec()))
+    link.find(soon(), |frame| frame.ends_with(payload).then(|| frame[14..18].to_vec()))
 }
 
 #[test]

@@ -9,7 +9,7 @@ use netbpf_tests::packet::{BROADCAST, Ethernet};
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_tcp, ask_udp};
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SILENCE, until};
+use netbpf_tests::wait::{silence, until};
 use netbpf_user::rig::Rig;
 
 use crate::lab::{Attacker, Lab};
@@ -55,7 +55,7 @@ fn an_ipv4_network_has_no_address_route_or_packet_of_ipv6() {
         ["spoofed-address", "unsupported-protocol"].map(|reason| lab.drops(reason)).iter().sum::<u64>() == sent
     });
     for link in [&wire, &inside, &host] {
-        assert_eq!(link.find(SILENCE, |frame| frame.ends_with(b"other family").then_some(())), None);
+        assert_eq!(link.find(silence(), |frame| frame.ends_with(b"other family").then_some(())), None);
     }
 }
 
@@ -106,8 +106,8 @@ fn an_ipv6_network_has_no_address_or_route_of_ipv4() {
     link.send(&Ethernet { from: link.mac, to }.udp((own, 20_000), (Rig::EXT_IP, 90), b"of the other family"));
     until("it is dropped", || lab.drops("spoofed-address") + lab.drops("unsupported-protocol") == before + 1);
     link.send(&Ethernet { from: link.mac, to: BROADCAST }.arp_request(own, Ipv4Addr::new(172, 30, 0, 1)));
-    assert_eq!(link.find(SILENCE, |frame| (frame[12..14] == [8, 6] && frame[21] == 2).then_some(())), None);
-    assert_eq!(wire.find(SILENCE, |frame| frame.ends_with(b"other family").then_some(())), None);
+    assert_eq!(link.find(silence(), |frame| (frame[12..14] == [8, 6] && frame[21] == 2).then_some(())), None);
+    assert_eq!(wire.find(silence(), |frame| frame.ends_with(b"other family").then_some(())), None);
 }
 
 #[test]

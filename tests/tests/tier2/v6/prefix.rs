@@ -7,7 +7,7 @@ use netbpf_tests::ping::Pinger;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_tcp, ask_udp};
 use netbpf_tests::transfer::transfer;
-use netbpf_tests::wait::{SOON, uninterrupted};
+use netbpf_tests::wait::{soon, uninterrupted};
 
 use super::v6;
 use crate::lab::{Far, Lab, Offloads};
@@ -74,13 +74,13 @@ fn data_pings_and_errors_go_both_ways() {
     let inside = c1.place.listen(lab.everywhere(80)).expect("listening");
     let client = far.place.connect((outside, 80).into()).expect("connected");
     let (server, _) = inside.accept().expect("a connection waits");
-    server.set_read_timeout(Some(SOON)).expect("a timeout");
+    server.set_read_timeout(Some(soon())).expect("a timeout");
     transfer(&client, &server, 8 << 20).expect("all of it arrives");
     transfer(&server, &client, 8 << 20).expect("all of it arrives");
     assert_eq!(far.path_mtu(&c1.place), Some(NARROW));
     let ping = Pinger::new(&lab.ext, 7);
     ping.send(outside.into(), 1, b"hello").expect("sent");
-    assert_eq!(ping.reply(SOON), Some((IpAddr::V6(outside), 1, b"hello".to_vec())));
+    assert_eq!(ping.reply(soon()), Some((IpAddr::V6(outside), 1, b"hello".to_vec())));
     // Nobody listens: the container says so under its address outside.
     let socket = lab.ext.any_udp();
     lab.ext.run(|| socket.connect((outside, 99))).expect("UDP connects at once");

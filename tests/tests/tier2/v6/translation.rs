@@ -12,7 +12,7 @@ use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 use netbpf_tests::told::{listen_for_errors, next_error};
 use netbpf_tests::transfer::transfer;
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{SOON, uninterrupted};
+use netbpf_tests::wait::{soon, uninterrupted};
 use nix::libc;
 
 use crate::lab::{Container, Lab, Offloads};
@@ -99,8 +99,8 @@ fn all_that_is_sent_arrives_whoever_computes_the_checksums() {
         for (name, place, address) in askers(&lab, &neighbour) {
             let client = place.connect((address, 9090).into()).unwrap_or_else(|error| panic!("{name}: {error}"));
             let (server, _) = listener.accept().expect("a connection waits");
-            server.set_read_timeout(Some(SOON)).expect("a timeout");
-            server.set_write_timeout(Some(SOON)).expect("a timeout");
+            server.set_read_timeout(Some(soon())).expect("a timeout");
+            server.set_write_timeout(Some(soon())).expect("a timeout");
             transfer(&client, &server, BYTES).unwrap_or_else(|error| panic!("{name}, {offloads:?}: {error}"));
             transfer(&server, &client, BYTES).unwrap_or_else(|error| panic!("{name}, {offloads:?}, back: {error}"));
         }
@@ -162,7 +162,7 @@ fn who_speaks_a_protocol_that_the_other_side_does_not_know_is_told_in_its_own_fa
         let (_, from) = uninterrupted(|| server.recv_from(&mut [0; 64])).expect("asked");
         let about = gateway.udp(from, own, b"question");
         inside.send(&gateway.icmp_error(own.ip(), CLIENT, 64, IcmpError::PROTOCOL_UNREACHABLE, &about[14..]));
-        let told = next_error(&client, SOON).unwrap_or_else(|| panic!("{name} is not told"));
+        let told = next_error(&client, soon()).unwrap_or_else(|| panic!("{name} is not told"));
         assert_eq!(([told.kind, told.code], told.info, told.errno), ([4, 1], NEXT_HEADER, libc::EPROTO), "{name}");
     }
     let client = lab.ext.udp(lab.at_ext(20_000)).expect("bound");
@@ -174,6 +174,6 @@ fn who_speaks_a_protocol_that_the_other_side_does_not_know_is_told_in_its_own_fa
     let about = arriving.udp(lab.at_host(5353), lab.at_ext(20_000), b"answer");
     let error = IcmpError::PROTOCOL_UNREACHABLE.about_field(NEXT_HEADER);
     wire.send(&arriving.icmp_error(lab.ext_ip, lab.host_ip, 64, error, &about[14..]));
-    let told = next_error(&server, SOON).expect("the container is told");
+    let told = next_error(&server, soon()).expect("the container is told");
     assert_eq!(([told.kind, told.code], told.errno, told.offender), ([3, 2], libc::ENOPROTOOPT, Some(CLIENT)));
 }
