@@ -44,6 +44,15 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// What a command prints that has nothing to say to the user.
+pub(crate) fn output_of(command: &mut Command) -> Result<String> {
+    let name = shown(command);
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{name}`"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`{name}` failed ({}): {}", output.status, errors.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Becomes the command, so that signals and exit status are its own. Returns only when that fails.
 pub(crate) fn replace(command: &mut Command) -> Error {
     let error = command.exec();

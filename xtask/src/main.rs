@@ -8,8 +8,10 @@ mod ebpf;
 mod fuzz;
 mod package;
 mod packages;
+mod report;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -56,6 +58,8 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the tests on other kernels, in virtual machines
+    Vm(vm::Arguments),
     /// Look for inputs that upset the paths
     Fuzz(fuzz::Arguments),
     /// Make a Debian package
@@ -102,6 +106,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
             run(cargo().args(["build", "--release", "--package", "netbpf-user", "--bin", "netbpf"]))?;
             return become_program(&["--package", "netbpf-tests", "--bin", "scale"], arguments);
         }
+        Verb::Vm(arguments) => return vm::vm(&arguments),
         Verb::Fuzz(arguments) => return fuzz::fuzz(&arguments),
         Verb::Package(arguments) => package::package(&arguments)?,
         Verb::Ci => return ci::ci(),

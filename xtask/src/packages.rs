@@ -13,13 +13,14 @@ pub(crate) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-w
 pub(crate) const PIP: &str = "python3-pip";
 
 /// Programs that tests, demo, measurements, fuzzing and packaging call, with the Debian packages that hold them; libFuzzer is C++.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("bpftool", "bpftool"),
     ("nft", "nftables"),
     ("socat", "socat"),
     ("setarch", "util-linux"),
+    ("depmod", "kmod"),
     ("c++", "g++"),
     ("curl", "curl"),
     ("jq", "jq"),

@@ -2,10 +2,9 @@
 
 use std::{
     fmt,
-    io::{BufRead, BufReader},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +13,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     command::{cargo, is_root, run},
     package,
+    report::{Outcome, Report},
 };
 
 #[derive(Args, Default)]
@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
-enum Tier {
+pub(crate) enum Tier {
     /// Pure logic, no root
     #[value(name = "0")]
     Logic,
@@ -42,7 +42,7 @@ impl Tier {
     const ALL: [Self; 3] = [Self::Logic, Self::Programs, Self::Namespaces];
 
     /// What selects its tests, as arguments of `cargo test`.
-    fn selection(self) -> &'static [&'static str] {
+    pub(crate) fn selection(self) -> &'static [&'static str] {
         match self {
             Self::Logic => &["--no-fail-fast"],
             Self::Programs => &["--test", "tier1", "--test", "race"],
@@ -64,28 +64,11 @@ impl Tier {
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Logic => "0 logic",
-            Self::Programs => "1 programs",
-            Self::Namespaces => "2 namespaces",
+            Self::Logic => "tier 0 logic",
+            Self::Programs => "tier 1 programs",
+            Self::Namespaces => "tier 2 namespaces",
         })
     }
-}
-
-/// What a tier came to.
-#[derive(Default)]
-struct Outcome {
-    passed: u32,
-    failed: u32,
-    ignored: u32,
-    time: Duration,
-    /// Why it counts as failed beyond its failed tests.
-    problem: Option<String>,
-}
-
-/// What ran and what it came to.
-pub(crate) struct Report {
-    outcomes: Vec<(Tier, Outcome)>,
-    filter: Option<String>,
 }
 
 /// What selects the tests that a plain `cargo test`, or `--all-targets`, leaves out.
@@ -109,18 +92,15 @@ pub(crate) fn test(arguments: Arguments) -> Result<Report> {
     for tier in &tiers {
         run(cargo().args(["test", "--no-run"]).args(tier.selection()))?;
     }
-    let outcomes = tiers.into_iter().map(|tier| (tier, outcome(tier, filter.as_deref()))).collect();
+    let outcomes = tiers.into_iter().map(|tier| (tier.to_string(), outcome(tier, filter.as_deref()))).collect();
     Ok(Report { outcomes, filter })
 }
 
 fn outcome(tier: Tier, filter: Option<&str>) -> Outcome {
     if tier.needs_root() && !is_root() {
-        return Outcome {
-            problem: Some("needs root: run it as root, or choose --tier 0".into()),
-            ..Outcome::default()
-        };
+        return Outcome::prevented("needs root: run it as root, or choose --tier 0");
     }
-    println!("\n── tier {tier}");
+    println!("\n── {tier}");
     let mut outcome = Outcome::default();
     let started = Instant::now();
     let mut tests = cargo();
@@ -130,10 +110,7 @@ fn outcome(tier: Tier, filter: Option<&str>) -> Outcome {
     outcome.time = started.elapsed();
     outcome.problem = match result {
         Err(error) => Some(format!("{error:#}")),
-        // A test that should run and does not is no success.
-        Ok(()) if outcome.ignored > 0 => Some(format!("{} ignored", outcome.ignored)),
-        Ok(()) if outcome.passed + outcome.failed == 0 && filter.is_none() => Some("no test ran".into()),
-        Ok(()) => None,
+        Ok(()) => outcome.lack(filter.is_some()),
     };
     outcome
 }
@@ -141,59 +118,10 @@ fn outcome(tier: Tier, filter: Option<&str>) -> Outcome {
 /// Runs a `cargo test`, shows what it prints and adds up its result lines.
 fn follow(command: &mut Command, outcome: &mut Outcome) -> Result<()> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
-    let stdout = child.stdout.take().expect("stdout is piped");
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("cannot read what the tests print")?;
-        println!("{line}");
-        if let Some(counts) = line.strip_prefix("test result: ") {
-            outcome.passed += count(counts, "passed");
-            outcome.failed += count(counts, "failed");
-            outcome.ignored += count(counts, "ignored");
-        }
-    }
+    outcome.follow(child.stdout.take().expect("stdout is piped"), |_| {})?;
     let status = child.wait().context("cannot wait for cargo")?;
-    if !status.success() && outcome.failed == 0 {
+    if !status.success() && !outcome.has_failed() {
         bail!("broke off ({status})");
     }
     Ok(())
-}
-
-/// The number before `word` in libtest's "ok. 3 passed; 0 failed; 0 ignored; ...".
-fn count(counts: &str, word: &str) -> u32 {
-    let words: Vec<_> = counts.split([' ', ';', '.']).filter(|part| !part.is_empty()).collect();
-    words.windows(2).find(|pair| pair[1] == word).and_then(|pair| pair[0].parse().ok()).unwrap_or(0)
-}
-
-impl Report {
-    /// Prints a line per tier, what went wrong besides failed tests, and last `N passed, N failed`.
-    /// `problems` are those of the caller.
-    pub(crate) fn print(&self, mut problems: Vec<String>) -> ExitCode {
-        println!("\n{:<14} {:>7} {:>7} {:>8}", "tier", "passed", "failed", "time");
-        for (tier, Outcome { passed, failed, time, problem, .. }) in &self.outcomes {
-            println!("{:<14} {passed:>7} {failed:>7} {:>6.1} s", tier.to_string(), time.as_secs_f64());
-            problems.extend(problem.iter().map(|why| format!("tier {tier}: {why}")));
-        }
-        let passed: u32 = self.outcomes.iter().map(|(_, outcome)| outcome.passed).sum();
-        let failed: u32 = self.outcomes.iter().map(|(_, outcome)| outcome.failed).sum();
-        if let (0, 0, Some(filter)) = (passed, failed, &self.filter) {
-            problems.push(format!("no test has {filter:?} in its name"));
-        }
-        for problem in &problems {
-            println!("error: {problem}");
-        }
-        println!("{passed} passed, {failed} failed");
-        if failed == 0 && problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_counts_of_a_result_line_are_read() {
-        let line = "FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.02s";
-        assert_eq!([count(line, "passed"), count(line, "failed"), count(line, "ignored")], [12, 3, 1]);
-        assert_eq!(count("ok. ", "passed"), 0);
-    }
 }

@@ -1,0 +1,212 @@
+//! Other kernels: tests and whatever else in virtual machines.
+
+mod fetch;
+mod list;
+mod machine;
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+
+use self::machine::{Machine, Manner, booted, inner_status};
+use crate::{
+    command::{cargo, run, target_dir, workspace},
+    report::{Outcome, Report},
+    setup,
+    test::Tier,
+};
+
+/// How many times as slow an emulated machine is.
+const EMULATED: u32 = 6;
+/// What tests take that into account by.
+const SLOWNESS: &str = "NETBPF_SLOWNESS";
+
+/// As many tests at the same time as a machine has CPUs: emulated ones have none to spare.
+const THREADS: &str = "2";
+
+/// What runs longer hangs.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Series of kernels [default: all]
+    kernels: Vec<Series>,
+    /// Only this tier, 1 or 2; may be given several times
+    #[arg(long = "tier", value_name = "N")]
+    tiers: Vec<Tier>,
+    /// Only tests whose name contains this, also of those that are left out otherwise
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
+    /// Only the tests that `ci` runs
+    #[arg(long, conflicts_with = "filter")]
+    quick: bool,
+    /// Run this line of bash in each instead of tests
+    #[arg(long, value_name = "LINE", conflicts_with_all = ["tiers", "filter", "quick"])]
+    run: Option<String>,
+    /// A shell in one instead of tests
+    #[arg(long, conflicts_with_all = ["tiers", "filter", "quick", "run"])]
+    shell: bool,
+    /// Use /dev/kvm instead of emulating the processor
+    #[arg(long)]
+    kvm: bool,
+}
+
+/// The kernels that netbpf is tested on besides that of this machine: the oldest it runs on, and one between.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Series {
+    #[value(name = "6.1")]
+    Bookworm,
+    #[value(name = "6.12")]
+    Backports,
+}
+
+impl Series {
+    const ALL: [Self; 2] = [Self::Bookworm, Self::Backports];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "6.1",
+            Self::Backports => "6.12",
+        }
+    }
+}
+
+/// Does in the machines what is asked for.
+pub(crate) fn vm(arguments: &Arguments) -> Result<ExitCode> {
+    let series = if arguments.kernels.is_empty() { Series::ALL.to_vec() } else { arguments.kernels.clone() };
+    let manner = Manner { kvm: arguments.kvm, limit: None };
+    if arguments.shell {
+        ensure!(arguments.kernels.len() == 1, "say which kernel the shell is to run on: cargo xtask vm --shell 6.12");
+        setup::programs()?;
+        let (mut shell, _script) = Machine::ready(series[0].name())?.shell(manner)?;
+        let status = shell.status().context("cannot start QEMU")?;
+        return inner_status(status.code()).map(ExitCode::from).context("the machine was ended from outside");
+    }
+    if let Some(line) = &arguments.run {
+        setup::programs()?;
+        return run_line(&series, line, manner);
+    }
+    Ok(test(arguments, &series)?.print(Vec::new()))
+}
+
+/// What `ci` runs, on every kernel.
+pub(crate) fn quick() -> Result<Report> {
+    let quick = Arguments {
+        kernels: Vec::new(),
+        tiers: Vec::new(),
+        filter: None,
+        quick: true,
+        run: None,
+        shell: false,
+        kvm: false,
+    };
+    test(&quick, &Series::ALL)
+}
+
+/// Runs a line in each, and ends with the first status that is not 0.
+fn run_line(series: &[Series], line: &str, manner: Manner) -> Result<ExitCode> {
+    for series in series {
+        let machine = Machine::ready(series.name())?;
+        let line = format!("cd {} || exit 1\n{line}", workspace().display());
+        let mut outcome = Outcome::default();
+        match watch(&machine, &line, manner, &mut outcome)? {
+            0 => {}
+            status => return Ok(ExitCode::from(status)),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs tests in each. A machine that cannot be fetched or does not boot is a failure like any other.
+fn test(arguments: &Arguments, series: &[Series]) -> Result<Report> {
+    let tiers =
+        if arguments.tiers.is_empty() { vec![Tier::Programs, Tier::Namespaces] } else { arguments.tiers.clone() };
+    ensure!(!tiers.contains(&Tier::Logic), "tier 0 needs no kernel: cargo xtask test --tier 0");
+    setup::setup()?;
+    run(cargo().args(["build", "--package", "netbpf-user"]))?;
+    let lines = tiers.iter().map(|tier| Ok((*tier, line(*tier, arguments)?))).collect::<Result<Vec<_>>>()?;
+    let manner = Manner { kvm: arguments.kvm, limit: Some(LIMIT) };
+    let mut outcomes = Vec::new();
+    for series in series {
+        for (tier, line) in &lines {
+            let name = format!("Linux {}: {tier}", series.name());
+            println!("\n── {name}");
+            let started = Instant::now();
+            let mut outcome = Outcome::default();
+            let status = Machine::ready(series.name()).and_then(|machine| watch(&machine, line, manner, &mut outcome));
+            outcome.time = started.elapsed();
+            outcome.problem = match status {
+                Err(error) => Some(format!("{error:#}")),
+                Ok(status) if status != 0 && !outcome.has_failed() => Some(format!("broke off (exit status {status})")),
+                Ok(_) => outcome.lack(arguments.filter.is_some()),
+            };
+            outcomes.push((name, outcome));
+        }
+    }
+    Ok(Report { outcomes, filter: arguments.filter.clone() })
+}
+
+/// What runs the tests of a tier inside.
+fn line(tier: Tier, arguments: &Arguments) -> Result<String> {
+    let mut lines = format!("cd {}/tests || exit 1\nexport RUST_BACKTRACE=0 status=0\n", workspace().display());
+    if !arguments.kvm {
+        lines += &format!("export {SLOWNESS}={EMULATED}\n");
+    }
+    for program in executables(tier)? {
+        let selection = match (&arguments.filter, tier) {
+            (Some(filter), _) => filter.clone(),
+            (None, Tier::Namespaces) => {
+                let names = listed(&program)?;
+                format!("--exact {}", list::chosen(&names, arguments.quick)?.join(" "))
+            }
+            (None, _) => String::new(),
+        };
+        lines += &format!("{} --test-threads {THREADS} {selection} || status=$?\n", program.display());
+    }
+    Ok(lines + "(exit $status)")
+}
+
+/// Builds the tests of a tier, and tells where they are.
+fn executables(tier: Tier) -> Result<Vec<PathBuf>> {
+    let mut build = cargo();
+    build.args(["test", "--quiet", "--no-run", "--message-format=json-render-diagnostics"]).args(tier.selection());
+    let output = build.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    ensure!(output.status.success(), "cannot build the tests");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let tests = messages.filter(|message| message["target"]["kind"][0] == "test");
+    let programs: Vec<_> = tests.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?))).collect();
+    ensure!(!programs.is_empty(), "cargo built no tests in {}", target_dir().display());
+    Ok(programs)
+}
+
+/// The names of a program's tests.
+fn listed(program: &PathBuf) -> Result<Vec<String>> {
+    let printed = crate::command::output_of(Command::new(program).arg("--list"))?;
+    Ok(printed.lines().filter_map(|line| line.strip_suffix(": test")).map(String::from).collect())
+}
+
+/// Shows what a machine prints while it runs lines of bash, and tells with which status these end.
+fn watch(machine: &Machine, lines: &str, manner: Manner, outcome: &mut Outcome) -> Result<u8> {
+    let started = Instant::now();
+    let (mut emulator, _script) = machine.start(lines, manner)?;
+    let mut child = emulator.stdout(Stdio::piped()).spawn().context("cannot start QEMU")?;
+    let mut up = None;
+    outcome.follow(child.stdout.take().expect("stdout is piped"), |line| {
+        if let (None, Some(release)) = (&up, booted(line)) {
+            eprintln!("Linux {release} has booted in {:.1} s", started.elapsed().as_secs_f64());
+            up = Some(release.to_owned());
+        }
+    })?;
+    let status = child.wait().context("cannot wait for QEMU")?;
+    match (inner_status(status.code()), up) {
+        (Some(inner), Some(_)) => Ok(inner),
+        (_, Some(_)) => bail!("the machine has ended before its script ({status})"),
+        (_, None) => bail!("Linux {} has not booted ({status})", machine.series),
+    }
+}
