@@ -10,11 +10,13 @@ use anyhow::{Context, Result};
 use crate::{
     bench,
     command::{cargo, run, target_dir, workspace},
-    deny, fuzz, setup, test,
+    deny, fuzz,
+    report::Report,
+    setup, test, vm,
 };
 
-/// Runs every check, also after one has failed: one run tells all. The tests come last, and so does
-/// their sum.
+/// Runs every check, also after one has failed: one run tells all. The tests come last, those on other kernels after those on this
+/// one, and then their sum.
 pub(crate) fn ci() -> Result<ExitCode> {
     let toolchain = setup::setup()?;
     let clippy_ebpf = toolchain
@@ -34,11 +36,14 @@ pub(crate) fn ci() -> Result<ExitCode> {
     failed.extend(check("licences and sources", deny::check));
     failed.extend(check("fuzzing", fuzz::short));
     failed.extend(check("benchmark", bench::quick));
-    match test::test(test::Arguments::default()) {
-        Ok(report) => Ok(report.print(failed)),
-        Err(error) if failed.is_empty() => Err(error),
-        Err(error) => Err(error.context(failed.join("; "))),
+    let mut outcomes = Vec::new();
+    for tests in [test::test(test::Arguments::default()), vm::quick()] {
+        match tests {
+            Ok(report) => outcomes.extend(report.outcomes),
+            Err(error) => failed.push(format!("tests: {error:#}")),
+        }
     }
+    Ok(Report { outcomes, filter: None }.print(failed))
 }
 
 /// What is wrong, when the check fails.

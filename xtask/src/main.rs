@@ -64,7 +64,7 @@ enum Verb {
     Fuzz(fuzz::Arguments),
     /// Make a Debian package
     Package(package::Arguments),
-    /// Everything a change must pass: format, clippy, documentation, a little fuzzing, the benchmark once, all tests
+    /// Everything a change must pass: format, clippy, documentation, a little fuzzing, the benchmark once, all tests, and some on other kernels
     Ci,
 }
 

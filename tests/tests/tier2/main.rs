@@ -26,6 +26,7 @@ mod gateway_errors;
 mod hairpin;
 mod hostile;
 mod icmp;
+mod kernels;
 mod lab;
 mod left_sums;
 mod lifecycle;

@@ -154,6 +154,8 @@ fn test(arguments: &Arguments, series: &[Series]) -> Result<Report> {
 /// What runs the tests of a tier inside.
 fn line(tier: Tier, arguments: &Arguments) -> Result<String> {
     let mut lines = format!("cd {}/tests || exit 1\nexport RUST_BACKTRACE=0 status=0\n", workspace().display());
+    // A machine builds nothing.
+    lines += &format!("export NETBPF_PROGRAM={}\n", target_dir().join("debug/netbpf").display());
     if !arguments.kvm {
         lines += &format!("export {SLOWNESS}={EMULATED}\n");
     }
