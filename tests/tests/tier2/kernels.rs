@@ -111,7 +111,7 @@ fn beyond(lab: &Lab) -> [IpAddr; 2] {
 
 fn a_vlan_of_the_host_is_an_uplink<F: TestFamily>() {
     let lab = Lab::new::<F>();
-    let c1 = lab.container("c1", &["-p", "8080:80"]);
+    let c1 = lab.container("c1", &["-p", "8080:80", "-p", "8081:81"]);
     let _web = Server::tcp(&c1.place, "c1", 80);
     let [host, ext] = beyond(&lab);
     for (place, device, own) in [(&lab.host, lab.uplink(), host), (&lab.ext, Rig::WIRE.to_owned(), ext)] {
@@ -125,7 +125,7 @@ fn a_vlan_of_the_host_is_an_uplink<F: TestFamily>() {
     let _ext = Server::tcp(&lab.ext, "ext", 90);
     assert_eq!(ask_tcp(&c1.place, SocketAddr::new(ext, 90)).expect("answered").client.ip(), host);
     both_ways("vlan", &c1.place, SocketAddr::new(ext, 91), &lab.ext, 91);
-    both_ways("vlan", &lab.ext, SocketAddr::new(host, 8080), &c1.place, 80);
+    both_ways("vlan", &lab.ext, SocketAddr::new(host, 8081), &c1.place, 81);
     assert_eq!(ask_tcp(&c1.place, lab.at_ext(90)).expect("the device below serves as before").client.ip(), lab.host_ip);
     lab.host.command("ip", &["link", "delete", "tagged"]);
     ask_tcp(&lab.ext, lab.at_host(8080)).expect("answered");
