@@ -33,8 +33,7 @@ impl<F: Family> Quote<F> {
 
     #[inline(always)]
     fn read<P: Packet>(&mut self, packet: &mut P, parsed: &Parsed<F>) -> Option<()> {
-        let at = Self::at(parsed);
-        packet.reach(at + F::HEADER_LEN + Tcp::LEN);
+        let at = packet.reach(Self::at(parsed), F::HEADER_LEN + Tcp::LEN);
         F::read(packet, at, &mut self.ip).ok()?;
         let ip = &self.ip;
         // What lies behind the error is padding. RFC 792 asks for eight bytes behind the header. Ports are in the first

@@ -41,7 +41,7 @@ pub use env::{Env, FlowEntry, HostSocket, InsertError, Route, RouteQuery, Scratc
 pub use express::express;
 pub use family::{Family, Ip, Part, V4, V6};
 pub use host::{host, host_v4, host_v6};
-pub use packet::{Headers, Packet};
+pub use packet::{HEADERS_END, Headers, Packet};
 pub use parse::{Parsed, parse};
 pub use uplink::{uplink, uplink_v4, uplink_v6};
 pub use verdict::{Decision, Verdict};

@@ -74,7 +74,7 @@ fn advertise<E: Env<V6>, P: Packet>(
         let reports = matches!(kind, IcmpV6::LISTENER_QUERY..=IcmpV6::LISTENER_DONE);
         return Err(if asks || reports { DropReason::Multicast } else { DropReason::SpoofedNeighbour });
     }
-    packet.reach(at + Solicitation::LEN);
+    let at = packet.reach(at, Solicitation::LEN);
     let message: Solicitation = packet.read(at).ok_or(DropReason::Malformed)?;
     let probes = ip.src == V6Addr::default();
     if !probes && !V6::is_own(asker, ip.src) || asker.v6 == V6Addr::default() {

@@ -6,6 +6,10 @@ use super::Family;
 use crate::abi::HeldFrame;
 use crate::wire::{Checksum, checksum::Delta};
 
+/// No header begins beyond this, not even in a packet that an error quotes: for the verifier, which forgets the bounds of a
+/// number that is put aside.
+pub const HEADERS_END: u32 = 0x3ff;
+
 /// A frame that begins with its Ethernet header, as far as any hook can see and change it. Implemented for a TC skb, for an XDP
 /// buffer and for bytes in memory.
 ///
@@ -25,9 +29,9 @@ pub trait Headers {
     /// The device the frame is on.
     fn ifindex(&self) -> u32;
 
-    /// Brings the first `len` bytes in reach of reads and writes, as far as the frame has them. For what lies beyond an
-    /// IP header without options.
-    fn reach(&mut self, len: u32);
+    /// Brings `len` bytes at `at` in reach of reads and writes, as far as the frame has them. For what lies beyond an
+    /// IP header without options. Gives the offset back, of which the verifier then knows that it is not beyond [`HEADERS_END`].
+    fn reach(&mut self, at: u32, len: u32) -> u32;
 
     /// Reads a header.
     fn read<T: Pod>(&self, at: u32) -> Option<T>;

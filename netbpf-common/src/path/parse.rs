@@ -1,12 +1,8 @@
 //! From bytes to what identifies a flow.
 
-use super::{Family, Headers, Ip, Part, World, verdict::Outcome};
+use super::{Family, HEADERS_END, Headers, Ip, Part, World, verdict::Outcome};
 use crate::abi::{DropReason, FlowKey, Scope};
 use crate::wire::{Be16, Checksum, Ethernet, Icmp, Kind, L4, Ports, Tcp, Udp, protocol, tcp_flags};
-
-/// No header begins beyond this, not even in a packet that an error quotes: for the verifier, which forgets the bounds of a
-/// number that is put aside.
-pub(super) const HEADERS_END: u32 = 0x3ff;
 
 /// An IP packet as the paths see it.
 #[derive(Clone, Copy, Debug)]
@@ -94,8 +90,7 @@ fn read<F: Family, P: Headers, W: World>(packet: &mut P, world: &W, parsed: &mut
 fn headers<F: Family, P: Headers, W: World>(packet: &mut P, world: &W, parsed: &mut Parsed<F>) -> Outcome<()> {
     F::parse(packet, Ethernet::LEN, &mut parsed.ip)?;
     let ip = &parsed.ip;
-    let at = ip.payload_at(Ethernet::LEN);
-    packet.reach(at + Tcp::LEN);
+    let at = packet.reach(ip.payload_at(Ethernet::LEN), Tcp::LEN);
     let mut l4 = match ip.part {
         Part::Later => L4::new(Kind::Fragment, Ports::default()),
         part => {
@@ -110,7 +105,7 @@ fn headers<F: Family, P: Headers, W: World>(packet: &mut P, world: &W, parsed: &
         }
     }
     if l4.tcp_flags & tcp_flags::SYN != 0 {
-        packet.reach(at + u32::from(l4.header_len));
+        let at = packet.reach(at, u32::from(l4.header_len));
         let found = options(packet, world, at, u32::from(l4.header_len));
         (l4.mss_at, l4.scale) = ((found >> 8) as u8, found as u8);
     }

@@ -90,12 +90,11 @@ fn icmp_error<F: Family, P: Packet, W: World>(
     let quoted = ip.total_len.min(F::LONGEST_ERROR - added) & !3;
     packet.resize(Ethernet::LEN + quoted)?;
     packet.insert_header(added)?;
-    packet.reach(Ethernet::LEN + added + quoted);
+    let at = packet.reach(Ethernet::LEN + added, quoted);
 
     let (kind, code) = F::icmp_error(error);
     let mtu = if let IcmpError::TooBig(mtu) = error { mtu.max(F::LEAST_MTU) } else { 0 };
     let icmp = Icmp { kind, code, sequence: Be16::new(mtu), ..Icmp::default() };
-    let at = Ethernet::LEN + added;
     let quote = match parsed.checksum().filter(|_| is_left) {
         None => sum_of(world, packet, at, quoted)?,
         // From the transport header on it sums up to the complement of what lies in the checksum field, once the device has

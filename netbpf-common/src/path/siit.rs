@@ -198,7 +198,7 @@ fn narrow_error<P: Packet>(packet: &P, at: u32) -> Option<Quoting<V4>> {
 /// The ICMP error at `at` in IPv6 (RFC 7915 section 4.2).
 #[inline(always)]
 fn widen_error<P: Packet>(packet: &mut P, at: u32) -> Option<Quoting<V6>> {
-    packet.reach(at + Icmp::LEN + Ipv4::LEN + Icmp::LEN);
+    let at = packet.reach(at, Icmp::LEN + Ipv4::LEN + Icmp::LEN);
     let outer: Ipv4 = packet.read(Ethernet::LEN)?;
     let icmp: Icmp = packet.read(at)?;
     let about: Ipv4 = packet.read(at + Icmp::LEN)?;

@@ -4,12 +4,11 @@ use aya_ebpf::helpers::generated::bpf_skb_change_head;
 use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
 use netbpf_common::abi::HeldFrame;
-use netbpf_common::path::{Family, Headers, Packet};
+use netbpf_common::path::{Family, HEADERS_END, Headers, Packet};
 use netbpf_common::wire::{Be16, Checksum, Ethernet, checksum::Delta};
 
-use super::Skb;
 use super::skb::HEADERS;
-
+use super::{Skb, bounded};
 /// No header is read or written beyond this, in bytes: for the verifier, which does not know that what is taken off an offset
 /// was in it.
 const LONGEST: u32 = 0xfff;
@@ -94,9 +93,10 @@ impl Headers for Bare {
     }
 
     #[inline(always)]
-    fn reach(&mut self, len: u32) {
-        let len = self.place(len);
-        self.skb.reach(len);
+    fn reach(&mut self, at: u32, len: u32) -> u32 {
+        let at = bounded::<HEADERS_END>(at);
+        self.skb.pull(self.place(at) + len);
+        at
     }
 
     #[inline(always)]

@@ -5,8 +5,10 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
 use bytemuck::Pod;
-use netbpf_common::path::{Family, Headers};
+use netbpf_common::path::{Family, HEADERS_END, Headers};
 use netbpf_common::wire::{Be16, Checksum, checksum::Delta};
+
+use super::bounded;
 
 /// An XDP buffer. Of a frame in several pieces the first one is in reach, in which its headers lie.
 pub(crate) struct Buffer {
@@ -49,7 +51,9 @@ impl Headers for Buffer {
 
     /// The driver has put the headers into the first piece.
     #[inline(always)]
-    fn reach(&mut self, _: u32) {}
+    fn reach(&mut self, at: u32, _: u32) -> u32 {
+        bounded::<HEADERS_END>(at)
+    }
 
     #[inline(always)]
     fn read<T: Pod>(&self, at: u32) -> Option<T> {

@@ -6,6 +6,7 @@
 //! `data` and `data_end`, which are read anew for every access, since helpers move them.
 
 mod bare;
+mod bounds;
 mod buffer;
 mod call;
 mod skb;
@@ -15,6 +16,7 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirec
 use netbpf_common::abi::NextHop;
 
 pub(crate) use bare::Bare;
+pub(crate) use bounds::bounded;
 pub(crate) use buffer::Buffer;
 pub(crate) use call::{Called, Sock, Sock4, Sock6};
 pub(crate) use skb::Skb;

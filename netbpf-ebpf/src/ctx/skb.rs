@@ -12,8 +12,10 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
 use netbpf_common::abi::{HELD_LEN, HeldFrame};
-use netbpf_common::path::{Family, Headers, Packet};
+use netbpf_common::path::{Family, HEADERS_END, Headers, Packet};
 use netbpf_common::wire::{Be16, Checksum, Ethernet, checksum::Delta};
+
+use super::bounded;
 
 /// Addressed to the device it came in by (include/uapi/linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
@@ -54,7 +56,7 @@ impl Skb {
     }
 
     #[inline(always)]
-    fn pull(&self, len: u32) {
+    pub(super) fn pull(&self, len: u32) {
         let (data, end) = self.bounds();
         let want = self.frame_len().min(len);
         if data + want as usize > end {
@@ -160,8 +162,10 @@ impl Headers for Skb {
     }
 
     #[inline(always)]
-    fn reach(&mut self, len: u32) {
-        self.pull(len);
+    fn reach(&mut self, at: u32, len: u32) -> u32 {
+        let at = bounded::<HEADERS_END>(at);
+        self.pull(at + len);
+        at
     }
 
     #[inline(always)]
@@ -221,10 +225,7 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn save(&self, copy: &mut HeldFrame) -> Option<()> {
-        let len = self.frame_len();
-        if len == 0 || len > HELD_LEN as u32 {
-            return None;
-        }
+        let len = held_len(self.frame_len())?;
         copy.len = len;
         // SAFETY: the skb is valid, and the copy has room for so many bytes.
         let result = unsafe { bpf_skb_load_bytes(self.skb.cast(), 0, copy.bytes.as_mut_ptr().cast(), len) };
@@ -233,10 +234,7 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn restore(&mut self, copy: &HeldFrame) -> Option<()> {
-        let len = copy.len;
-        if len == 0 || len > HELD_LEN as u32 {
-            return None;
-        }
+        let len = held_len(copy.len)?;
         self.resize(len)?;
         // SAFETY: the skb is valid and as long as this, and so is the copy.
         let result = unsafe {
@@ -280,6 +278,17 @@ impl Packet for Skb {
         let result = unsafe { bpf_skb_adjust_room(self.skb, len as i32, BPF_ADJ_ROOM_MAC, 0) };
         if result < 0 { None } else { Some(()) }
     }
+}
+
+/// The length of a frame, if it can be held. Kernels before 6.8 learn nothing from a comparison with zero, which the compiler
+/// makes of most that say the same, and no helper takes a length that may be zero.
+#[inline(always)]
+fn held_len(len: u32) -> Option<u32> {
+    const MASK: u32 = (HELD_LEN as u32).next_power_of_two() - 1;
+    if len == 0 || len > HELD_LEN as u32 {
+        return None;
+    }
+    Some(bounded::<MASK>(len - 1) + 1).filter(|len| *len <= HELD_LEN as u32)
 }
 
 /// The body of [`Packet::is_summed_in`], with a stack frame of its own. What the context does not tell, a helper does: it refuses

@@ -2,7 +2,7 @@
 
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_jiffies64, bpf_loop};
-use netbpf_common::abi::{Config, DropReason, Endpoint, Event, HeldFrame, NO_COUNTER, Network, Rule, Uplink};
+use netbpf_common::abi::{COUNTERS, Config, DropReason, Endpoint, Event, HeldFrame, NO_COUNTER, Network, Rule, Uplink};
 use netbpf_common::path::World;
 
 use super::atomic::{add, or};
@@ -10,13 +10,14 @@ use super::{
     BROADCASTS, CONFIRMED, ENDPOINTS, EXPRESS, GENERATIONS, KEPT_PORTS, MEMBERS, Maps, NETWORKS, RING_HEAD, ROOM,
     RULES, UPLINKS,
 };
+use crate::ctx::bounded;
 
 impl Maps {
     #[inline(always)]
     fn increment(&self, counter: u32) {
         if let Some(mut counters) = self.counters {
             // SAFETY: this CPU's own counters.
-            if let Some(value) = unsafe { counters.as_mut() }.get_mut(bounded(counter) as usize) {
+            if let Some(value) = unsafe { counters.as_mut() }.get_mut(bounded::<{ COUNTERS - 1 }>(counter) as usize) {
                 *value += 1;
             }
         }
@@ -173,18 +174,4 @@ impl World for Maps {
         unsafe { place.write_volatile(full + cost) };
         true
     }
-}
-
-/// A counter's place, bounded where the verifier sees it: the compiler knows that no name of a
-/// counter is out of bounds and would leave the check out.
-#[inline(always)]
-fn bounded(counter: u32) -> u64 {
-    #[allow(unused_mut, reason = "changed by the instruction below alone")]
-    let mut place = u64::from(counter);
-    #[cfg(target_arch = "bpf")]
-    // SAFETY: arithmetic on a register.
-    unsafe {
-        core::arch::asm!("{0} &= {1}", inout(reg) place, const netbpf_common::abi::COUNTERS - 1, options(pure, nomem, nostack));
-    }
-    place
 }

@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use super::{Family, IcmpError, Ip, Part, big_len, ends_beyond};
 use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
-use crate::path::{Env, Headers, Packet, Parsed, World, neighbour, parse::HEADERS_END, siit, verdict::Outcome};
+use crate::path::{Env, HEADERS_END, Headers, Packet, Parsed, World, neighbour, siit, verdict::Outcome};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::{Be16, Ethernet, Extension, ExtensionHeader, IcmpV6, Ipv6, Kind, Tcp, V4Addr, V6Addr, protocol};
 
@@ -74,7 +74,7 @@ impl Family for V6 {
             ..Ip::default()
         };
         if Extension::is(header.next_header) {
-            packet.reach(at + LONGEST_HEADER + Tcp::LEN);
+            let at = packet.reach(at, LONGEST_HEADER + Tcp::LEN);
             if let Some(reason) = DropReason::from_u32(extensions(packet, at, ip)) {
                 return Err(reason);
             }
