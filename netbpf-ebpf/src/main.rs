@@ -162,7 +162,7 @@ fn enact(ctx: &TcContext, skb: &mut Skb, maps: &Maps, verdict: Verdict, hook: &'
         }
         Verdict::Drop(reason) => {
             maps.count_drop(reason);
-            debug!(ctx, "{}: {} on device {}", hook, reason.name(), skb.ifindex());
+            log_drop(ctx, hook, reason, skb.ifindex());
             TC_ACT_SHOT
         }
         Verdict::Done => TC_ACT_SHOT,
@@ -174,10 +174,17 @@ fn enact(ctx: &TcContext, skb: &mut Skb, maps: &Maps, verdict: Verdict, hook: &'
             skb.claim();
             redirect_peer(ifindex)
         }
-        Verdict::Neighbour { ifindex, next_hop } => redirect_neighbour(ifindex, next_hop),
+        Verdict::Neighbour { ifindex, next_hop } => redirect_neighbour(ifindex, &next_hop),
         Verdict::Device { ifindex } => redirect(ifindex, false),
         Verdict::Ingress { ifindex } => redirect(ifindex, true),
     }
+}
+
+/// Tells of a drop, with a stack frame of its own: the path's is deep enough.
+#[inline(never)]
+fn log_drop(ctx: &TcContext, hook: &'static str, reason: DropReason, ifindex: u32) -> u32 {
+    debug!(ctx, "{}: {} on device {}", hook, reason.name(), ifindex);
+    ifindex
 }
 
 #[cfg(target_arch = "bpf")]

@@ -12,7 +12,7 @@ use super::refusal::{Refusal, code};
 use super::refuse::{Teller, finish_error, refuse, sum_of};
 use super::{Env, Family, Ip, Packet, Parsed, Part, V4, V6, World, parse};
 use crate::abi::{DropReason, Endpoint};
-use crate::wire::{Be16, Be32, Ethernet, Extension, Icmp, IcmpV4, IcmpV6, Ipv4, Ipv6, Kind, V4Addr, V6Addr};
+use crate::wire::{Be16, Be32, Ethernet, Extension, Icmp, IcmpV4, IcmpV6, Ipv4, Ipv6, Kind, Udp, V4Addr, V6Addr};
 
 /// By how much packets are longer in IPv6.
 const LONGER: u16 = (Ipv6::LEN - Ipv4::LEN) as u16;
@@ -74,7 +74,10 @@ fn widened<P: Packet, E: Env<V4>>(
     let is_summed = match parsed.l4.kind {
         Kind::Tcp => true,
         // IPv6 wants a checksum, and nobody adds up the whole packet here.
-        Kind::Udp => parsed.checksum().and_then(|sum| packet.read::<Be16>(parsed.l4_at() + sum.at)) != Some(Be16::ZERO),
+        Kind::Udp => {
+            let at = packet.reach(parsed.l4_at(), Udp::LEN);
+            parsed.checksum().and_then(|sum| packet.read::<Be16>(at + sum.at)) != Some(Be16::ZERO)
+        }
         _ => false,
     };
     if !is_summed {

@@ -11,7 +11,7 @@ mod buffer;
 mod call;
 mod skb;
 
-use aya_ebpf::bindings::{BPF_F_INGRESS, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1};
+use aya_ebpf::bindings::{BPF_F_INGRESS, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
 use netbpf_common::abi::NextHop;
 
@@ -38,11 +38,10 @@ pub(crate) fn redirect(ifindex: u32, ingress: bool) -> i32 {
 
 /// Out of a device to a neighbour that the kernel resolves.
 #[inline(always)]
-pub(crate) fn redirect_neighbour(ifindex: u32, next_hop: NextHop) -> i32 {
-    let mut neighbour = bpf_redir_neigh {
-        nh_family: next_hop.family,
-        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: next_hop.address.map(|word| word.raw()) },
-    };
-    // SAFETY: the struct lives on the stack and has the size that is named.
-    unsafe { bpf_redirect_neigh(ifindex, &raw mut neighbour, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+pub(crate) fn redirect_neighbour(ifindex: u32, next_hop: &NextHop) -> i32 {
+    const LEN: usize = size_of::<bpf_redir_neigh>();
+    const { assert!(size_of::<NextHop>() == LEN, "a family, and an address in network order: the kernel's own struct") };
+    let neighbour = core::ptr::from_ref(next_hop).cast_mut().cast::<bpf_redir_neigh>();
+    // SAFETY: the helper reads so many bytes, and a next hop has them.
+    unsafe { bpf_redirect_neigh(ifindex, neighbour, LEN as i32, 0) as i32 }
 }

@@ -27,10 +27,12 @@ impl FibResult {
     const FRAG_NEEDED: i64 = BPF_FIB_LKUP_RET_FRAG_NEEDED as i64;
 }
 
-/// The socket of the host that a packet with this key is for.
-#[inline(always)]
+/// The socket of the host that a packet with this key is for. With a stack frame of its own, which the question fills.
+#[inline(never)]
 pub(super) fn host_socket<F: Tables>(ctx: *mut c_void, key: &FlowKey<F::Addr>) -> HostSocket {
-    let (mut tuple, len) = F::sock_tuple(key);
+    // SAFETY: integers, of which zero is one.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let len = F::ask(&mut tuple, key);
     let tuple = &raw mut tuple;
     match key.proto {
         protocol::TCP => match tcp_socket_state(ctx, tuple, len) {

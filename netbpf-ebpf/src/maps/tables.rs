@@ -53,9 +53,9 @@ pub(crate) trait Tables: Family {
 
     /// First of the virtual addresses.
     fn virtual_base(config: &Config) -> Self::Addr;
-    /// Who would receive packets with this key, as the helpers that look for sockets ask it, and how many bytes that takes:
-    /// by those they tell the family.
-    fn sock_tuple(key: &FlowKey<Self::Addr>) -> (bpf_sock_tuple, u32);
+    /// Asks who would receive packets with this key, as the helpers that look for sockets have it; how many bytes that takes: by
+    /// those they tell the family.
+    fn ask(tuple: &mut bpf_sock_tuple, key: &FlowKey<Self::Addr>) -> u32;
     /// The traffic class, as `bpf_fib_lookup` has it.
     fn set_class(fib: &mut FibLookup, tos: u8);
 }
@@ -148,16 +148,13 @@ macro_rules! tables {
                 config.$base
             }
             #[inline(always)]
-            fn sock_tuple(key: &FlowKey<$address>) -> (bpf_sock_tuple, u32) {
-                // SAFETY: integers, of which zero is one.
-                let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+            fn ask(tuple: &mut bpf_sock_tuple, key: &FlowKey<$address>) -> u32 {
                 let words: fn($address) -> _ = $words;
                 // SAFETY: all parts of the union are integers.
                 let part = unsafe { &mut tuple.__bindgen_anon_1.$tuple };
                 (part.saddr, part.daddr) = (words(key.src), words(key.dst));
                 (part.sport, part.dport) = (key.sport.raw(), key.dport.raw());
-                let len = size_of_val(part) as u32;
-                (tuple, len)
+                size_of_val(part) as u32
             }
             #[inline(always)]
             fn set_class(fib: &mut FibLookup, tos: u8) {
