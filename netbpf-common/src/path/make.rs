@@ -211,23 +211,40 @@ pub(super) fn reserve<F: Family, E: Env<F>>(
     let config = env.config();
     let range = PortRange::new(config.nat_first, config.nat_last);
     let seed = env.random();
-    let mut reserved = Err(DropReason::NoPort);
-    env.repeat(if has_choice { 1 + ATTEMPTS } else { 1 }, |attempt| {
+    let mut search = Search::<F, E> { env, flow, reserved: Err(DropReason::NoPort), range, seed, is_shared };
+    env.repeat(if has_choice { 1 + ATTEMPTS } else { 1 }, |attempt| search.goes_on(attempt));
+    search.reserved
+}
+
+/// A search for a free port. One value: of several each would take the stack a pointer more.
+struct Search<'a, F: Family, E> {
+    env: &'a E,
+    flow: &'a mut Flow<F::Addr>,
+    reserved: Result<(), DropReason>,
+    range: PortRange,
+    seed: u32,
+    is_shared: bool,
+}
+
+impl<F: Family, E: Env<F>> Search<'_, F, E> {
+    /// Tries one; whether the search goes on.
+    #[inline(always)]
+    fn goes_on(&mut self, attempt: u32) -> bool {
+        let Self { env, flow, .. } = self;
         if attempt > 0 {
-            flow.key.dport = Be16::new(range.candidate(seed, attempt - 1));
+            flow.key.dport = Be16::new(self.range.candidate(self.seed, attempt - 1));
         }
-        if is_shared && flow.key.scope == Scope::Uplink as u16 && !may_use(env, &flow.key, &range) {
+        if self.is_shared && flow.key.scope == Scope::Uplink as u16 && !may_use(*env, &flow.key, &self.range) {
             return true;
         }
         (flow.address_delta, flow.port_delta) = deltas(&flow.key, &flow.other);
         match env.insert(&flow.key, flow) {
-            Ok(()) => reserved = Ok(()),
+            Ok(()) => self.reserved = Ok(()),
             Err(InsertError::Exists) => return true,
-            Err(InsertError::Full) => reserved = Err(DropReason::TableFull),
+            Err(InsertError::Full) => self.reserved = Err(DropReason::TableFull),
         }
         false
-    });
-    reserved
+    }
 }
 
 /// Inserts the O entry, which `flow` is, and lets both live.

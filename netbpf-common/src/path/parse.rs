@@ -190,31 +190,49 @@ fn with_ports(kind: Kind, id: Be16) -> L4 {
 /// What the options of a SYN say (RFC 9293 section 3.1), as one number: offset of the maximum segment size, and window scale.
 #[inline(never)]
 fn options<P: Headers, W: World>(packet: &P, world: &W, tcp_at: u32, header_len: u32) -> u32 {
-    let (mut at, mut mss_at, mut scale) = (Tcp::LEN as u8, 0_u8, 0_u8);
-    world.repeat(Tcp::MAX_OPTIONS, |_| {
-        let place = u32::from(at);
-        if place + 2 > header_len {
+    let mut options = Options { packet, tcp_at, header_len, at: Tcp::LEN as u8, mss_at: 0, scale: 0 };
+    world.repeat(Tcp::MAX_OPTIONS, |_| options.read());
+    u32::from(options.mss_at) << 8 | u32::from(options.scale)
+}
+
+/// The options of a SYN as far as they are read. One value: of several each would take the stack a pointer more.
+struct Options<'a, P> {
+    packet: &'a P,
+    tcp_at: u32,
+    header_len: u32,
+    /// Offset of the next one in the header.
+    at: u8,
+    /// Offset of the maximum segment size, and window scale, if they were met.
+    mss_at: u8,
+    scale: u8,
+}
+
+impl<P: Headers> Options<'_, P> {
+    /// Reads the next one; whether there may be more.
+    #[inline(always)]
+    fn read(&mut self) -> bool {
+        let place = u32::from(self.at);
+        if place + 2 > self.header_len {
             return false;
         }
-        let tcp_at = tcp_at & HEADERS_END;
+        let tcp_at = self.tcp_at & HEADERS_END;
         // Kind and length in one word; the last byte of the options can only be one that says nothing.
-        let Some(option) = packet.read::<Be16>(tcp_at + place) else { return false };
+        let Some(option) = self.packet.read::<Be16>(tcp_at + place) else { return false };
         let (kind, len) = ((option.get() >> 8) as u8, option.get() as u8);
         if kind == Tcp::NO_OPERATION {
-            at += 1;
+            self.at += 1;
             return true;
         }
-        if kind == Tcp::END_OF_OPTIONS || len < 2 || place + u32::from(len) > header_len {
+        if kind == Tcp::END_OF_OPTIONS || len < 2 || place + u32::from(len) > self.header_len {
             return false;
         }
         if kind == Tcp::MAX_SEGMENT_SIZE && len == 4 {
-            mss_at = at + 2;
+            self.mss_at = self.at + 2;
         } else if kind == Tcp::WINDOW_SCALE && len == 3 {
             // The word that ends with the shift count.
-            scale = packet.read::<Be16>(tcp_at + place + 1).map_or(0, |word| word.get() as u8);
+            self.scale = self.packet.read::<Be16>(tcp_at + place + 1).map_or(0, |word| word.get() as u8);
         }
-        at = at.wrapping_add(len);
+        self.at = self.at.wrapping_add(len);
         true
-    });
-    u32::from(mss_at) << 8 | u32::from(scale)
+    }
 }

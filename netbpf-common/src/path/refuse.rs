@@ -138,15 +138,29 @@ pub(super) fn sum_of<P: Packet, W: World>(world: &W, packet: &P, at: u32, len: u
 /// The body of [`sum_of`], with a stack frame of its own: a number of more than 16 bits says that they are not there.
 #[inline(never)]
 fn folded_sum<P: Packet, W: World>(world: &W, packet: &P, at: u32, len: u32) -> u32 {
-    let (mut sum, mut is_there) = (Sum::ZERO, true);
-    world.repeat(len / 4, |word| {
-        match packet.read((at + word * 4) & ERROR_END) {
-            Some(word) => sum = sum.add32(word).reduced(),
-            None => is_there = false,
+    let mut adding = Adding { packet, sum: Sum::ZERO, at, is_there: true };
+    world.repeat(len / 4, |word| adding.add(word));
+    if adding.is_there { adding.sum.fold().into() } else { u32::MAX }
+}
+
+/// The sum of the words of a packet so far. One value: of several each would take the stack a pointer more.
+struct Adding<'a, P> {
+    packet: &'a P,
+    sum: Sum,
+    at: u32,
+    is_there: bool,
+}
+
+impl<P: Packet> Adding<'_, P> {
+    /// Adds the word with this number; whether it is there.
+    #[inline(always)]
+    fn add(&mut self, word: u32) -> bool {
+        match self.packet.read((self.at + word * 4) & ERROR_END) {
+            Some(word) => self.sum = self.sum.add32(word).reduced(),
+            None => self.is_there = false,
         }
-        is_there
-    });
-    if is_there { sum.fold().into() } else { u32::MAX }
+        self.is_there
+    }
 }
 
 /// Makes of the TCP segment a reset in the name of its destination. Ethernet addresses are left to the caller.
