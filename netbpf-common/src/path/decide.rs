@@ -29,7 +29,7 @@ pub(super) fn carry<F: Family, E: Env<F>, P: Packet>(
     if !crosses::<F, E>(env) {
         return Ok(carried);
     }
-    checked(env.forget(F::cross(env, packet, parsed)))?;
+    checked(env.forget(F::cross(packet, parsed)))?;
     Ok(carried)
 }
 

@@ -9,9 +9,10 @@
 use super::decide::code_into;
 use super::family::IcmpError;
 use super::refusal::{Refusal, code};
-use super::refuse::{Teller, finish_error, refuse, sum_of};
-use super::{Env, Family, Ip, Packet, Parsed, Part, V4, V6, World, parse};
+use super::refuse::{Teller, finish_error, refuse};
+use super::{Env, Family, Ip, Packet, Parsed, Part, V4, V6, parse};
 use crate::abi::{DropReason, Endpoint};
+use crate::wire::checksum::Sum;
 use crate::wire::{Be16, Be32, Ethernet, Extension, Icmp, IcmpV4, IcmpV6, Ipv4, Ipv6, Kind, Udp, V4Addr, V6Addr};
 
 /// By how much packets are longer in IPv6.
@@ -69,7 +70,7 @@ fn widened<P: Packet, E: Env<V4>>(
     if parsed.l4.kind == Kind::Error {
         let at = parsed.l4_at();
         let made = widen_error(packet, at).ok_or(DropReason::IcmpError)?;
-        return made.write(env, packet, ethernet).ok_or(DropReason::Internal);
+        return made.write(packet, ethernet).ok_or(DropReason::Internal);
     }
     let is_summed = match parsed.l4.kind {
         Kind::Tcp => true,
@@ -92,8 +93,8 @@ fn widened<P: Packet, E: Env<V4>>(
 
 /// Gives a client's packet, whose addresses stand for IPv4 addresses now, an IPv4 header. A [`code`].
 #[inline(never)]
-pub(super) fn narrow<P: Packet, W: World>(world: &W, packet: &mut P, parsed: &Parsed<V6>) -> u64 {
-    match narrowed(world, packet, parsed) {
+pub(super) fn narrow<P: Packet>(packet: &mut P, parsed: &Parsed<V6>) -> u64 {
+    match narrowed(packet, parsed) {
         Ok(()) => code::GOOD,
         Err(reason) => Refusal::Drop(reason).code(),
     }
@@ -119,11 +120,11 @@ fn fits_header<A>(ip: &Ip<A>) -> Result<(), DropReason> {
 }
 
 #[inline(always)]
-fn narrowed<P: Packet, W: World>(world: &W, packet: &mut P, parsed: &Parsed<V6>) -> Result<(), DropReason> {
+fn narrowed<P: Packet>(packet: &mut P, parsed: &Parsed<V6>) -> Result<(), DropReason> {
     if parsed.l4.kind == Kind::Error {
         let ethernet: Ethernet = packet.read(0).ok_or(DropReason::Internal)?;
         let made = narrow_error(packet, parsed.l4_at()).ok_or(DropReason::IcmpError)?;
-        return made.write(world, packet, ethernet).ok_or(DropReason::Internal);
+        return made.write(packet, ethernet).ok_or(DropReason::Internal);
     }
     may_narrow(parsed)?;
     let ethernet: Ethernet = packet.read(0).ok_or(DropReason::Internal)?;
@@ -148,16 +149,25 @@ struct Quoting<F: Family> {
 impl<F: Family> Quoting<F> {
     /// Becomes the packet.
     #[inline(always)]
-    fn write<P: Packet, W: World>(&self, world: &W, packet: &mut P, ethernet: Ethernet) -> Option<()> {
+    fn write<P: Packet>(&self, packet: &mut P, ethernet: Ethernet) -> Option<()> {
         let quoted = F::HEADER_LEN + size_of_val(&self.transport) as u32;
         let at = Ethernet::LEN + F::HEADER_LEN + Icmp::LEN;
         packet.change_header::<F>(&F::header(F::ICMP, (Icmp::LEN + quoted) as u16, self.src, self.dst))?;
         packet.resize(at + quoted)?;
         packet.write(at, self.about)?;
         packet.write(at + F::HEADER_LEN, self.transport)?;
-        let quote = sum_of(world, packet, at, quoted)?;
-        finish_error::<F, _>(packet, self.icmp, quoted, quote, self.src, self.dst)?;
+        finish_error::<F, _>(packet, self.icmp, quoted, self.sum(), self.src, self.dst)?;
         packet.write(0, Ethernet { ethertype: F::ETHERTYPE, ..ethernet })
+    }
+
+    /// What the quoted packet sums up to.
+    #[inline(always)]
+    fn sum(&self) -> Sum {
+        let [first, second] = self.transport;
+        let words = bytemuck::bytes_of(&self.about).chunks_exact(size_of::<u16>());
+        words.fold(Sum::ZERO.add32(first).add32(second), |sum, word| {
+            sum.add16(Be16::from_raw(u16::from_ne_bytes([word[0], word[1]])))
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use core::fmt::Debug;
 use bytemuck::Pod;
 
 use super::refusal::Refusal;
-use super::{Env, Headers, Packet, Parsed, World, verdict::Outcome};
+use super::{Env, Headers, Packet, Parsed, verdict::Outcome};
 use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
 use crate::wire::checksum::Delta;
 use crate::wire::{Address, Be16, Be32, Kind};
@@ -182,7 +182,7 @@ pub trait Family: Copy + Debug + 'static {
 
     /// Gives a packet, which has been rewritten, the header of the other family. A number as `refusal::code` has them.
     #[inline(always)]
-    fn cross<P: Packet, W: World>(_: &W, _: &mut P, _: &Parsed<Self>) -> u64 {
+    fn cross<P: Packet>(_: &mut P, _: &Parsed<Self>) -> u64 {
         Refusal::Drop(DropReason::Internal).code()
     }
 

@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use super::{Family, IcmpError, Ip, Part, big_len, ends_beyond};
 use crate::abi::{Config, DropReason, Endpoint, Network, Subnet, Uplink};
-use crate::path::{Env, HEADERS_END, Headers, Packet, Parsed, World, neighbour, siit, verdict::Outcome};
+use crate::path::{Env, HEADERS_END, Headers, Packet, Parsed, neighbour, siit, verdict::Outcome};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::{Be16, Ethernet, Extension, ExtensionHeader, IcmpV6, Ipv6, Kind, Tcp, V4Addr, V6Addr, protocol};
 
@@ -163,8 +163,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn cross<P: Packet, W: World>(world: &W, packet: &mut P, parsed: &Parsed<Self>) -> u64 {
-        siit::narrow(world, packet, parsed)
+    fn cross<P: Packet>(packet: &mut P, parsed: &Parsed<Self>) -> u64 {
+        siit::narrow(packet, parsed)
     }
 
     #[inline(always)]
