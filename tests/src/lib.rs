@@ -45,6 +45,8 @@ pub mod told;
 #[cfg(feature = "system")]
 pub mod transfer;
 #[cfg(feature = "system")]
+pub mod verified;
+#[cfg(feature = "system")]
 pub mod version;
 #[cfg(feature = "system")]
 pub mod vnet;

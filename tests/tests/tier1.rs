@@ -10,6 +10,7 @@ use netbpf_common::wire::V6Addr;
 use netbpf_tests::fixture::{self, Fixture, Hook};
 use netbpf_tests::headers::Headers;
 use netbpf_tests::kernel::Kernel;
+use netbpf_tests::verified::{self, Record, STACK};
 
 const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_SHOT: i32 = 2;
@@ -30,6 +31,22 @@ fn shortest(frame: &[u8]) -> usize {
 #[test]
 fn the_verifier_takes_every_program() {
     Kernel::new(64, 16).expect("the object loads");
+}
+
+#[test]
+fn the_verifier_walks_as_much_of_every_program_as_was_recorded_of_its_kernel() {
+    let series = verified::series().expect("the kernel has a release");
+    let programs = verified::programs().expect("the object loads");
+    for (name, asked) in &programs {
+        assert!(
+            asked.stack <= STACK,
+            "{name} takes {} bytes of stack: no kernel gives it more than {STACK}",
+            asked.stack
+        );
+    }
+    let record = Record::read().expect("the record is readable");
+    let differences = record.differences(&series, &programs).expect("the record can be written");
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
 #[test]

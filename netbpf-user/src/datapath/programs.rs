@@ -22,6 +22,11 @@ use crate::failpoint;
 /// The kernel programs, built from netbpf-ebpf.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netbpf-ebpf"));
 
+/// The object that the kernel programs are loaded from.
+pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
 /// A constant of the programs: what the kernel takes besides the flags that every kernel knows.
 const IPV6_CHECKSUM_FLAG: &str = "IPV6_CHECKSUM_FLAG";
 
