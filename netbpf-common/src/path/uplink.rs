@@ -115,8 +115,7 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
         fragments::hold(env, packet, parsed, Scope::Uplink);
         return Ok(code::PASS);
     };
-    let Some(may_open) = concerns_us(env, parsed) else { return Ok(code::PASS) };
-    if errors::find_key(env, packet, parsed, Scope::Uplink).is_none() {
+    if concerns_us(env, parsed).is_none() || errors::find_key(env, packet, parsed, Scope::Uplink).is_none() {
         return Ok(code::PASS);
     }
     let (parsed, key) = (&*parsed, &parsed.key);
@@ -124,6 +123,8 @@ fn route<F: Family, P: Packet, E: Env<F>>(packet: &mut P, env: &E, parsed: &mut 
         if parsed.l4.kind == Kind::Error && errors::is_ours(env, key) {
             return Err(DropReason::IcmpError.into());
         }
+        // Asked once more, not kept: the verifier would walk all that lies between for either answer.
+        let may_open = concerns_us(env, parsed) == Some(true);
         let planned = if may_open { env.forget(plan(env, parsed, key, packet.ifindex())) } else { code::PASS };
         if planned == code::PASS {
             return Ok(code::PASS);
