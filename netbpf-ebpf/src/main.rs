@@ -22,14 +22,18 @@ use netbpf_common::path::{self, Headers as _, V4, V6, Verdict, World as _};
 use crate::ctx::{Bare, Buffer, Skb, redirect, redirect_neighbour, redirect_peer};
 use crate::maps::{Maps, Tables, redirect_express, tail_call};
 
-/// TC ingress of each endpoint's host-side device: all that a container sends.
+/// TC ingress of each endpoint's host-side device, and of a netkit also its driver: all that a container sends.
 #[classifier]
 pub(crate) fn egress(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
-    let verdict = path::egress_v4(&mut skb, &maps);
+    let verdict = if skb.is_in_driver() && skb.is_misnamed() {
+        Verdict::Drop(DropReason::Malformed)
+    } else {
+        path::egress_v4(&mut skb, &maps)
+    };
     hand_over(&ctx, verdict, 0);
-    enact(&ctx, &mut skb, &maps, verdict, "egress")
+    enact_egress(&ctx, &mut skb, &maps, verdict)
 }
 
 #[classifier]
@@ -37,7 +41,7 @@ pub(crate) fn egress_v6(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
     let verdict = path::egress_v6(&mut skb, &maps);
-    enact(&ctx, &mut skb, &maps, verdict, "egress")
+    enact_egress(&ctx, &mut skb, &maps, verdict)
 }
 
 /// TC ingress of each uplink: all that comes from outside.
@@ -150,6 +154,24 @@ fn collect<F: Tables>(ctx: &TcContext) -> i32 {
         true
     });
     collected
+}
+
+/// The number of no device.
+const NOWHERE: u32 = 0;
+
+/// [`enact`] of what a container sends. In its device's driver two things are otherwise: the way past another device begins at
+/// the ingress of one, and of a drop the sender would be told, of which it knows nothing anywhere else.
+#[inline(always)]
+fn enact_egress(ctx: &TcContext, skb: &mut Skb, maps: &Maps, verdict: Verdict) -> i32 {
+    let is_in_driver = skb.is_in_driver();
+    let verdict = match verdict {
+        Verdict::Peer { ifindex } if is_in_driver => Verdict::Device { ifindex },
+        verdict => verdict,
+    };
+    match enact(ctx, skb, maps, verdict, "egress") {
+        TC_ACT_SHOT if is_in_driver => redirect(NOWHERE, false),
+        action => action,
+    }
 }
 
 /// The verdict table. TC_ACT_UNSPEC is TCX_NEXT: programs and filters of others see what we pass.

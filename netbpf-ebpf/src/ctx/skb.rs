@@ -75,6 +75,21 @@ impl Skb {
         }
     }
 
+    /// Whether it is being sent by a container's own device, whose driver runs the program (netkit): no device has received it yet.
+    #[inline(always)]
+    pub(crate) fn is_in_driver(&self) -> bool {
+        self.ingress_ifindex() == 0
+    }
+
+    /// Whether its sender has told the kernel another protocol than its Ethernet header says. A device that receives a frame looks
+    /// for itself (eth_type_trans), and between the ends of a netkit nobody does.
+    #[inline(always)]
+    pub(crate) fn is_misnamed(&self) -> bool {
+        // SAFETY: the skb is valid.
+        let told = unsafe { (*self.skb).protocol };
+        self.read::<Ethernet>(0).is_some_and(|ethernet| u32::from(ethernet.ethertype.raw()) != told)
+    }
+
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         // SAFETY: the skb is valid.

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use netbpf_common::abi::{ENDPOINT_SLOTS, Endpoint};
 
 use super::Engine;
+use super::express::takes_express;
 use super::plan::{Inside, Pair, Step};
-use crate::datapath::Hook;
+use crate::config::DeviceKind;
+use crate::datapath::{Hook, Way};
 use crate::error::{Context as _, Error, Result};
 use crate::failpoint;
-use crate::net::device::VethEnd;
+use crate::net::device::PairEnd;
 use crate::net::namespace::{self, Namespace};
 use crate::net::route::MAIN_TABLE;
 use crate::net::sysctl::Ipv6;
@@ -98,14 +100,14 @@ impl Engine {
                 }
                 made
             }
-            Step::Attach(ifindex, device) => {
-                let attached = self.attach_egress(*ifindex, device).await;
-                if attached.is_err() {
+            Step::Attach(hook) => {
+                let attached = self.attach_to_device(hook.clone()).await;
+                if attached.is_err() && hook.way != Way::Netkit {
                     // Without the program it would be a door into the host.
-                    self.netlink.set_down(*ifindex).await?;
-                    return attached;
+                    self.netlink.set_down(hook.ifindex).await?;
                 }
-                self.netlink.set_up(*ifindex).await
+                attached?;
+                self.netlink.set_up(hook.ifindex).await
             }
             Step::TakeIn(ifindex, device, mtu) => {
                 let taken = self.take_in(*ifindex, device, *mtu).await;
@@ -133,30 +135,32 @@ impl Engine {
         use std::os::fd::AsFd as _;
         self.link_later();
         let namespace = Namespace::open(&pair.netns)?;
-        let host = VethEnd {
+        let host = PairEnd {
             name: &pair.device,
             ifindex: Some(pair.ifindex),
             mac: self.gateway_mac,
             mtu: pair.mtu,
             namespace: None,
         };
-        let container = VethEnd {
+        let container = PairEnd {
             name: &pair.inside.name,
             ifindex: None,
             mac: pair.mac,
             mtu: pair.mtu,
             namespace: Some(namespace.as_fd()),
         };
-        self.netlink.make_veth(&host, &container).await?;
+        self.netlink.make_pair(pair.kind, &host, &container).await?;
         sysctl::isolate(&pair.device)?;
         // The host has no address there: the programs answer for it.
         Ipv6::Off.apply(&pair.device)?;
-        self.attach_new(Hook::egress(pair.ifindex, &pair.device)).await?;
+        for hook in Hook::of_container(pair.kind, pair.ifindex, &pair.device) {
+            self.attach_new(hook).await?;
+        }
         let inside = self.settle(&namespace, &pair.inside, Some(pair.mtu)).await?;
         self.configure(&inside, &pair.inside, Some(pair.mtu)).await?;
         self.netlink.set_up(pair.ifindex).await?;
         self.link_later();
-        if self.wants_express() {
+        if self.wants_express() && takes_express(pair.kind) {
             let (slot, place) = (pair.ifindex % ENDPOINT_SLOTS, (pair.netns.clone(), pair.inside.name.clone()));
             if let Err(error) = self.receive_express(place, slot, pair.ifindex, true).await {
                 tracing::warn!("device {}: {error}: it is served without XDP", pair.device);
@@ -181,7 +185,8 @@ impl Engine {
     pub(super) async fn delete_devices(&self, devices: &[(u32, String)]) -> Result<()> {
         let numbers: Vec<u32> = devices.iter().map(|(ifindex, _)| *ifindex).collect();
         self.netlink.delete_devices(&numbers).await?;
-        let hooks = devices.iter().map(|(ifindex, device)| Hook::egress(*ifindex, device));
+        // Whatever they were.
+        let hooks = devices.iter().flat_map(|(ifindex, device)| Hook::of_container(DeviceKind::Netkit, *ifindex, device));
         let (datapath, hooks) = (self.datapath.clone(), hooks.collect::<Vec<_>>());
         let detach = tokio::task::spawn_blocking(move || hooks.iter().try_for_each(|hook| datapath.detach(hook)));
         detach.await.context(|| "detach from devices".into())?

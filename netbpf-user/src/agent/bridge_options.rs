@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::requested::{invalid, parse};
-use crate::config::GatewayMode;
+use crate::config::{DeviceKind, GatewayMode};
 use crate::error::Result;
 
 /// Options of `-o` for the driver bridge, and Docker's names for them.
@@ -21,6 +21,7 @@ pub(super) const OPTIONS: &[(&str, &[&str])] = &[
     ("isolation", &[]),
     ("full_cone", &[]),
     ("clamp_mss", &[]),
+    ("device", &[]),
 ];
 
 /// The options, with their defaults.
@@ -35,6 +36,7 @@ pub(super) struct Options {
     pub(super) isolated: bool,
     pub(super) full_cone: Option<bool>,
     pub(super) clamp_mss: Option<bool>,
+    pub(super) device: Option<DeviceKind>,
 }
 
 impl Options {
@@ -106,6 +108,7 @@ impl Options {
             isolated: switch("isolation")?.unwrap_or(true),
             full_cone: switch("full_cone")?,
             clamp_mss: switch("clamp_mss")?,
+            device: values.get("device").map(|value| value.parse().map_err(invalid)).transpose()?,
         })
     }
 }

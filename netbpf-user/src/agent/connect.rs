@@ -15,6 +15,7 @@ use super::state::State;
 use super::taps::Tap;
 use super::{Engine, check};
 use crate::api::types::{ConnectRequest, Container, CreateRequest};
+use crate::config::DeviceKind;
 use crate::config::subnet::check_mtu;
 use crate::error::{Error, Result};
 use crate::net::Netlink;
@@ -218,6 +219,10 @@ impl Engine {
             let fits = check_mtu(tap.mtu.min(record.mtu), record.addressing.v6.is_some());
             fits.map_err(|error| Error::Invalid(format!("tap {} cannot be in network {network}: {error}", tap.name)))?;
         }
+        let kind = match asked.tap {
+            Some(_) => DeviceKind::Veth,
+            None => state.networks.device_kind(&state.networks.get(network)?.record),
+        };
         let taken = |name: &String| container.endpoints.iter().any(|endpoint| endpoint.name == *name);
         let number = (0..MOST_ENDS).find(|number| !taken(&format!("eth{number}"))).ok_or_else(|| {
             Error::Exhausted(format!(
@@ -262,6 +267,7 @@ impl Engine {
                 None => format!("{DEVICE_PREFIX}{}{further}", &container.id[..10]),
             },
             is_tap: asked.tap.is_some(),
+            kind,
         };
         endpoint.set_addresses(&addresses);
         Ok(endpoint)

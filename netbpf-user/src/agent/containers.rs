@@ -278,7 +278,7 @@ pub(super) fn observed(record: &ContainerRecord, networks: &Networks) -> Observe
         namespaces: record.made_as().into_iter().collect(),
         devices: devices(false),
         taps: devices(true),
-        attached: ends().map(|endpoint| endpoint.ifindex).collect(),
+        attached: ends().flat_map(EndpointRecord::hooks).map(|hook| (hook.program, hook.ifindex)).collect(),
         endpoints: ends().map(|endpoint| (endpoint.slot, endpoint.in_datapath(networks.of(endpoint)))).collect(),
         addresses: ends()
             .flat_map(|endpoint| reached(endpoint).into_iter().map(|address| (address, endpoint.slot)))

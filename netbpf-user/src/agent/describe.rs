@@ -73,6 +73,7 @@ impl ContainerRecord {
         let Addressing { v4, v6 } = network.addressing;
         let (v4, v6) = (v4.filter(|_| endpoint.has(true)), v6.filter(|_| endpoint.has(false)));
         let is_way_out = |is_ipv4| self.way_out(networks, is_ipv4).is_some_and(|way| way.network == endpoint.network);
+        let has_own = network.driver == Driver::Bridge && !endpoint.is_tap;
         End {
             network: endpoint.network.clone(),
             name: endpoint.name.clone(),
@@ -91,6 +92,7 @@ impl ContainerRecord {
             parent: network.driver.lan().map(|lan| lan.parent.clone()),
             mode: network.driver.lan().map(|lan| lan.mode.name().into()),
             mtu: endpoint.mtu,
+            device_kind: has_own.then(|| endpoint.kind.to_string()),
         }
     }
 }
@@ -163,6 +165,7 @@ impl Network {
             ipv6: record.addressing.v6.is_some(),
             internal: record.internal,
             options: self.options(),
+            warnings: state.networks.warnings(record),
             containers: members
                 .map(|(container, endpoint)| types::Member {
                     name: container.name.clone(),
@@ -200,6 +203,7 @@ impl Network {
             // As the MTU always: what holds without them is for the settings to say, not for the network.
             ("full_cone", Some(switch(record.full_cone)).filter(|_| lan.is_none() && !record.internal)),
             ("clamp_mss", Some(switch(record.clamp_mss)).filter(|_| lan.is_none())),
+            ("device", Some(record.device.to_string()).filter(|_| lan.is_none())),
             ("parent", parent),
             (lan_mode.option(), lan.map(|lan| lan.mode.name().to_owned())),
         ];

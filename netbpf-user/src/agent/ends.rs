@@ -76,6 +76,7 @@ impl ContainerRecord {
             reached_by: endpoint.reached_by(network),
             mtu: endpoint.mtu,
             is_tap: endpoint.is_tap,
+            kind: endpoint.kind,
         }
     }
 

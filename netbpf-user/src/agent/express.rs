@@ -4,12 +4,17 @@ use std::path::PathBuf;
 
 use super::Engine;
 use super::state::{State, UplinkState};
-use crate::config::Xdp;
+use crate::config::{DeviceKind, Xdp};
 use crate::datapath::{ExpressDevice, Hook, set_gro, strips_vlan_tags};
 use crate::error::{Context as _, Error, Result};
 use crate::failpoint;
 use crate::net::device::Device;
 use crate::net::namespace::Namespace;
+
+/// Whether a container's device of this kind takes frames ahead of the host's stack: the driver of netkit has nothing for XDP.
+pub(super) fn takes_express(kind: DeviceKind) -> bool {
+    kind == DeviceKind::Veth
+}
 
 impl Engine {
     /// Whether uplinks are to be served ahead of the host's stack, as far as their drivers can.
@@ -75,7 +80,7 @@ impl Engine {
     pub(super) async fn follow_receivers(&self, state: &State) -> Result<()> {
         let is_wanted = self.wants_express();
         for (record, endpoint) in state.endpoints() {
-            let takes_part = endpoint.slot != 0 && !endpoint.is_tap && record.exists();
+            let takes_part = endpoint.slot != 0 && !endpoint.is_tap && takes_express(endpoint.kind) && record.exists();
             if !takes_part || self.takes_express(endpoint.slot, endpoint.ifindex)? == is_wanted {
                 continue;
             }

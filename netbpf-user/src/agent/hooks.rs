@@ -9,6 +9,7 @@ use super::host::HOST_DEVICE;
 use super::state::State;
 use crate::datapath::{Attachment, Hook, check_cgroup};
 use crate::error::{Context as _, Result};
+use crate::store::EndpointRecord;
 
 /// Whose program it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,13 @@ impl std::fmt::Display for Owner {
     }
 }
 
+impl EndpointRecord {
+    /// The programs on its device.
+    pub(super) fn hooks(&self) -> Vec<Hook> {
+        Hook::of_container(self.kind, self.ifindex, &self.device)
+    }
+}
+
 impl Engine {
     /// The programs on devices.
     pub(super) fn hooks(&self, state: &State) -> Vec<(Owner, Hook)> {
@@ -43,8 +51,8 @@ impl Engine {
             hooks.push((owner, Hook::uplink(*ifindex, &*uplink.name, uplink.is_bare)));
         }
         let ours = state.endpoints().filter(|(_, endpoint)| state.networks.of(endpoint).is_ours());
-        hooks.extend(ours.map(|(record, endpoint)| {
-            (Owner::Container(record.name.clone()), Hook::egress(endpoint.ifindex, &*endpoint.device))
+        hooks.extend(ours.flat_map(|(record, endpoint)| {
+            endpoint.hooks().into_iter().map(|hook| (Owner::Container(record.name.clone()), hook))
         }));
         hooks
     }

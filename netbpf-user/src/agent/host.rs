@@ -10,10 +10,10 @@ use netbpf_common::wire::{Mac, V4Addr, V6Addr};
 use super::Engine;
 use super::network::Networks;
 use super::state::State;
-use crate::config::{Part, Settings, Virtuals};
+use crate::config::{DeviceKind, Part, Settings, Virtuals};
 use crate::datapath::{Datapath, InFamily, clock, netns_cookie};
 use crate::error::{Error, Result};
-use crate::net::device::{Device, VethEnd};
+use crate::net::device::{Device, PairEnd};
 use crate::net::route::MAIN_TABLE;
 use crate::net::sysctl::{ALL_OFF, Ipv6};
 use crate::net::{Netlink, sysctl};
@@ -39,9 +39,9 @@ pub(super) async fn make_devices(
     let pair = match find().await? {
         Some(pair) => pair,
         None => {
-            let end = |name, ifindex| VethEnd { name, ifindex, mac, mtu: settings.mtu, namespace: None };
+            let end = |name, ifindex| PairEnd { name, ifindex, mac, mtu: settings.mtu, namespace: None };
             let (host, route) = numbers.unzip();
-            netlink.make_veth(&end(HOST_DEVICE, host), &end(ROUTE_DEVICE, route)).await?;
+            netlink.make_pair(DeviceKind::Veth, &end(HOST_DEVICE, host), &end(ROUTE_DEVICE, route)).await?;
             find().await?.ok_or_else(|| Error::Internal(format!("{HOST_DEVICE} has vanished")))?
         }
     };
@@ -275,7 +275,7 @@ fn keep_ports(datapath: &Datapath, first: u16, last: u16) -> Result<()> {
 
 /// Whether a device is this instance's own.
 pub(super) fn is_own(device: &Device, mac: Mac) -> bool {
-    device.is_veth && device.mac == Some(mac)
+    (device.is_veth || device.is_netkit) && device.mac == Some(mac)
 }
 
 pub(super) fn flag(is_set: bool, flag: u32) -> u32 {

@@ -117,6 +117,8 @@ mod tests {
             ("macvlan", &[parent, ("snat", "10.0.0.1")], "snat"),
             ("macvlan", &[parent, ("full_cone", "on")], "full_cone"),
             ("ipvlan", &[parent, ("clamp_mss", "on")], "clamp_mss"),
+            ("macvlan", &[parent, ("device", "netkit")], "device"),
+            ("ipvlan", &[parent, ("device", "veth")], "device"),
             ("ipvlan", &[parent, ("ipvlan_mode", "bridge")], "l3s"),
             ("ipvlan", &[parent, ("speed", "high")], "speed"),
         ] {

@@ -7,7 +7,7 @@ use netbpf_common::abi::{self, ConfigFlags, NETWORKS, NetworkFlags, Subnet};
 use netbpf_common::wire::{V4Addr, V6Addr};
 
 use super::host::flag;
-use crate::config::{Addressing, Part, Settings};
+use crate::config::{Addressing, DeviceKind, Part, Settings};
 use crate::datapath::InFamily;
 use crate::error::{Error, Result};
 use crate::ipam::Pools;
@@ -49,11 +49,12 @@ impl Network {
             isolated: true,
             full_cone: false,
             clamp_mss: false,
+            device: DeviceKind::Veth,
             last: Vec::new(),
             created: now(),
         });
-        let (mtu, full_cone, clamp_mss) = (settings.mtu, settings.full_cone, settings.clamp_mss);
-        Self::new(NetworkRecord { addressing, mtu, full_cone, clamp_mss, ..before })
+        let Settings { mtu, full_cone, clamp_mss, device, .. } = *settings;
+        Self::new(NetworkRecord { addressing, mtu, full_cone, clamp_mss, device, ..before })
     }
 
     /// Gives out one address of each family: the one that was asked for, or the next. All or none, and none of those that
@@ -94,39 +95,63 @@ impl Network {
 
 /// All networks, by name.
 #[derive(Debug, Default)]
-pub(super) struct Networks(BTreeMap<String, Network>);
+pub(super) struct Networks {
+    by_name: BTreeMap<String, Network>,
+    /// Whether the kernel has netkits; none as long as no network is to have any.
+    pub(super) has_netkit: Option<bool>,
+}
 
 impl Networks {
     /// A network by its name.
     pub(super) fn get(&self, name: &str) -> Result<&Network> {
-        self.0.get(name).ok_or_else(|| not_found(name))
+        self.by_name.get(name).ok_or_else(|| not_found(name))
     }
 
     /// The same, to be changed.
     pub(super) fn get_mut(&mut self, name: &str) -> Result<&mut Network> {
-        self.0.get_mut(name).ok_or_else(|| not_found(name))
+        self.by_name.get_mut(name).ok_or_else(|| not_found(name))
     }
 
     /// The network of an end. A start has refused ends of networks that are not there, and no network goes before its ends.
     pub(super) fn of(&self, endpoint: &EndpointRecord) -> &Network {
-        &self.0[&endpoint.network]
+        &self.by_name[&endpoint.network]
+    }
+
+    /// What the devices of a network's containers are made as here and now.
+    pub(super) fn device_kind(&self, record: &NetworkRecord) -> DeviceKind {
+        match record.device {
+            DeviceKind::Netkit if self.has_netkit != Some(true) => DeviceKind::Veth,
+            device => device,
+        }
+    }
+
+    /// What of a network is not as it was asked for.
+    pub(super) fn warnings(&self, record: &NetworkRecord) -> Vec<String> {
+        let lacks_netkit = self.device_kind(record) != record.device;
+        let line = || {
+            format!(
+                "the kernel has no netkit (Linux 6.7 or newer with CONFIG_NETKIT): new containers of network {} get veths",
+                record.name
+            )
+        };
+        lacks_netkit.then(line).into_iter().collect()
     }
 
     /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Network> {
-        self.0.values()
+        self.by_name.values()
     }
 
     /// Those that the datapath has a part in, the default network first.
     pub(super) fn ours(&self) -> impl Iterator<Item = &Network> {
-        let mut ours: Vec<&Network> = self.0.values().filter(|network| network.is_ours()).collect();
+        let mut ours: Vec<&Network> = self.by_name.values().filter(|network| network.is_ours()).collect();
         ours.sort_by_key(|network| network.record.number);
         ours.into_iter()
     }
 
     /// Those that lie on devices of the host, and what is to know of that.
     pub(super) fn lans(&self) -> impl Iterator<Item = (&NetworkRecord, &Lan)> {
-        self.0.values().filter_map(|network| Some((&network.record, network.record.driver.lan()?)))
+        self.by_name.values().filter_map(|network| Some((&network.record, network.record.driver.lan()?)))
     }
 
     /// Gives what was made for a network that is no more to another on it, if there is one; that one as it is then.
@@ -138,7 +163,7 @@ impl Networks {
             }
             _ => false,
         };
-        let mut all = self.0.values_mut();
+        let mut all = self.by_name.values_mut();
         all.find_map(|network| lan_of(network).then(|| network.record.clone()))
     }
 
@@ -149,7 +174,7 @@ impl Networks {
 
     /// The default network's part of a family.
     pub(super) fn default_part(&self, is_ipv4: bool) -> Option<&Part> {
-        let addressing = &self.0.get(DEFAULT_NETWORK)?.record.addressing;
+        let addressing = &self.by_name.get(DEFAULT_NETWORK)?.record.addressing;
         addressing.parts().find(|part| part.gateway.is_ipv4() == is_ipv4)
     }
 
@@ -160,24 +185,24 @@ impl Networks {
 
     /// Adds a network.
     pub(super) fn insert(&mut self, network: Network) {
-        self.0.insert(network.record.name.clone(), network);
+        self.by_name.insert(network.record.name.clone(), network);
     }
 
     /// Forgets a network.
     pub(super) fn remove(&mut self, name: &str) -> Option<Network> {
-        self.0.remove(name)
+        self.by_name.remove(name)
     }
 
     /// Takes the addresses of an end back.
     pub(super) fn release(&mut self, endpoint: &EndpointRecord) {
-        if let Some(network) = self.0.get_mut(&endpoint.network) {
+        if let Some(network) = self.by_name.get_mut(&endpoint.network) {
             network.pools.release(endpoint.addresses());
         }
     }
 
     /// A place in `NETWORKS` that nobody has.
     pub(super) fn free_number(&self) -> Result<u16> {
-        let used = |number: &u16| self.0.values().any(|network| network.record.number == *number);
+        let used = |number: &u16| self.by_name.values().any(|network| network.record.number == *number);
         (DEFAULT_NUMBER + 1..NETWORKS as u16).find(|number| !used(number)).ok_or_else(|| {
             Error::Exhausted(format!(
                 "all {} networks are in use: remove some with `netbpf network prune`",

@@ -7,12 +7,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use netbpf_common::abi::NETWORKS;
 
-use super::network::{DEFAULT_NETWORK, Network};
+use super::network::{DEFAULT_NETWORK, Network, Networks};
 use super::requested::{Requested, free_subnet};
 use super::state::State;
 use super::{Engine, host};
 use crate::api::types::{self, NetworkRequest};
-use crate::config::{overlap, unique_local};
+use crate::config::{DeviceKind, overlap, unique_local};
 use crate::error::{Error, Result};
 use crate::store::{Changes, Driver};
 
@@ -65,6 +65,7 @@ impl Engine {
             )));
         }
         record.addressing.check_apart(&self.virtuals)?;
+        self.look_for_netkit(&mut state.networks, record.device).await?;
         let routed = self.netlink.route_subnets().await?;
         // As the kernel has them now: what the datapath knows of the host may lag behind a network that has just gone.
         let mut addresses = self.netlink.addresses().await?;
@@ -94,6 +95,9 @@ impl Engine {
 
         // Kept first: a parent that was made for it goes with it, also after a crash.
         self.store.save(&Changes { networks: vec![record.clone()], ..Changes::default() })?;
+        for line in state.networks.warnings(&record) {
+            tracing::warn!("{line}");
+        }
         state.networks.insert(Network::new(record));
         let made = async {
             if let Some(lan) = &lan {
@@ -113,6 +117,14 @@ impl Engine {
         drop(state);
         self.until_known(&gateways).await;
         Ok(network)
+    }
+
+    /// Learns whether the kernel has netkits, if that matters to who is to have such a device.
+    pub(super) async fn look_for_netkit(&self, networks: &mut Networks, device: DeviceKind) -> Result<()> {
+        if device == DeviceKind::Netkit && networks.has_netkit.is_none() {
+            networks.has_netkit = Some(self.netlink.has_netkit().await?);
+        }
+        Ok(())
     }
 
     /// Removes a network that nobody is in.

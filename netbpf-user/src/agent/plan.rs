@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use netbpf_common::abi::Endpoint;
+use netbpf_common::abi::{Endpoint, program};
 use netbpf_common::wire::Mac;
 
+use crate::config::DeviceKind;
+use crate::datapath::Hook;
 use crate::store::Mode;
 
 /// The network of a container as it is to be.
@@ -42,6 +44,8 @@ pub(super) struct WantedEnd {
     pub(super) mtu: u32,
     /// Whether its device is a tap, which others make and delete.
     pub(super) is_tap: bool,
+    /// What else it is.
+    pub(super) kind: DeviceKind,
 }
 
 /// A container's view of its device.
@@ -92,8 +96,8 @@ pub(super) struct Observed {
     pub(super) devices: BTreeMap<u32, String>,
     /// Taps with a program for endpoints.
     pub(super) taps: BTreeMap<u32, String>,
-    /// Those of all of them with the agent's own program.
-    pub(super) attached: BTreeSet<u32>,
+    /// What of the agent's own hangs on them, by name and device.
+    pub(super) attached: BTreeSet<(&'static str, u32)>,
     /// Slots in use.
     pub(super) endpoints: BTreeMap<u32, Endpoint>,
     /// Addresses and the slots they lead to.
@@ -102,9 +106,11 @@ pub(super) struct Observed {
     pub(super) lans: BTreeSet<(PathBuf, String)>,
 }
 
-/// A veth pair to be made, with its far end in a container.
+/// A pair of devices to be made, with its far end in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pair {
+    /// What it is.
+    pub(super) kind: DeviceKind,
     /// The container's namespace.
     pub(super) netns: PathBuf,
     /// Name of the host-side device.
@@ -134,12 +140,12 @@ pub(super) enum Step {
     DeleteNamespace(String),
     /// A namespace under a name: a new one, or the one at a path, which then outlives its processes.
     MakeNamespace(String, Option<PathBuf>),
-    /// A veth pair, the container's view of it, and the program on the host's end before that is up.
+    /// A pair of devices, the container's view of it, and the program on the host's end before that is up.
     MakePair(Box<Pair>),
     /// A macvlan or ipvlan, and the container's view of it.
     MakeLan(Box<LanEnd>),
     /// This agent's program on a device that is there.
-    Attach(u32, String),
+    Attach(Hook),
     /// A tap becomes the device of an endpoint, with this MTU.
     TakeIn(u32, String, u32),
     /// A tap is the host's again.
@@ -163,7 +169,7 @@ impl Step {
             Self::MakeNamespace(..)
             | Self::MakePair(_)
             | Self::MakeLan(_)
-            | Self::Attach(..)
+            | Self::Attach(_)
             | Self::TakeIn(..)
             | Self::WriteEndpoint(..)
             | Self::WriteAddress(..) => true,
@@ -242,11 +248,12 @@ pub(super) fn plan(desired: &[Wanted], observed: &Observed) -> Vec<Step> {
 fn plan_end(netns: &Path, end: &WantedEnd, observed: &Observed, steps: &mut Vec<Step>) {
     let ifindex = end.endpoint.ifindex;
     if end.is_tap {
-        if !observed.attached.contains(&ifindex) {
+        if !observed.attached.contains(&(program::EGRESS, ifindex)) {
             steps.push(Step::TakeIn(ifindex, end.device.clone(), end.mtu));
         }
     } else if !observed.devices.contains_key(&ifindex) {
         steps.push(Step::MakePair(Box::new(Pair {
+            kind: end.kind,
             netns: netns.into(),
             device: end.device.clone(),
             ifindex,
@@ -254,8 +261,10 @@ fn plan_end(netns: &Path, end: &WantedEnd, observed: &Observed, steps: &mut Vec<
             inside: end.inside.clone(),
             mtu: end.mtu,
         })));
-    } else if !observed.attached.contains(&ifindex) {
-        steps.push(Step::Attach(ifindex, end.device.clone()));
+    } else {
+        let hooks = Hook::of_container(end.kind, ifindex, &end.device).into_iter();
+        let lost = hooks.filter(|hook| !observed.attached.contains(&(hook.program, ifindex)));
+        steps.extend(lost.map(Step::Attach));
     }
     if observed.endpoints.get(&end.slot) != Some(&end.endpoint) {
         steps.push(Step::WriteEndpoint(end.slot, end.endpoint));

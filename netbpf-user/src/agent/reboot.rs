@@ -45,14 +45,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets ends have the MTU that they would get if they were made now, as their devices are: that of the network, as far as a
-    /// tap, or the device that they lie on, takes it.
+    /// Lets ends have the devices that they would get if they were made now: of the kind that the network is to have and the kernel
+    /// has, and with the MTU of the network, as far as a tap, or the device that they lie on, takes it.
     pub(super) async fn measure_again(&self, state: &mut State) -> Result<()> {
         let State { containers, networks, .. } = state;
         for record in containers.values_mut() {
             let before = record.clone();
             for endpoint in &mut record.endpoints {
                 let network = &networks.of(endpoint).record;
+                if !endpoint.is_tap {
+                    endpoint.kind = networks.device_kind(network);
+                }
                 let under = match network.driver.lan() {
                     Some(lan) => self.netlink.device_named(&lan.parent).await?,
                     None if endpoint.is_tap => self.netlink.device(endpoint.ifindex).await?,

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use netbpf_common::abi::{Endpoint, generation, program};
 
 use super::containers::{marked, steps};
+use super::network::Networks;
 use super::plan::Observed;
 use super::reserve::release;
 use super::rules::withdraw;
 use super::state::State;
 use super::{Engine, files, host, process};
-use crate::datapath::Attachment;
+use crate::datapath::{Attachment, NETKIT};
 use crate::error::Result;
 use crate::net::device::Device;
 use crate::net::namespace;
-use crate::store::{Changes, ContainerRecord, ProcessRecord};
+use crate::store::{Changes, ContainerRecord, NetworkRecord, ProcessRecord};
 
 impl Engine {
     /// Brings the kernel to what the store says, and the store to what is still there.
@@ -31,6 +32,7 @@ impl Engine {
         self.never_go_back(state)?;
         self.datapath.drop_dead_links()?;
         self.make_parents(state).await;
+        self.look_for_netkits(&mut state.networks).await?;
         if is_new_boot {
             self.measure_again(state).await?;
         }
@@ -110,6 +112,18 @@ impl Engine {
         names.filter(|name| !marks.contains(name)).try_for_each(|name| self.mark(&name))
     }
 
+    /// Learns whether the kernel has netkits, if a network is to have them, and tells which ones get none.
+    async fn look_for_netkits(&self, networks: &mut Networks) -> Result<()> {
+        let wanted: Vec<NetworkRecord> = networks.ours().map(|network| network.record.clone()).collect();
+        for record in wanted {
+            self.look_for_netkit(networks, record.device).await?;
+            for line in networks.warnings(&record) {
+                tracing::warn!("{line}");
+            }
+        }
+        Ok(())
+    }
+
     /// Generations that the store knows must not be given out again, even on maps that are new.
     fn never_go_back(&self, state: &State) -> Result<()> {
         let generations = &self.datapath.maps.generations;
@@ -132,8 +146,9 @@ impl Engine {
         let maps = &self.datapath.maps;
         let devices = self.netlink.devices().await?;
         let attachments = self.datapath.attachments()?;
-        let current: BTreeSet<u64> =
-            attachments.iter().filter(|attachment| attachment.is_current).map(|attachment| attachment.target).collect();
+        let has = |program: &str, ifindex: u32| {
+            attachments.iter().any(|it| it.is_current && it.program == program && it.target == u64::from(ifindex))
+        };
         let own: BTreeMap<u32, String> = devices
             .iter()
             .filter(|device| host::is_own(device, self.gateway_mac))
@@ -156,8 +171,8 @@ impl Engine {
             attached: own
                 .keys()
                 .chain(taps.keys())
-                .copied()
-                .filter(|ifindex| current.contains(&u64::from(*ifindex)))
+                .flat_map(|ifindex| [(program::EGRESS, *ifindex), (NETKIT, *ifindex)])
+                .filter(|(program, ifindex)| has(program, *ifindex))
                 .collect(),
             devices: own,
             taps,

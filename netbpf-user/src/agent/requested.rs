@@ -14,7 +14,7 @@ use super::network::{DEFAULT_NETWORK, now, random_id};
 use super::parent::Parent;
 use crate::api::types::NetworkRequest;
 use crate::config::subnet::LARGEST_MTU;
-use crate::config::{Addressing, GatewayMode, Part, subnet};
+use crate::config::{Addressing, DeviceKind, GatewayMode, Part, subnet};
 use crate::error::{Error, Result};
 use crate::store::{Driver, Lan, NetworkRecord};
 
@@ -141,7 +141,7 @@ impl Requested {
         });
         let driver = lan.unwrap_or(Driver::Bridge);
         let is_ours = driver == Driver::Bridge;
-        let Options { mtu, mode, mode_v6, external, snat, snat_v6, isolated, full_cone, clamp_mss } = self.options;
+        let Options { mtu, mode, mode_v6, external, snat, snat_v6, isolated, full_cone, clamp_mss, device } = self.options;
         let chosen_of = |is_ipv4: bool| {
             let subnet = *chosen.iter().find(|subnet| subnet.addr().is_ipv4() == is_ipv4)?;
             Some(RequestedPart { subnet, gateway: None, range: None })
@@ -167,6 +167,7 @@ impl Requested {
             isolated,
             full_cone: full_cone.unwrap_or(is_ours && like.full_cone),
             clamp_mss: clamp_mss.unwrap_or(is_ours && like.clamp_mss),
+            device: device.unwrap_or(if is_ours { like.device } else { DeviceKind::Veth }),
             last: Vec::new(),
             created: now(),
         }
@@ -317,6 +318,8 @@ mod tests {
             (|r| r.options = options(&[("mtuu", "9")]), "mtu"),
             (|r| r.options = options(&[("mtu", "many")]), "many"),
             (|r| r.options = options(&[("isolation", "maybe")]), "on or off"),
+            (|r| r.options = options(&[("device", "netkit2")]), "veth and netkit"),
+            (|r| r.options = options(&[("device", "")]), "veth and netkit"),
             (|r| r.options = options(&[("mode", "prefix")]), "IPv6 alone"),
             (|r| r.options = options(&[("mode", "bridged")]), "masquerade, routed"),
             (|r| r.options = options(&[("mode", "routed"), ("masquerade", "on")]), "different things"),

@@ -10,7 +10,7 @@ use super::Engine;
 use super::hooks::Owner;
 use super::state::State;
 use crate::api::types::{MapStatus, ProgramStatus, Status, UplinkStatus};
-use crate::datapath::{Attachment, FamilyMaps, Hook, InFamily, Table};
+use crate::datapath::{Attachment, FamilyMaps, Hook, InFamily, NETKIT, Table};
 use crate::error::{Context as _, Result};
 use crate::net::device::Device;
 use crate::store::ContainerRecord;
@@ -73,6 +73,7 @@ impl Engine {
         let direction = match &*attachment.program {
             program::HOST => "egress",
             program::EXPRESS => "xdp",
+            NETKIT => "netkit peer",
             _ => "ingress",
         };
         let attach_point = if program::SOCKET.contains(&&*attachment.program) {

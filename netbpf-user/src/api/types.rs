@@ -189,6 +189,9 @@ pub struct End {
     pub mode: Option<String>,
     /// MTU of its device, in bytes.
     pub mtu: u32,
+    /// What its device and the one on the host's side are: `veth` or `netkit`; nothing of taps, macvlans and ipvlans.
+    #[serde(default)]
+    pub device_kind: Option<String>,
 }
 
 /// `POST /v1/networks`: what `network create` asks for.
@@ -238,6 +241,9 @@ pub struct Network {
     pub internal: bool,
     /// Options.
     pub options: BTreeMap<String, String>,
+    /// What is not as the options say, one line each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Who is in it.
     pub containers: Vec<Member>,
     /// Unix time of its creation, in seconds.

@@ -41,6 +41,7 @@ Options of -o, and what they are by default:
   isolation=on|off           whether networks with isolation=off reach this one (on)
   full_cone=on|off           one NAT port for each port, open to everybody (that of the settings)
   clamp_mss=on|off           hold the MSS of connections with the world down (that of the settings)
+  device=veth|netkit         what containers' devices are; netkit where the kernel has it, else veth (that of the settings)
 Docker's names for them (com.docker.network.driver.mtu and others) are understood.
 Of macvlan and ipvlan, which bypass the host, besides mtu:
   parent=DEVICE              the device of the host that containers are on; DEVICE.N makes VLAN N of it
@@ -202,6 +203,9 @@ impl Create {
             options: map("option", self.options)?,
         };
         let network = global.client()?.create_network(&request)?;
+        for line in &network.warnings {
+            eprintln!("netbpf: {line}");
+        }
         if global.json {
             output::json(&network)?;
         } else {

@@ -21,6 +21,35 @@ pub enum Xdp {
     Native,
 }
 
+/// What the devices of containers are made as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// A veth pair.
+    #[default]
+    Veth,
+    /// A netkit pair where the kernel has them (Linux 6.7), whose driver runs the program of what a container sends; else a veth pair.
+    Netkit,
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Veth => "veth",
+            Self::Netkit => "netkit",
+        })
+    }
+}
+
+impl FromStr for DeviceKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let kind = [Self::Veth, Self::Netkit].into_iter().find(|kind| kind.to_string() == text);
+        kind.ok_or_else(|| format!("bad device '{}': there are veth and netkit", text.escape_debug()))
+    }
+}
+
 /// How events are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

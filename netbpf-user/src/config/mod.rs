@@ -15,7 +15,7 @@ use netbpf_common::abi::{RING_SHARES, TIMEOUTS, Timeout};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use addressing::{Addressing, GlobalId, Part, Virtuals, overlap, unique_local};
-pub use kinds::{AddressPool, DatapathLog, GatewayMode, GroupName, LogFormat, PortRange, Xdp};
+pub use kinds::{AddressPool, DatapathLog, DeviceKind, GatewayMode, GroupName, LogFormat, PortRange, Xdp};
 
 use crate::error::Result;
 
@@ -104,6 +104,8 @@ pub struct Settings {
     pub full_cone: bool,
     /// Whether the MSS that TCP connections with the world announce is held down to what the way out takes.
     pub clamp_mss: bool,
+    /// What containers' devices are in networks that do not say it.
+    pub device: DeviceKind,
     /// Lifetimes of idle flows in seconds, by name; see [`Settings::TIMEOUT_NAMES`].
     pub timeouts: BTreeMap<String, u32>,
     /// How the agent writes its log.
@@ -156,6 +158,7 @@ impl Default for Settings {
             broadcast_rate: 100,
             full_cone: false,
             clamp_mss: false,
+            device: DeviceKind::Veth,
             timeouts: BTreeMap::new(),
             log_format: LogFormat::Text,
             repair: true,

@@ -46,6 +46,7 @@ impl Datapath {
         match hook.way {
             Way::Stack(direction) => self.attach_to_stack(hook, direction),
             Way::Express => self.attach_express(hook),
+            Way::Netkit => self.attach_netkit(hook),
         }
     }
 
@@ -53,7 +54,7 @@ impl Datapath {
         let what = || format!("attach {} to {}", hook.program, hook.device);
         let program = self.classifier(hook.program)?;
         if !self.replaced(&hook.pin(), u64::from(hook.ifindex), program.as_fd()).context(what)? {
-            match self.link(hook, direction, program.as_fd()) {
+            match self.link(hook, program.as_fd()) {
                 // Before 6.6 the kernel knows no such attach type.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                     self.has_links.store(false, Ordering::Relaxed);
@@ -70,28 +71,46 @@ impl Datapath {
     }
 
     /// Makes a link, and pins it.
-    fn link(&self, hook: &Hook, direction: Direction, program: BorrowedFd<'_>) -> io::Result<()> {
+    fn link(&self, hook: &Hook, program: BorrowedFd<'_>) -> io::Result<()> {
         // Before the wait, which would be for nothing.
         self.links.check_directory()?;
         failpoint::before("attach a program");
-        let link = sys::link_to_device(program, hook.ifindex, direction.into())?;
+        let link = sys::link_to_device(program, hook.ifindex, hook.way.into())?;
         self.links.hold(&hook.pin(), link)
     }
 
+    /// Attaches the program of what a container sends in the driver of its netkit, for which the kernel waits as well
+    /// (netkit_entry_sync). Meanwhile, and where fragments are received again, it is met behind the driver.
+    fn attach_netkit(&self, hook: &Hook) -> Result<()> {
+        let what = || format!("attach {} to {}", hook.program, hook.device);
+        let program = self.classifier(hook.program)?;
+        if !self.replaced(&hook.pin(), u64::from(hook.ifindex), program.as_fd()).context(what)? {
+            self.link(hook, program.as_fd()).context(what)?;
+        }
+        self.filters().remove(hook);
+        Ok(())
+    }
+
     /// Attaches a program to a device that is new, without a wait where the kernel has filters: [`link_filter`](Self::link_filter) is
-    /// for when nobody waits.
+    /// for when nobody waits. In the driver there are none, and the one behind it does until then.
     pub(crate) fn attach_at_once(&self, hook: &Hook) -> Result<()> {
-        let Way::Stack(direction) = hook.way else { return self.attach(hook) };
         let pin = hook.pin();
         let what = || format!("look at {} on {}", hook.program, hook.device);
         if self.links.info(&pin).context(what)?.is_some() {
             // Of a device that had the number before.
             self.links.remove(&pin).context(what)?;
         }
-        self.attach_filter(hook, direction).or_else(|error| {
-            tracing::debug!("{error}: it gets a link instead");
-            self.attach(hook)
-        })
+        match hook.way {
+            Way::Stack(direction) => self.attach_filter(hook, direction).or_else(|error| {
+                tracing::debug!("{error}: it gets a link instead");
+                self.attach(hook)
+            }),
+            Way::Netkit => {
+                self.filters().add(hook);
+                Ok(())
+            }
+            Way::Express => self.attach(hook),
+        }
     }
 
     /// The filters that links are to take the place of, with when they were attached: the oldest first. None where the kernel
@@ -102,14 +121,13 @@ impl Datapath {
 
     /// Puts a pinned link in the place of a filter that was attached then, if that was not detached meanwhile.
     pub(crate) fn link_filter(&self, since: Instant, hook: &Hook) -> Result<()> {
-        let Way::Stack(direction) = hook.way else { return Ok(()) };
         let _turn = self.linking();
         if !self.filters().has_since(since, hook) {
             return Ok(());
         }
         // Not held while the kernel waits: others attach filters meanwhile.
         let program = self.classifier(hook.program)?;
-        match self.link(hook, direction, program.as_fd()) {
+        match self.link(hook, program.as_fd()) {
             Ok(()) => {
                 self.filters().remove_since(since, hook);
                 remove_filter(hook);
@@ -119,7 +137,9 @@ impl Datapath {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.has_links.store(false, Ordering::Relaxed),
             Err(error) => {
                 // Somebody may have taken it away meanwhile, and there is nothing else.
-                if let Err(error) = self.attach_filter(hook, direction) {
+                if let Way::Stack(direction) = hook.way
+                    && let Err(error) = self.attach_filter(hook, direction)
+                {
                     if if_nametoindex(&*hook.device) == Ok(hook.ifindex) {
                         return Err(error);
                     }

@@ -1,5 +1,5 @@
 //! Filters on clsact qdiscs: of devices that are new, until each has a link, and on a kernel without TCX of all. They have no pins:
-//! the kernel keeps them with the device.
+//! the kernel keeps them with the device. The driver of a new netkit waits for its link among them, and has no filter.
 
 use std::collections::BTreeMap;
 use std::sync::MutexGuard;
@@ -47,7 +47,7 @@ impl Filters {
         self.0.get(&(hook.ifindex, hook.program)).is_some_and(|filter| filter.since == since)
     }
 
-    fn add(&mut self, hook: &Hook) {
+    pub(super) fn add(&mut self, hook: &Hook) {
         self.0.insert((hook.ifindex, hook.program), Filter { hook: hook.clone(), since: Instant::now() });
     }
 

@@ -4,6 +4,8 @@ use aya::programs::TcAttachType;
 use aya_obj::generated::bpf_attach_type;
 use netbpf_common::abi::program;
 
+use crate::config::DeviceKind;
+
 /// Which packets of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Direction {
@@ -20,7 +22,12 @@ pub(crate) enum Way {
     Stack(Direction),
     /// Ahead of it, in the driver, on what the device receives (XDP).
     Express,
+    /// In the driver of a netkit's other end, on what that sends.
+    Netkit,
 }
+
+/// What [`program::EGRESS`] is called where it hangs in the driver of a netkit: the same program at a second place of the same device.
+pub(crate) const NETKIT: &str = "netkit";
 
 impl From<Direction> for TcAttachType {
     fn from(direction: Direction) -> Self {
@@ -31,11 +38,13 @@ impl From<Direction> for TcAttachType {
     }
 }
 
-impl From<Direction> for bpf_attach_type {
-    fn from(direction: Direction) -> Self {
-        match direction {
-            Direction::Ingress => Self::BPF_TCX_INGRESS,
-            Direction::Egress => Self::BPF_TCX_EGRESS,
+impl From<Way> for bpf_attach_type {
+    fn from(way: Way) -> Self {
+        match way {
+            Way::Stack(Direction::Ingress) => Self::BPF_TCX_INGRESS,
+            Way::Stack(Direction::Egress) => Self::BPF_TCX_EGRESS,
+            Way::Express => Self::BPF_XDP,
+            Way::Netkit => Self::BPF_NETKIT_PEER,
         }
     }
 }
@@ -57,6 +66,20 @@ impl Hook {
     /// What a container sends, at its host-side device.
     pub(crate) fn egress(ifindex: u32, device: impl Into<String>) -> Self {
         Self { program: program::EGRESS, ifindex, device: device.into(), way: Way::Stack(Direction::Ingress) }
+    }
+
+    /// What a container sends, in the driver of its netkit.
+    pub(crate) fn netkit(ifindex: u32, device: impl Into<String>) -> Self {
+        Self { program: NETKIT, ifindex, device: device.into(), way: Way::Netkit }
+    }
+
+    /// All of a container's host-side device.
+    pub(crate) fn of_container(kind: DeviceKind, ifindex: u32, device: &str) -> Vec<Self> {
+        let stack = Self::egress(ifindex, device);
+        match kind {
+            DeviceKind::Veth => vec![stack],
+            DeviceKind::Netkit => vec![stack, Self::netkit(ifindex, device)],
+        }
     }
 
     /// What an uplink receives; `is_bare`: its packets have no Ethernet header.

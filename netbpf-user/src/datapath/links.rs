@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 use aya::programs::links::FdLink;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
+use super::hook;
 use super::sys::{self, LinkInfo};
 use crate::error::{Context as _, Result};
 use crate::failpoint;
@@ -42,7 +43,8 @@ impl Links {
 
     /// What the kernel says of a link.
     pub(super) fn info(&self, name: &str) -> io::Result<Option<LinkInfo>> {
-        self.held().get(name).map(|link| sys::link_info(link.as_fd())).transpose()
+        let info = self.held().get(name).map(|link| sys::link_info(link.as_fd())).transpose()?;
+        Ok(info.map(|info| LinkInfo { target: target(name, info.target), ..info }))
     }
 
     /// The same of all. The kernel answers for each with its lock of devices, so that this may take some time.
@@ -141,6 +143,14 @@ impl Links {
 pub(super) fn device_links(directory: &Path) -> Result<Vec<(String, u64)>> {
     let links = Links::open(directory.to_owned())?.infos()?;
     Ok(links.into_iter().filter(|(name, _)| is_of_device(name)).map(|(name, info)| (name, info.target)).collect())
+}
+
+/// What a link hangs on, as the hook has it: the kernel names the container's end of a netkit.
+fn target(name: &str, told: u64) -> u64 {
+    match name.split_once('-') {
+        Some((hook::NETKIT, own)) if told != 0 => own.parse().unwrap_or(0),
+        _ => told,
+    }
 }
 
 /// Pins of socket hooks bear no number.

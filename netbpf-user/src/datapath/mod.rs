@@ -26,7 +26,7 @@ use netbpf_common::wire::{V4Addr, V6Addr};
 pub(crate) use attach::{Attachment, pinned_programs};
 pub use family::{FamilyMaps, InFamily};
 pub(crate) use filters::{is_own_filter, remove_filter};
-pub(crate) use hook::{Direction, Hook};
+pub(crate) use hook::{Direction, Hook, NETKIT, Way};
 pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
 pub(crate) use neighbours::{has_batches, has_tcx, on_cgroup, on_device, program_infos};
 pub use programs::object;

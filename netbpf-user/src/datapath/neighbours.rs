@@ -8,7 +8,7 @@ use std::path::Path;
 use aya::programs::{ProgramInfo, loaded_programs};
 use aya_obj::generated::bpf_attach_type;
 
-use super::hook::Direction;
+use super::hook::Way;
 use super::sys::{self, Place};
 
 /// The ways in which our socket hooks are attached.
@@ -29,9 +29,9 @@ const SOCKET: [bpf_attach_type; 10] = [
 const LOOPBACK: u32 = 1;
 
 /// Programs with links on a device, in the order in which they run. None where the kernel has no such links.
-pub(crate) fn on_device(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
-    match sys::programs_at(Place::Device(ifindex), direction.into()) {
-        // No TCX, or the device has just gone.
+pub(crate) fn on_device(ifindex: u32, way: Way) -> io::Result<Vec<u32>> {
+    match sys::programs_at(Place::Device(ifindex), way.into()) {
+        // No such links, or the device has just gone.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV)) => Ok(Vec::new()),
         result => result,
     }

@@ -15,6 +15,7 @@ use aya_obj::programs::XdpAttachType;
 use netbpf_common::abi::{map, program};
 use nix::sys::signal::SigSet;
 
+use super::hook::NETKIT;
 use crate::config::DatapathLog;
 use crate::error::{Context as _, Error, Result, chain};
 use crate::failpoint;
@@ -148,6 +149,7 @@ impl Programs {
 
     /// A program of a device.
     pub(super) fn classifier(&mut self, name: &str) -> Result<&mut SchedClassifier> {
+        let name = if name == NETKIT { program::EGRESS } else { name };
         if BARE.contains(&name) && !self.classifiers.contains_key(name) {
             self.add(&BARE)?;
             self.join_parts()?;
@@ -179,12 +181,16 @@ impl Programs {
         self.sockets.get_mut(name).ok_or_else(|| missing(name))
     }
 
-    /// Number of each.
+    /// Number of each, by all its names.
     pub(super) fn ids(&self) -> BTreeMap<&'static str, u32> {
         let classifiers = self.classifiers.iter().map(|(name, program)| (*name, program.info()));
         let sockets = self.sockets.iter().map(|(name, program)| (*name, program.info()));
         let express = self.express.iter().map(|(name, program)| (*name, program.info()));
-        classifiers.chain(sockets).chain(express).filter_map(|(name, info)| Some((name, info.ok()?.id()))).collect()
+        let all = classifiers.chain(sockets).chain(express);
+        let mut ids: BTreeMap<_, _> = all.filter_map(|(name, info)| Some((name, info.ok()?.id()))).collect();
+        let netkit = ids.get(program::EGRESS).copied();
+        ids.extend(netkit.map(|id| (NETKIT, id)));
+        ids
     }
 
     /// Pins programs in the place of those that are there under their names, and takes them over.

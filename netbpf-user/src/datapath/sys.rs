@@ -26,7 +26,8 @@ pub(super) struct LinkInfo {
     pub(super) id: u32,
     /// Number of the program it runs.
     pub(super) program_id: u32,
-    /// What it hangs on: ifindex of a TCX or XDP link (0 when the device is gone), or id of a cgroup.
+    /// What it hangs on: ifindex of a TCX, XDP or netkit link (0 when the device is gone), or id of a cgroup. Of a netkit it is the end
+    /// that sends, in the namespace where that is.
     pub(super) target: u64,
 }
 
@@ -165,7 +166,8 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
 }
 
-/// Attaches a program to a device, behind those that are there.
+/// Attaches a program to a device, behind those that are there; to a netkit (BPF_NETKIT_PEER) by the end that is in the calling
+/// thread's namespace.
 pub(super) fn link_to_device(program: BorrowedFd<'_>, ifindex: u32, how: bpf_attach_type) -> io::Result<OwnedFd> {
     const LAST: u32 = 1 << 4;
     let mut attr = empty();
@@ -247,11 +249,13 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     const TCX: u32 = bpf_link_type::BPF_LINK_TYPE_TCX as u32;
     const XDP: u32 = bpf_link_type::BPF_LINK_TYPE_XDP as u32;
+    const NETKIT: u32 = bpf_link_type::BPF_LINK_TYPE_NETKIT as u32;
     // SAFETY: the kernel has filled the member that belongs to the type; all are plain integers.
     let target = unsafe {
         match info.type_ {
             TCX => u64::from(info.__bindgen_anon_1.tcx.ifindex),
             XDP => u64::from(info.__bindgen_anon_1.xdp.ifindex),
+            NETKIT => u64::from(info.__bindgen_anon_1.netkit.ifindex),
             _ => info.__bindgen_anon_1.cgroup.cgroup_id,
         }
     };

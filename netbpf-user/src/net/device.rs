@@ -1,15 +1,17 @@
-//! Devices: veth pairs with chosen numbers, and the list of what is there.
+//! Devices: pairs with chosen numbers, and the list of what is there.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use futures_util::TryStreamExt as _;
 use netbpf_common::wire::Mac;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+    InfoData, InfoKind, InfoNetkit, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    LinkXdp, NetkitMode,
 };
-use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::{Netlink, accept, describe, errno};
+use crate::config::DeviceKind;
 use crate::error::{Error, Result};
 use crate::failpoint;
 
@@ -28,6 +30,8 @@ pub(crate) struct Device {
     pub(crate) is_up: bool,
     /// Whether it is a veth.
     pub(crate) is_veth: bool,
+    /// Whether it is a netkit.
+    pub(crate) is_netkit: bool,
     /// Whether a process of the host is behind it: a tun or a tap.
     pub(crate) is_tun: bool,
     /// Whether it is a macvlan or ipvlan, or the tap of one.
@@ -55,6 +59,7 @@ impl Device {
             mtu: 1500,
             is_up: true,
             is_veth: false,
+            is_netkit: false,
             is_tun: false,
             is_lan: false,
             alias: String::new(),
@@ -92,9 +97,9 @@ impl From<LinkLayerType> for Framing {
     }
 }
 
-/// One end of a veth pair to be made.
+/// One end of a pair to be made.
 #[derive(Clone, Debug)]
-pub(crate) struct VethEnd<'a> {
+pub(crate) struct PairEnd<'a> {
     /// Name.
     pub(crate) name: &'a str,
     /// Number; the kernel chooses when absent.
@@ -107,7 +112,7 @@ pub(crate) struct VethEnd<'a> {
     pub(crate) namespace: Option<BorrowedFd<'a>>,
 }
 
-impl VethEnd<'_> {
+impl PairEnd<'_> {
     fn describe<T>(&self, builder: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
         let builder = builder.index(self.ifindex.unwrap_or(0)).address(self.mac.octets().to_vec()).mtu(self.mtu);
         match self.namespace {
@@ -118,14 +123,20 @@ impl VethEnd<'_> {
 }
 
 impl Netlink {
-    /// Makes a veth pair, both ends down. A name or number in use is a conflict.
-    pub(crate) async fn make_veth(&self, end: &VethEnd<'_>, peer: &VethEnd<'_>) -> Result<()> {
+    /// Makes a pair of devices, both ends down. A name or number in use is a conflict.
+    pub(crate) async fn make_pair(&self, kind: DeviceKind, end: &PairEnd<'_>, peer: &PairEnd<'_>) -> Result<()> {
         let other = peer.describe(LinkMessageBuilder::<LinkUnspec>::new().name(peer.name)).build();
-        let pair = end
-            .describe(LinkVeth::new(end.name, peer.name))
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(other)))
-            .build();
-        failpoint::before("make a veth pair");
+        let (kind, data) = match kind {
+            DeviceKind::Veth => (InfoKind::Veth, InfoData::Veth(InfoVeth::Peer(other))),
+            // With Ethernet headers and MAC addresses, as the programs take them.
+            DeviceKind::Netkit => {
+                let data = vec![InfoNetkit::Mode(NetkitMode::L2), InfoNetkit::Peer(other)];
+                (InfoKind::Netkit, InfoData::Netkit(data))
+            }
+        };
+        let builder = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind).name(end.name).set_info_data(data);
+        let pair = end.describe(builder).build();
+        failpoint::before("make a pair of devices");
         self.handle.link().add(pair).execute().await.map_err(|error| {
             let line = format!("cannot make the devices {} and {}: {}", end.name, peer.name, describe(&error));
             match errno(&error) {
@@ -133,6 +144,22 @@ impl Netlink {
                 _ => Error::Internal(line),
             }
         })
+    }
+
+    /// Whether the kernel has netkits, by asking for one that cannot be: a kernel that has them does not know its mode, another not
+    /// even its kind (rtnl_newlink). Nothing is made either way.
+    pub(crate) async fn has_netkit(&self) -> Result<bool> {
+        const NO_MODE: InfoNetkit = InfoNetkit::Mode(NetkitMode::Other(u32::MAX));
+        let builder = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Netkit);
+        let asked = builder.set_info_data(InfoData::Netkit(vec![NO_MODE])).build();
+        match self.handle.link().add(asked).execute().await {
+            Err(error) => match errno(&error) {
+                libc::EOPNOTSUPP => Ok(false),
+                libc::ERANGE | libc::EINVAL => Ok(true),
+                _ => Err(Error::Internal(format!("cannot ask the kernel for netkits: {}", describe(&error)))),
+            },
+            Ok(()) => Err(Error::Internal("the kernel has made a netkit that cannot be".into())),
+        }
     }
 
     /// Sets a device up.
@@ -231,6 +258,7 @@ impl From<&LinkMessage> for Device {
             mtu: 0,
             is_up: message.header.flags.contains(LinkFlags::Up),
             is_veth: false,
+            is_netkit: false,
             is_tun: false,
             is_lan: false,
             alias: String::new(),
@@ -255,6 +283,7 @@ impl From<&LinkMessage> for Device {
                     for info in infos {
                         match info {
                             LinkInfo::Kind(InfoKind::Veth) => device.is_veth = true,
+                            LinkInfo::Kind(InfoKind::Netkit) => device.is_netkit = true,
                             LinkInfo::Kind(InfoKind::Tun) => device.is_tun = true,
                             LinkInfo::Kind(
                                 InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan | InfoKind::IpVtap,

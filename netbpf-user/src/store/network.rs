@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Addressing, Part};
+use crate::config::{Addressing, DeviceKind, Part};
 
 /// A network as it is desired.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub(crate) struct NetworkRecord {
     pub(crate) full_cone: bool,
     /// See [`Settings::clamp_mss`](crate::Settings::clamp_mss).
     pub(crate) clamp_mss: bool,
+    /// What its containers' devices are made as, where the kernel can.
+    #[serde(default)]
+    pub(crate) device: DeviceKind,
     /// The addresses given out last, one of each family.
     pub(crate) last: Vec<IpAddr>,
     /// Unix time of its creation, in seconds.

@@ -10,6 +10,7 @@ use nix::net::if_::if_nametoindex;
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::config::DeviceKind;
 use crate::net::namespace;
 use crate::spec::Allowed;
 
@@ -156,6 +157,9 @@ pub(crate) struct EndpointRecord {
     /// Whether that is a tap, which others make and delete.
     #[serde(default)]
     pub(crate) is_tap: bool,
+    /// What else it is, with the container's own at its other end.
+    #[serde(default)]
+    pub(crate) kind: DeviceKind,
 }
 
 impl EndpointRecord {
@@ -200,6 +204,7 @@ impl EndpointRecord {
             ifindex: 65_537,
             device: "nb0123456789".into(),
             is_tap: false,
+            kind: DeviceKind::Veth,
         }
     }
 }

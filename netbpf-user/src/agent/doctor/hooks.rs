@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::subject::Subject;
 use crate::agent::host::HOST_DEVICE;
 use crate::api::types::Finding;
-use crate::datapath::{Direction, on_cgroup, on_device, program_infos};
+use crate::datapath::{Direction, Way, on_cgroup, on_device, program_infos};
 use crate::error::{Context as _, Result};
 use crate::net::Netlink;
 use crate::net::device::Device;
@@ -28,10 +28,10 @@ pub(super) async fn look(subject: &Subject, netlink: &Netlink, devices: &[Device
         };
         if subject.own_hooks.contains(&device.ifindex) {
             let direction = if device.name == HOST_DEVICE { Direction::Egress } else { Direction::Ingress };
-            let order = on_device(device.ifindex, direction);
-            let order = order.context(|| format!("ask which programs are on {}", device.name))?;
-            if let Some(crowd) = Crowd::of(&device.name, &order, &subject.own_programs, named) {
-                crowds.push(crowd);
+            for way in [Some(Way::Stack(direction)), device.is_netkit.then_some(Way::Netkit)].into_iter().flatten() {
+                let order = on_device(device.ifindex, way);
+                let order = order.context(|| format!("ask which programs are on {}", device.name))?;
+                crowds.extend(Crowd::of(&device.name, &order, &subject.own_programs, named));
             }
         }
         if is_uplink {

@@ -8,6 +8,7 @@ mod hooks;
 mod ipv6;
 mod kernel;
 mod names;
+mod netkit;
 mod places;
 mod ports;
 mod process;
@@ -36,12 +37,13 @@ pub(super) use tables::Recent;
 const SOME_CONTAINERS: usize = 32;
 
 /// Everything that is looked at, in the order in which it is told. Where no agent runs some are left out.
-pub const CHECKS: [&str; 27] = [
+pub const CHECKS: [&str; 28] = [
     "agent",
     "status",
     "limits",
     "kernel",
     "kernel-bpf",
+    "netkit",
     "jit",
     "bpffs",
     "cgroup",
@@ -156,6 +158,7 @@ async fn look(subject: Subject, netlink: &Netlink, route_mtus: &[(String, bool, 
         Err(error) => vec![Finding::unseen("tc-programs", &error)],
     };
     findings.push(express::look(&subject, &devices));
+    findings.push(netkit::look(&subject, netlink).await);
     findings.extend(world::look(&subject, netlink, &devices, route_mtus).await?);
     if !subject.nets.is_empty() {
         findings.push(

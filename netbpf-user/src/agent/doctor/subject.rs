@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::agent::Engine;
+use crate::agent::{DEFAULT_NETWORK, Engine};
 use crate::agent::state::{State, UplinkState};
-use crate::config::{Addressing, Part, PortRange, Settings, Virtuals};
+use crate::config::{Addressing, DeviceKind, Part, PortRange, Settings, Virtuals};
 use crate::datapath::pinned_programs;
 
 /// One family of a network.
@@ -43,6 +43,8 @@ pub(super) struct Subject {
     pub(super) cgroup: Option<PathBuf>,
     /// Devices to the world; without an agent nobody has chosen them.
     pub(super) uplinks: Option<BTreeMap<u32, UplinkState>>,
+    /// Networks whose containers are to have netkits.
+    pub(super) netkits: Vec<String>,
     /// Programs that are ours.
     pub(super) own_programs: BTreeSet<u32>,
     /// Devices that have one of ours.
@@ -56,8 +58,11 @@ impl Subject {
             let record = &network.record;
             record.addressing.parts().map(|part| Net { network: record.name.clone(), part: *part })
         });
+        let netkits = state.networks.ours().map(|network| &network.record);
+        let netkits = netkits.filter(|record| record.device == DeviceKind::Netkit);
         Self {
             nets: nets.collect(),
+            netkits: netkits.map(|record| record.name.clone()).collect(),
             cgroup: Some(engine.cgroup.clone()),
             uplinks: Some(state.host.uplinks.clone()),
             virtuals: virtuals(&engine.virtuals, state.host.locals.keys().any(|address| address.is_ipv6())),
@@ -72,7 +77,7 @@ impl Subject {
         let nets = addressing
             .parts()
             .filter(|part| !drawn(part))
-            .map(|part| Net { network: crate::agent::DEFAULT_NETWORK.into(), part: *part });
+            .map(|part| Net { network: DEFAULT_NETWORK.into(), part: *part });
         let pinned = pinned_programs(&settings.bpffs);
         Self {
             nat_ports: settings.nat_ports,
@@ -82,6 +87,7 @@ impl Subject {
             bpffs: settings.bpffs.clone(),
             cgroup: settings.cgroup.clone(),
             uplinks: None,
+            netkits: (settings.device == DeviceKind::Netkit).then(|| DEFAULT_NETWORK.into()).into_iter().collect(),
             own_programs: pinned.iter().map(|(_, program)| *program).collect(),
             own_hooks: pinned.iter().filter_map(|(ifindex, _)| *ifindex).collect(),
         }

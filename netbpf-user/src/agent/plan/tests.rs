@@ -25,6 +25,7 @@ fn wanted(name: &str, slot: u32) -> Wanted {
             reached_by: vec![v4.into(), v6.into(), link.into()],
             mtu: 1500,
             is_tap: false,
+            kind: DeviceKind::Veth,
         }],
         lans: Vec::new(),
     }
@@ -46,6 +47,11 @@ fn on_lan(name: &str, slot: u32) -> Wanted {
     Wanted { lans: vec![end], ..wanted }
 }
 
+/// What hangs on a device of this kind.
+fn hooks(kind: DeviceKind, ifindex: u32) -> impl Iterator<Item = (&'static str, u32)> {
+    Hook::of_container(kind, ifindex, "").into_iter().map(|hook| (hook.program, hook.ifindex))
+}
+
 /// The kernel as `plan` left it: what the steps mean, without a kernel.
 fn apply(observed: &mut Observed, steps: &[Step]) {
     for step in steps {
@@ -54,23 +60,23 @@ fn apply(observed: &mut Observed, steps: &[Step]) {
             Step::ClearEndpoint(slot) => _ = observed.endpoints.remove(&slot),
             Step::DeleteDevice(ifindex, _) => {
                 observed.devices.remove(&ifindex);
-                observed.attached.remove(&ifindex);
+                observed.attached.retain(|(_, on)| *on != ifindex);
             }
             Step::DeleteLan(netns, name) => _ = observed.lans.remove(&(netns, name)),
             Step::MakeLan(end) => _ = observed.lans.insert(end.key()),
             Step::DeleteNamespace(name) => _ = observed.namespaces.remove(&name),
             Step::MakeNamespace(name, _) => _ = observed.namespaces.insert(name),
             Step::MakePair(pair) => {
-                observed.attached.insert(pair.ifindex);
+                observed.attached.extend(hooks(pair.kind, pair.ifindex));
                 observed.devices.insert(pair.ifindex, pair.device);
             }
-            Step::Attach(ifindex, _) => _ = observed.attached.insert(ifindex),
+            Step::Attach(hook) => _ = observed.attached.insert((hook.program, hook.ifindex)),
             Step::TakeIn(ifindex, device, _) => {
-                observed.attached.insert(ifindex);
+                observed.attached.insert((program::EGRESS, ifindex));
                 observed.taps.insert(ifindex, device);
             }
             Step::GiveBack(ifindex, _) => {
-                observed.attached.remove(&ifindex);
+                observed.attached.remove(&(program::EGRESS, ifindex));
                 observed.taps.remove(&ifindex);
             }
             Step::WriteEndpoint(slot, endpoint) => _ = observed.endpoints.insert(slot, endpoint),

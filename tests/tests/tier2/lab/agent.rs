@@ -112,7 +112,8 @@ impl Lab {
     pub(crate) fn configure_with(&self, family: &str, settings: &str) {
         let is_free = !settings.contains("xdp") && !settings.contains("uplinks");
         let xdp = if wants_xdp() && is_free { "xdp = \"native\"\nuplinks = [\"eth0\"]\n" } else { "" };
-        fs::write(self.settings(), format!("{xdp}{family}{settings}")).expect("written");
+        let device = if wants_netkit() && !settings.contains("device") { "device = \"netkit\"\n" } else { "" };
+        fs::write(self.settings(), format!("{xdp}{device}{family}{settings}")).expect("written");
     }
 
     /// The settings that make the network of the lab's family.
@@ -168,6 +169,11 @@ impl Lab {
         command.args(["--signal=KILL", PATIENCE]).arg(self.rig.program()).arg(verb).args(flags);
         self.host.run(|| Outcome::of(command))
     }
+}
+
+/// Whether all labs are to have netkits for the devices of containers: for a run of the whole tier by hand.
+fn wants_netkit() -> bool {
+    std::env::var_os("NETBPF_LAB_NETKIT").is_some()
 }
 
 /// Whether all labs are to have XDP on their uplinks: for a run of the whole tier by hand.
