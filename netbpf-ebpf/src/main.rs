@@ -27,11 +27,10 @@ use crate::maps::{Maps, Tables, redirect_express, tail_call};
 pub(crate) fn egress(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(&ctx);
     let maps = Maps::new(ctx.as_ptr());
-    let verdict = if skb.is_in_driver() && skb.is_misnamed() {
-        Verdict::Drop(DropReason::Malformed)
-    } else {
-        path::egress_v4(&mut skb, &maps)
-    };
+    if skb.is_misnamed() {
+        return enact_egress(&ctx, &mut skb, &maps, Verdict::Drop(DropReason::Malformed));
+    }
+    let verdict = path::egress_v4(&mut skb, &maps);
     hand_over(&ctx, verdict, 0);
     enact_egress(&ctx, &mut skb, &maps, verdict)
 }
@@ -159,17 +158,11 @@ fn collect<F: Tables>(ctx: &TcContext) -> i32 {
 /// The number of no device.
 const NOWHERE: u32 = 0;
 
-/// [`enact`] of what a container sends. In its device's driver two things are otherwise: the way past another device begins at
-/// the ingress of one, and of a drop the sender would be told, of which it knows nothing anywhere else.
+/// [`enact`] of what a container sends: of a drop in its device's driver the sender would be told, and it knows of none anywhere else.
 #[inline(always)]
 fn enact_egress(ctx: &TcContext, skb: &mut Skb, maps: &Maps, verdict: Verdict) -> i32 {
-    let is_in_driver = skb.is_in_driver();
-    let verdict = match verdict {
-        Verdict::Peer { ifindex } if is_in_driver => Verdict::Device { ifindex },
-        verdict => verdict,
-    };
     match enact(ctx, skb, maps, verdict, "egress") {
-        TC_ACT_SHOT if is_in_driver => redirect(NOWHERE, false),
+        TC_ACT_SHOT if skb.is_in_driver() => redirect(NOWHERE, false),
         action => action,
     }
 }
@@ -192,6 +185,8 @@ fn enact(ctx: &TcContext, skb: &mut Skb, maps: &Maps, verdict: Verdict, hook: &'
             maps.count_drop(DropReason::Internal);
             TC_ACT_SHOT
         }
+        // The way past a device begins at the ingress of another.
+        Verdict::Peer { ifindex } if skb.is_in_driver() => redirect(ifindex, false),
         Verdict::Peer { ifindex } => {
             skb.claim();
             redirect_peer(ifindex)

@@ -85,9 +85,7 @@ impl Skb {
     /// for itself (eth_type_trans), and between the ends of a netkit nobody does.
     #[inline(always)]
     pub(crate) fn is_misnamed(&self) -> bool {
-        // SAFETY: the skb is valid.
-        let told = unsafe { (*self.skb).protocol };
-        self.read::<Ethernet>(0).is_some_and(|ethernet| u32::from(ethernet.ethertype.raw()) != told)
+        is_misnamed(self.skb)
     }
 
     #[inline(always)]
@@ -304,6 +302,15 @@ fn held_len(len: u32) -> Option<u32> {
         return None;
     }
     Some(bounded::<MASK>(len - 1) + 1).filter(|len| *len <= HELD_LEN as u32)
+}
+
+/// The body of [`Skb::is_misnamed`], with a stack frame of its own.
+#[inline(never)]
+fn is_misnamed(skb: *mut __sk_buff) -> bool {
+    let skb = Skb { skb };
+    // SAFETY: the skb is valid.
+    let told = unsafe { (*skb.skb).protocol };
+    skb.is_in_driver() && skb.read::<Ethernet>(0).is_none_or(|ethernet| u32::from(ethernet.ethertype.raw()) != told)
 }
 
 /// The body of [`Packet::is_summed_in`], with a stack frame of its own. What the context does not tell, a helper does: it refuses
