@@ -187,7 +187,17 @@ impl Kernel {
     /// # Errors
     /// When the kernel does not take the frame.
     pub fn run(&self, hook: Hook, frame: &[u8], repeat: u32) -> Result<Run> {
+        self.run_at(hook, false, frame, repeat)
+    }
+
+    /// Runs a frame through a hook; of what a container sends, if that is said, in the driver of its netkit.
+    ///
+    /// # Errors
+    /// When the kernel does not take the frame.
+    pub fn run_at(&self, hook: Hook, in_driver: bool, frame: &[u8], repeat: u32) -> Result<Run> {
         let (name, device, ingress) = match hook {
+            // No device has received it yet.
+            Hook::Egress(device) if in_driver => (program::EGRESS, device, 0),
             Hook::Egress(device) => (program::EGRESS, device, device),
             Hook::Uplink => (program::UPLINK, world::UPLINK, world::UPLINK),
             Hook::Host => (program::HOST, world::HOST_DEVICE, 0),

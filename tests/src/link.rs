@@ -20,6 +20,7 @@ pub struct Link {
     socket: Socket,
     /// MAC address of the device.
     pub mac: Mac,
+    ifindex: u32,
 }
 
 impl Link {
@@ -29,11 +30,12 @@ impl Link {
     /// When there is no such device.
     #[track_caller]
     pub fn open(place: &Place, device: &str) -> Self {
+        let ifindex = number(place, device);
         let socket = bound(place, device);
         let json = place.command("ip", &["-json", "link", "show", "dev", device]);
         let links: serde_json::Value = serde_json::from_str(&json).expect("JSON of ip");
         let mac = links[0]["address"].as_str().expect("an Ethernet device has an address");
-        Self { socket, mac: parse_mac(mac) }
+        Self { socket, mac: parse_mac(mac), ifindex }
     }
 
     /// Sends a frame as it is.
@@ -43,6 +45,16 @@ impl Link {
     #[track_caller]
     pub fn send(&self, frame: &[u8]) {
         (&self.socket).write_all(frame).expect("the device takes a frame");
+    }
+
+    /// Sends a frame, and tells the kernel that it is of this protocol, whatever it says itself.
+    ///
+    /// # Panics
+    /// When the device does not take it.
+    #[track_caller]
+    pub fn send_as(&self, protocol: u16, frame: &[u8]) {
+        let to = device_address(self.ifindex, protocol.to_be());
+        self.socket.send_to(frame, &to).expect("the device takes a frame");
     }
 
     /// Reads frames until one is what is wanted, or the time is over.
@@ -75,8 +87,7 @@ impl Link {
 #[track_caller]
 pub(crate) fn bound(place: &Place, device: &str) -> Socket {
     let socket = place.socket(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(ALL))));
-    let ifindex = place.run(|| if_nametoindex(device)).unwrap_or_else(|error| panic!("no device {device}: {error}"));
-    socket.bind(&device_address(ifindex)).expect("the device is up");
+    socket.bind(&device_address(number(place, device), ALL)).expect("the device is up");
     socket
 }
 
@@ -90,13 +101,19 @@ pub fn parse_mac(text: &str) -> Mac {
     bytes.try_into().expect("six bytes")
 }
 
-fn device_address(ifindex: u32) -> SockAddr {
+#[track_caller]
+fn number(place: &Place, device: &str) -> u32 {
+    place.run(|| if_nametoindex(device)).unwrap_or_else(|error| panic!("no device {device}: {error}"))
+}
+
+/// Where frames of a protocol go, in network order.
+fn device_address(ifindex: u32, protocol: u16) -> SockAddr {
     let fill = |storage: *mut socket2::SockAddrStorage, length: *mut libc::socklen_t| {
         let address = storage.cast::<libc::sockaddr_ll>();
         // SAFETY: the storage is zeroed, and large and aligned enough for every kind of socket address.
         unsafe {
             (*address).sll_family = libc::AF_PACKET as libc::sa_family_t;
-            (*address).sll_protocol = ALL;
+            (*address).sll_protocol = protocol;
             (*address).sll_ifindex = i32::try_from(ifindex).expect("the kernel counts devices in an int");
             *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         }

@@ -186,7 +186,8 @@ impl Engine {
         let numbers: Vec<u32> = devices.iter().map(|(ifindex, _)| *ifindex).collect();
         self.netlink.delete_devices(&numbers).await?;
         // Whatever they were.
-        let hooks = devices.iter().flat_map(|(ifindex, device)| Hook::of_container(DeviceKind::Netkit, *ifindex, device));
+        let hooks =
+            devices.iter().flat_map(|(ifindex, device)| Hook::of_container(DeviceKind::Netkit, *ifindex, device));
         let (datapath, hooks) = (self.datapath.clone(), hooks.collect::<Vec<_>>());
         let detach = tokio::task::spawn_blocking(move || hooks.iter().try_for_each(|hook| datapath.detach(hook)));
         detach.await.context(|| "detach from devices".into())?

@@ -259,6 +259,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_kernel_without_netkit_gives_veths_and_a_line() {
+        let settings = Settings { device: DeviceKind::Netkit, ..Settings::default() };
+        let addressing = Addressing::new(&settings, [1; 5]).unwrap();
+        let netkit = Network::of_settings(&settings, addressing, None).record;
+        let veth = NetworkRecord { device: DeviceKind::Veth, ..netkit.clone() };
+        for (has_netkit, device) in
+            [(None, DeviceKind::Veth), (Some(false), DeviceKind::Veth), (Some(true), DeviceKind::Netkit)]
+        {
+            let networks = Networks { has_netkit, ..Networks::default() };
+            assert_eq!(networks.device_kind(&netkit), device);
+            assert_eq!(networks.warnings(&netkit).len(), usize::from(device == DeviceKind::Veth));
+            assert_eq!((networks.device_kind(&veth), networks.warnings(&veth).len()), (DeviceKind::Veth, 0));
+        }
+    }
+
+    #[test]
     fn the_datapath_knows_the_families_that_the_network_has() {
         let known = |settings: &Settings| {
             let addressing = Addressing::new(settings, [1; 5]).unwrap();

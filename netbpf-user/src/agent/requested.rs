@@ -141,7 +141,8 @@ impl Requested {
         });
         let driver = lan.unwrap_or(Driver::Bridge);
         let is_ours = driver == Driver::Bridge;
-        let Options { mtu, mode, mode_v6, external, snat, snat_v6, isolated, full_cone, clamp_mss, device } = self.options;
+        let Options { mtu, mode, mode_v6, external, snat, snat_v6, isolated, full_cone, clamp_mss, device } =
+            self.options;
         let chosen_of = |is_ipv4: bool| {
             let subnet = *chosen.iter().find(|subnet| subnet.addr().is_ipv4() == is_ipv4)?;
             Some(RequestedPart { subnet, gateway: None, range: None })

@@ -268,6 +268,7 @@ mod tests {
             ("ipv6 = true\ndefault_gateway_v6 = \"fd00::1\"", 2, ["default_gateway_v6", "subnet_v6"]),
             ("mtu = 1400\nsubnet = \"172.30.0.5/16\"", 2, ["host bits", "172.30.0.0/16"]),
             ("bip = \"10.0.0.1/24\"\nsubnet = \"10.0.0.0/24\"", 1, ["bip", "leave one"]),
+            ("device = \"tun\"", 1, ["device cannot be \"tun\"", "netkit"]),
             ("xdp = \"fast\"", 1, ["xdp cannot be \"fast\"", "native"]),
         ] {
             let refused = settings(text).unwrap_err();

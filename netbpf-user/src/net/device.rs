@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use futures_util::TryStreamExt as _;
 use netbpf_common::wire::Mac;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoNetkit, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-    LinkXdp, NetkitMode,
+    InfoData, InfoKind, InfoNetkit, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+    LinkMessage, LinkXdp, NetkitMode,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 

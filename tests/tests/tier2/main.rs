@@ -36,6 +36,7 @@ mod masquerade;
 mod modes;
 mod mtu;
 mod names;
+mod netkit;
 mod networks;
 mod package;
 mod perimeter;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::agent::{DEFAULT_NETWORK, Engine};
 use crate::agent::state::{State, UplinkState};
+use crate::agent::{DEFAULT_NETWORK, Engine};
 use crate::config::{Addressing, DeviceKind, Part, PortRange, Settings, Virtuals};
 use crate::datapath::pinned_programs;
 

@@ -186,7 +186,25 @@ fn a_new_agent_replaces_programs_and_touches_nothing_else() {
     let steps = plan(&desired, &kernel);
     apply(&mut kernel, &steps);
     kernel.attached.clear();
-    assert!(matches!(plan(&desired, &kernel)[..], [Step::Attach(..)]));
+    assert!(matches!(plan(&desired, &kernel)[..], [Step::Attach(_)]));
+}
+
+#[test]
+fn a_netkit_has_its_program_at_both_places_and_gets_back_the_one_that_is_lost() {
+    let mut kernel = Observed::default();
+    let mut netkit = wanted("a", 1);
+    netkit.ends[0].kind = DeviceKind::Netkit;
+    let desired = [netkit];
+    let steps = plan(&desired, &kernel);
+    let Step::MakePair(pair) = &steps[1] else { panic!("{steps:?}") };
+    assert_eq!(pair.kind, DeviceKind::Netkit);
+    apply(&mut kernel, &steps);
+    assert_eq!(plan(&desired, &kernel), []);
+    for hook in Hook::of_container(DeviceKind::Netkit, 65_537, "nba") {
+        let mut kernel = kernel.clone();
+        kernel.attached.remove(&(hook.program, hook.ifindex));
+        assert_eq!(plan(&desired, &kernel), [Step::Attach(hook)]);
+    }
 }
 
 #[test]
