@@ -9,7 +9,7 @@ use netbpf_tests::namespace::OwnNamespace;
 use netbpf_tests::packet::{Datagram, Ethernet};
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp, unanswered_udp};
-use netbpf_tests::wait::{SILENCE, SOON, until};
+use netbpf_tests::wait::{silence, soon, until};
 use serde_json::Value;
 
 use crate::lab::{Container, Lab, dropped};
@@ -123,7 +123,7 @@ fn everybody_is_reached_and_told_what_does_not_go<F: TestFamily>() {
         let socket = a.place.any_udp();
         socket.connect(nobody).expect("an address");
         socket.send(b"anybody?").expect("sent");
-        socket.set_read_timeout(Some(SOON)).expect("a timeout");
+        socket.set_read_timeout(Some(soon())).expect("a timeout");
         let error = socket.recv(&mut [0; 8]).expect_err("refused");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{nobody}");
     }
@@ -154,7 +154,7 @@ fn a_frame_under_the_name_of_another_protocol_is_taken_for_what_it_is_or_not_at_
     let frame = |payload: &[u8]| Ethernet { from: link.mac, to: inside.mac }.udp(a.at(5000), b.at(90), payload);
     let arrives = |payload: &[u8]| {
         let is_it = |frame: &[u8]| Datagram::parse(frame).filter(|datagram| datagram.payload == payload);
-        inside.find(SILENCE, is_it).is_some()
+        inside.find(silence(), is_it).is_some()
     };
     link.send(&frame(b"as it is"));
     assert!(arrives(b"as it is"));
@@ -193,7 +193,7 @@ fn a_container_sends_nothing_without_the_program<F: TestFamily>() {
         open.exchange(b"still there?").expect("still there");
     } else {
         // Into the host, which has no such network by that device and forwards nothing.
-        assert!(unanswered_udp(&a.place.any_udp(), b.at(53), SILENCE));
+        assert!(unanswered_udp(&a.place.any_udp(), b.at(53), silence()));
     }
     stage.lab.start_agent();
     stage.lab.linked();

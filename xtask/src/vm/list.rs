@@ -17,7 +17,7 @@ use When::{Always, InFull, Never};
 
 /// What a test's name begins with, and when it runs; of several that fit, the longest counts. What depends on the kernel runs: hooks and their
 /// replacement, devices, the ways of packets. What is the agent's alone is not run again on every kernel.
-const TESTS: [(&str, When); 103] = [
+const TESTS: [(&str, When); 104] = [
     ("allowed::", Never),
     ("allowed::a_list_of_devices", InFull),
     ("api::", Never),
@@ -82,6 +82,7 @@ const TESTS: [(&str, When); 103] = [
     ("mtu::a_container_learns", InFull),
     ("mtu::a_datagram_too_large", InFull),
     ("names::", Never),
+    ("netkit::", InFull),
     ("networks::", Never),
     ("networks::networks_reach", InFull),
     ("package::", Never),
