@@ -45,7 +45,6 @@ impl Datapath {
             links,
             programs: Mutex::new(programs),
             maps,
-            knows_ipv6_checksums: ipv6_checksum_flag != 0,
             filters: Mutex::default(),
             linking: Mutex::default(),
             has_links: AtomicBool::new(true),

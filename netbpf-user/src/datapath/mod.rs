@@ -29,6 +29,7 @@ pub(crate) use filters::{is_own_filter, remove_filter};
 pub(crate) use hook::{Direction, Hook, NETKIT, Way};
 pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
 pub(crate) use neighbours::{has_batches, has_tcx, on_cgroup, on_device, program_infos};
+pub(crate) use probe::knows_ipv6_checksums;
 pub use programs::object;
 pub(crate) use sys::{give_memory_back, keep_large_blocks_apart, peer_groups, readable, set_gro, strips_vlan_tags};
 pub use table::Table;
@@ -90,8 +91,6 @@ pub struct Datapath {
     /// The maps.
     pub maps: Maps,
     links: links::Links,
-    /// Whether the kernel's checksum helper knows IPv6.
-    knows_ipv6_checksums: bool,
     /// Filters of devices that have no link.
     filters: Mutex<filters::Filters>,
     /// One at a time makes links, or detaches what one is being made for.
@@ -132,11 +131,6 @@ impl Datapath {
             deleted += self.run(A::COLLECT, &frame, &[], 1)?.returned;
         }
         Ok(deleted)
-    }
-
-    /// Whether the kernel's helper for checksums knows IPv6 (`BPF_F_IPV6`).
-    pub(crate) fn knows_ipv6_checksums(&self) -> bool {
-        self.knows_ipv6_checksums
     }
 
     /// Runs a TC program on a frame (BPF_PROG_TEST_RUN), `repeat` times; `context` is a `__sk_buff`, or nothing.

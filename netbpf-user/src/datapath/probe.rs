@@ -18,6 +18,11 @@ const OFFSET: i32 = 32;
 
 const FRAME: [u8; super::SHORTEST_FRAME] = [0; super::SHORTEST_FRAME];
 
+/// Whether the kernel's checksum helper knows IPv6.
+pub(crate) fn knows_ipv6_checksums() -> Result<bool> {
+    Ok(ipv6_checksum_flag()? != 0)
+}
+
 /// What the programs pass to `bpf_l4_csum_replace` besides the flags that every kernel knows: the flag, or nothing where the
 /// kernel would refuse it.
 pub(super) fn ipv6_checksum_flag() -> Result<u64> {

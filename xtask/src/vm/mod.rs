@@ -15,6 +15,7 @@ use clap::{Args, ValueEnum};
 
 use self::machine::{Machine, Manner, booted, inner_status};
 use crate::{
+    bench,
     command::{cargo, run, target_dir, workspace},
     report::{Outcome, Report},
     setup,
@@ -130,25 +131,41 @@ fn test(arguments: &Arguments, series: &[Series]) -> Result<Report> {
     setup::setup()?;
     run(cargo().args(["build", "--package", "netbpf-user"]))?;
     let lines = tiers.iter().map(|tier| Ok((*tier, line(*tier, arguments)?))).collect::<Result<Vec<_>>>()?;
+    let is_all = arguments.tiers.is_empty() && arguments.filter.is_none() && !arguments.quick;
+    let generated = is_all.then(bench::generated).transpose()?;
     let manner = Manner { kvm: arguments.kvm, limit: Some(LIMIT) };
     let mut outcomes = Vec::new();
     for series in series {
         for (tier, line) in &lines {
             let name = format!("Linux {}: {tier}", series.name());
-            println!("\n── {name}");
-            let started = Instant::now();
-            let mut outcome = Outcome::default();
-            let status = Machine::ready(series.name()).and_then(|machine| watch(&machine, line, manner, &mut outcome));
-            outcome.time = started.elapsed();
-            outcome.problem = match status {
-                Err(error) => Some(format!("{error:#}")),
-                Ok(status) if status != 0 && !outcome.has_failed() => Some(format!("broke off (exit status {status})")),
-                Ok(_) => outcome.lack(arguments.filter.is_some()),
-            };
+            let mut outcome = outcome(*series, &name, line, manner);
+            if outcome.problem.is_none() {
+                outcome.problem = outcome.lack(arguments.filter.is_some());
+            }
+            outcomes.push((name, outcome));
+        }
+        if let Some(line) = &generated {
+            let name = format!("Linux {}: packets of pktgen", series.name());
+            let outcome = outcome(*series, &name, line, manner);
             outcomes.push((name, outcome));
         }
     }
     Ok(Report { outcomes, filter: arguments.filter.clone() })
+}
+
+/// What a line comes to on a kernel.
+fn outcome(series: Series, name: &str, line: &str, manner: Manner) -> Outcome {
+    println!("\n── {name}");
+    let started = Instant::now();
+    let mut outcome = Outcome::default();
+    let status = Machine::ready(series.name()).and_then(|machine| watch(&machine, line, manner, &mut outcome));
+    outcome.time = started.elapsed();
+    outcome.problem = match status {
+        Err(error) => Some(format!("{error:#}")),
+        Ok(status) if status != 0 && !outcome.has_failed() => Some(format!("broke off (exit status {status})")),
+        Ok(_) => None,
+    };
+    outcome
 }
 
 /// What runs the tests of a tier inside.

@@ -12,16 +12,13 @@ fn finding(check: &str, found: impl Into<String>, advice: Option<&str>) -> Findi
 }
 
 impl Engine {
-    /// What `doctor` has to say of IPv6; where the network has none, only what the kernel can do.
+    /// What `doctor` has to say of IPv6; nothing where no network has any.
     pub(super) async fn ipv6_findings(&self) -> Vec<Finding> {
         let state = self.state.lock().await;
         if !state.networks.have(false) {
-            return vec![checksums(self.datapath.knows_ipv6_checksums())];
+            return Vec::new();
         }
-        let mut findings = vec![
-            checksums(self.datapath.knows_ipv6_checksums()),
-            switch(has_ipv6(), sysctl::read(sysctl::ALL_OFF).as_deref()),
-        ];
+        let mut findings = vec![switch(has_ipv6(), sysctl::read(sysctl::ALL_OFF).as_deref())];
         let devices = [HOST_DEVICE, ROUTE_DEVICE].into_iter().zip(ipv6_of_devices(&state.networks));
         findings.push(own_devices(devices.filter_map(|(device, ipv6)| ipv6.differs(device)).collect()));
         let masquerades = |part: &Part| part.gateway.is_ipv6() && part.mode == GatewayMode::Masquerade;
@@ -31,16 +28,6 @@ impl Engine {
         }
         findings
     }
-}
-
-/// How the sum of a whole packet (CHECKSUM_COMPLETE) is kept right when addresses of IPv6 are translated. Both ways do.
-fn checksums(are_known: bool) -> Finding {
-    let found = if are_known {
-        "the kernel's checksum helper knows IPv6 (BPF_F_IPV6)"
-    } else {
-        "the kernel's checksum helper does not know IPv6 (BPF_F_IPV6): a second call makes up for it"
-    };
-    finding("ipv6-checksums", found, None)
 }
 
 /// Whether the host has IPv6 switched off for all devices, its own included.

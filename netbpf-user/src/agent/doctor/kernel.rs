@@ -6,15 +6,12 @@ use aya_obj::generated::bpf_func_id;
 
 use super::subject::Subject;
 use crate::api::types::Finding;
-use crate::datapath::{has_batches, has_tcx, program_infos};
+use crate::datapath::{has_batches, program_infos};
 use crate::error::chain;
 use crate::net::sysctl;
 
 /// The oldest that netbpf is made for.
 const OLDEST: (u32, u32) = (6, 1);
-
-/// The first with TCX.
-const FIRST_WITH_TCX: (u32, u32) = (6, 6);
 
 /// Helpers of the paths that came last, and those that a kernel's configuration may leave out.
 const HELPERS: [(bpf_func_id, &str); 8] = [
@@ -70,15 +67,10 @@ fn version(release: &str) -> Finding {
     let mut numbers = release.split(|other: char| !other.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < OLDEST {
-        let advice = format!(
-            "boot Linux {}.{} or newer: {}.{} is the oldest netbpf is made for",
-            FIRST_WITH_TCX.0, FIRST_WITH_TCX.1, OLDEST.0, OLDEST.1
-        );
+        let advice = format!("boot Linux {}.{} or newer", OLDEST.0, OLDEST.1);
         return Finding::amiss("kernel", format!("Linux {release}"), advice);
     }
-    let hooks =
-        if has_tcx() { "programs on devices have links (TCX)" } else { "programs on devices are filters (clsact)" };
-    Finding::well("kernel", format!("Linux {release}; {hooks}"))
+    Finding::well("kernel", format!("Linux {release}"))
 }
 
 fn abilities(missing: Result<Vec<String>, String>) -> Finding {

@@ -3,6 +3,7 @@
 //! Each file reads one subject and judges it. Judging is pure; what was read is a parameter.
 
 mod express;
+mod features;
 mod firewall;
 mod hooks;
 mod ipv6;
@@ -43,6 +44,7 @@ pub const CHECKS: [&str; 28] = [
     "limits",
     "kernel",
     "kernel-bpf",
+    "kernel-features",
     "netkit",
     "jit",
     "bpffs",
@@ -60,7 +62,6 @@ pub const CHECKS: [&str; 28] = [
     "names",
     "nat-ports",
     "nat-port-sockets",
-    "ipv6-checksums",
     "ipv6-host",
     "ipv6-devices",
     "ipv6-source",
@@ -158,6 +159,7 @@ async fn look(subject: Subject, netlink: &Netlink, route_mtus: &[(String, bool, 
         Err(error) => vec![Finding::unseen("tc-programs", &error)],
     };
     findings.push(express::look(&subject, &devices));
+    findings.push(features::look(netlink).await);
     findings.push(netkit::look(&subject, netlink).await);
     findings.extend(world::look(&subject, netlink, &devices, route_mtus).await?);
     if !subject.nets.is_empty() {
