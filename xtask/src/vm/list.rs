@@ -128,10 +128,14 @@ const TESTS: [(&str, When); 104] = [
     ("v6::translation::clients", InFull),
 ];
 
-/// The names of the tests that run. One of which this page does not say when it runs is an error: nothing is left out by oversight.
-pub(super) fn chosen(names: &[String], is_quick: bool) -> Result<Vec<&str>> {
+/// What does not hold on a kernel yet, by what its test's name begins with: docs/kernels.md says what that is and why.
+const NOT_YET: [(&str, &str); 0] = [];
+
+/// The names of the tests that run on a kernel. One of which this page does not say when it runs is an error: nothing is left out by oversight.
+pub(super) fn chosen<'a>(names: &'a [String], series: &str, is_quick: bool) -> Result<Vec<&'a str>> {
     let mut chosen = Vec::new();
-    for name in names {
+    let holds = |name: &&String| !NOT_YET.iter().any(|(kernel, test)| *kernel == series && name.starts_with(test));
+    for name in names.iter().filter(holds) {
         match when(name) {
             Some(Always) => chosen.push(name.as_str()),
             Some(InFull) if !is_quick => chosen.push(name.as_str()),

@@ -130,15 +130,16 @@ fn test(arguments: &Arguments, series: &[Series]) -> Result<Report> {
     ensure!(!tiers.contains(&Tier::Logic), "tier 0 needs no kernel: cargo xtask test --tier 0");
     setup::setup()?;
     run(cargo().args(["build", "--package", "netbpf-user"]))?;
-    let lines = tiers.iter().map(|tier| Ok((*tier, line(*tier, arguments)?))).collect::<Result<Vec<_>>>()?;
+    let programs = tiers.iter().map(|tier| Ok((*tier, executables(*tier)?))).collect::<Result<Vec<_>>>()?;
     let is_all = arguments.tiers.is_empty() && arguments.filter.is_none() && !arguments.quick;
     let generated = is_all.then(bench::generated).transpose()?;
     let manner = Manner { kvm: arguments.kvm, limit: Some(LIMIT) };
     let mut outcomes = Vec::new();
     for series in series {
-        for (tier, line) in &lines {
+        for (tier, programs) in &programs {
             let name = format!("Linux {}: {tier}", series.name());
-            let mut outcome = outcome(*series, &name, line, manner);
+            let line = line(*tier, programs, *series, arguments)?;
+            let mut outcome = outcome(*series, &name, &line, manner);
             if outcome.problem.is_none() {
                 outcome.problem = outcome.lack(arguments.filter.is_some());
             }
@@ -169,19 +170,19 @@ fn outcome(series: Series, name: &str, line: &str, manner: Manner) -> Outcome {
 }
 
 /// What runs the tests of a tier inside.
-fn line(tier: Tier, arguments: &Arguments) -> Result<String> {
+fn line(tier: Tier, programs: &[PathBuf], series: Series, arguments: &Arguments) -> Result<String> {
     let mut lines = format!("cd {}/tests || exit 1\nexport RUST_BACKTRACE=0 status=0\n", workspace().display());
     // A machine builds nothing.
     lines += &format!("export NETBPF_PROGRAM={}\n", target_dir().join("debug/netbpf").display());
     if !arguments.kvm {
         lines += &format!("export {SLOWNESS}={EMULATED}\n");
     }
-    for program in executables(tier)? {
+    for program in programs {
         let selection = match (&arguments.filter, tier) {
             (Some(filter), _) => filter.clone(),
             (None, Tier::Namespaces) => {
-                let names = listed(&program)?;
-                format!("--exact {}", list::chosen(&names, arguments.quick)?.join(" "))
+                let names = listed(program)?;
+                format!("--exact {}", list::chosen(&names, series.name(), arguments.quick)?.join(" "))
             }
             (None, _) => String::new(),
         };
