@@ -18,7 +18,8 @@ use crate::lab::{Container, Lab, dropped};
 fn has_netkit(lab: &Lab) -> bool {
     let name = lab.name("probe");
     let _probe = OwnNamespace::make(&name);
-    let made = Command::new("ip").args(["-n", &name, "link", "add", "nk0", "type", "netkit"]).output();
+    // Not nk0, which the kernel calls the other end.
+    let made = Command::new("ip").args(["-n", &name, "link", "add", "asked", "type", "netkit"]).output();
     made.expect("ip runs").status.success()
 }
 
