@@ -13,8 +13,9 @@ pub(crate) const COMPILER: [&str; 4] = ["rustc-web", "cargo-web", "libstd-rust-w
 pub(crate) const PIP: &str = "python3-pip";
 
 /// Programs that tests, demo, measurements, fuzzing and packaging call, with the Debian packages that hold them; libFuzzer is C++.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("ip", "iproute2"),
+    ("ping", "iputils-ping"),
     ("ethtool", "ethtool"),
     ("bpftool", "bpftool"),
     ("nft", "nftables"),
