@@ -10,9 +10,9 @@ done </modules/order
 mount -t tmpfs layer /layer
 mkdir /layer/upper /layer/work
 mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=1048576 outside /outside
-mount -t overlay -o lowerdir=/outside,upperdir=/layer/upper,workdir=/layer/work root /root
+mount -t overlay -o lowerdir=/outside,upperdir=/layer/upper,workdir=/layer/work merged /merged
 for moved in dev proc sys; do
-    mount --move /$moved /root/$moved
+    mount --move /$moved /merged/$moved
 done
-script=$(sed 's/.*netbpf.script=\([^ ]*\).*/\1/' /root/proc/cmdline)
-exec switch_root /root /bin/bash "$script"
+script=$(sed 's/.*netbpf.script=\([^ ]*\).*/\1/' /merged/proc/cmdline)
+exec switch_root /merged /bin/bash "$script"

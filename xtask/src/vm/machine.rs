@@ -157,7 +157,7 @@ impl Machine {
         let busybox = ["bin/busybox", "usr/bin/busybox"].map(|part| self.emulator.join(part));
         let busybox = busybox.iter().find(|path| path.exists()).context("there is no busybox")?;
         let stage = beside(&self.directory, &format!("initramfs-{}", std::process::id()));
-        for part in ["bin", "modules", "proc", "sys", "dev", "outside", "layer", "root"] {
+        for part in ["bin", "modules", "proc", "sys", "dev", "outside", "layer", "merged"] {
             fs::create_dir_all(stage.join(part))?;
         }
         fs::copy(busybox, stage.join("bin/busybox"))?;
