@@ -19,7 +19,7 @@ const GIB: u64 = 1 << 30;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Both ways over one connection: the second direction runs in the half that the first has left open.
-fn both_ways(from: &Place, to: SocketAddr, server: &Place, port: u16, bytes: u64) {
+pub(crate) fn both_ways(from: &Place, to: SocketAddr, server: &Place, port: u16, bytes: u64) {
     // Another test's child has a copy of the listener before this one until it executes its program.
     let listener = poll(|| server.listen(server.version().everywhere(port)).ok()).expect("listening");
     let client = from.connect(to).unwrap_or_else(|error| panic!("{to}: {error}"));

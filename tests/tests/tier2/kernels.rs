@@ -2,23 +2,19 @@
 //! these; a kernel without fails them, and the line of the program that could not have it says what.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_tcp, ask_udp};
-use netbpf_tests::transfer::transfer;
 use netbpf_tests::version::Version;
-use netbpf_tests::wait::{poll_for, scaled, until};
+use netbpf_tests::wait::until;
 use netbpf_user::rig::Rig;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 
+use crate::bulk::both_ways;
 use crate::lab::{Container, Lab, mac_of};
-
-/// How long a damaged transfer may stand still: segments that are lost again and again are sent at longer and longer intervals.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How much goes each way of a transfer.
 const BYTES: u64 = 1 << 20;
@@ -37,20 +33,6 @@ fn counted(place: &Place, device: &str) -> Value {
     shown[0].clone()
 }
 
-/// Both ways over one connection, every byte checked.
-fn both_ways(what: &str, from: &Place, to: SocketAddr, server: &Place, port: u16) {
-    let listener = server.listen(server.version().everywhere(port)).expect("listening");
-    let connect = || from.connect(to).ok();
-    let client = poll_for(scaled(PATIENCE), connect).unwrap_or_else(|| panic!("{what}: {to}"));
-    let (server, _) = listener.accept().expect("a connection waits");
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(scaled(PATIENCE))).expect("a timeout");
-        stream.set_write_timeout(Some(scaled(PATIENCE))).expect("a timeout");
-    }
-    transfer(&client, &server, BYTES).unwrap_or_else(|error| panic!("{what}, to {to}: {error}"));
-    transfer(&server, &client, BYTES).unwrap_or_else(|error| panic!("{what}, back from {to}: {error}"));
-}
-
 fn every_byte_arrives_over_a_wire_that_loses_delays_reorders_and_doubles<F: TestFamily>() {
     let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "8080:80"]);
@@ -59,8 +41,8 @@ fn every_byte_arrives_over_a_wire_that_loses_delays_reorders_and_doubles<F: Test
         for (place, device) in &wire {
             queue(place, device, &format!("netem {damage} limit 10000"));
         }
-        both_ways(damage, &lab.ext, lab.at_host(8080), &c1.place, 80);
-        both_ways(damage, &c1.place, lab.at_ext(90), &lab.ext, 90);
+        both_ways(&lab.ext, lab.at_host(8080), &c1.place, 80, BYTES);
+        both_ways(&c1.place, lab.at_ext(90), &lab.ext, 90, BYTES);
         for (place, device) in &wire {
             let sent = counted(place, device)["packets"].as_u64().expect("a number");
             assert!(sent > 200, "{damage}: only {sent} packets were in its way");
@@ -88,8 +70,8 @@ fn nothing_waits_in_fq_for_a_time_that_does_not_come<F: TestFamily>() {
     // and with fq below it TCP gives each segment the time at which it is to leave (tcp_update_skb_after_send).
     let stamped = lab.host.any_udp();
     setsockopt(&stamped, sockopt::ReceiveTimestamp, &true).expect("an option");
-    both_ways("stamped", &lab.ext, lab.at_host(8080), &c1.place, 80);
-    both_ways("stamped", &c1.place, lab.at_ext(90), &lab.ext, 90);
+    both_ways(&lab.ext, lab.at_host(8080), &c1.place, 80, BYTES);
+    both_ways(&c1.place, lab.at_ext(90), &lab.ext, 90, BYTES);
     for (place, device) in [(&lab.host, lab.uplink()), (&c1.place, "eth0".to_owned())] {
         let counted = counted(place, &device);
         assert!(counted["packets"].as_u64().is_some_and(|packets| packets > 100), "{counted}");
@@ -124,8 +106,8 @@ fn a_vlan_of_the_host_is_an_uplink<F: TestFamily>() {
     assert_eq!((seen.server.as_str(), seen.client.ip()), ("c1", ext));
     let _ext = Server::tcp(&lab.ext, "ext", 90);
     assert_eq!(ask_tcp(&c1.place, SocketAddr::new(ext, 90)).expect("answered").client.ip(), host);
-    both_ways("vlan", &c1.place, SocketAddr::new(ext, 91), &lab.ext, 91);
-    both_ways("vlan", &lab.ext, SocketAddr::new(host, 8081), &c1.place, 81);
+    both_ways(&c1.place, SocketAddr::new(ext, 91), &lab.ext, 91, BYTES);
+    both_ways(&lab.ext, SocketAddr::new(host, 8081), &c1.place, 81, BYTES);
     assert_eq!(ask_tcp(&c1.place, lab.at_ext(90)).expect("the device below serves as before").client.ip(), lab.host_ip);
     lab.host.command("ip", &["link", "delete", "tagged"]);
     ask_tcp(&lab.ext, lab.at_host(8080)).expect("answered");

@@ -17,7 +17,7 @@ use When::{Always, InFull, Never};
 
 /// What a test's name begins with, and when it runs; of several that fit, the longest counts. What depends on the kernel runs: hooks and their
 /// replacement, devices, the ways of packets. What is the agent's alone is not run again on every kernel.
-const TESTS: [(&str, When); 104] = [
+const TESTS: [(&str, When); 103] = [
     ("allowed::", Never),
     ("allowed::a_list_of_devices", InFull),
     ("api::", Never),
@@ -34,7 +34,6 @@ const TESTS: [(&str, When); 104] = [
     ("control::who_takes_a_new_containers_filter", InFull),
     ("control::what_keeps_links", InFull),
     ("crash::", Never),
-    ("crash::the_first_start_of_an_agent", Never),
     ("differential::", Never),
     ("docker_users::", Never),
     ("doctor::", Never),
