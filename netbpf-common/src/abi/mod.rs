@@ -10,6 +10,7 @@ mod flow;
 mod fragment;
 mod pod;
 mod publish;
+mod skb;
 
 pub use config::{Config, ConfigFlags, RING_SHARES, TIMEOUTS, Timeout};
 pub use counter::{COUNTERS, DropReason, Event, NO_COUNTER};
@@ -22,6 +23,7 @@ pub use publish::{
     GENERATIONS, KEPT_WORDS, LOOPBACK_INDEX, PORT_TABLE, PORTS, PublishKey, PublishedPort, RULES, Rule, RuleFlags,
     TRANSLATOR_INDEX, Transport, VIRTUALS, Visitor, Visitors, generation,
 };
+pub use skb::SkbLayout;
 
 /// Raised by every change of a layout below. An agent finds it in [`Config`] of a pinned instance.
 pub const ABI_VERSION: u32 = 6;

@@ -6,12 +6,13 @@ use aya_ebpf::bindings::{
     bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_clone_redirect, bpf_csum_update, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_proto,
-    bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_csum_update, bpf_l4_csum_replace, bpf_probe_read_kernel, bpf_skb_adjust_room,
+    bpf_skb_change_proto, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use bytemuck::Pod;
-use netbpf_common::abi::{HELD_LEN, HeldFrame};
+use netbpf_common::abi::{HELD_LEN, HeldFrame, SkbLayout};
 use netbpf_common::path::{Family, HEADERS_END, Headers, Packet};
 use netbpf_common::wire::{Be16, Checksum, Ethernet, checksum::Delta};
 
@@ -34,6 +35,10 @@ fn ipv6_flag() -> u64 {
     // SAFETY: a static; volatile, since the agent sets it in the object.
     unsafe { (&raw const IPV6_CHECKSUM_FLAG).read_volatile() }
 }
+
+/// Where this kernel keeps the parts of a packet that the context does not show, out of its BTF; the agent sets it.
+#[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
+static SKB_LAYOUT: SkbLayout = SkbLayout { head: 0, data: 0, csum_start: 0, csum_offset: 0 };
 
 /// A TC skb.
 pub(crate) struct Skb {
@@ -313,15 +318,29 @@ fn is_misnamed(skb: *mut __sk_buff) -> bool {
     skb.is_in_driver() && skb.read::<Ethernet>(0).is_none_or(|ethernet| u32::from(ethernet.ethertype.raw()) != told)
 }
 
-/// The body of [`Packet::is_summed_in`], with a stack frame of its own. What the context does not tell, a helper does: it refuses
-/// to cut the place off where the device will write.
+/// The body of [`Packet::is_summed_in`], with a stack frame of its own. Where the device is to write a sum no helper tells, and of the
+/// kernel's structures that is all that is read.
 #[inline(never)]
 fn is_summed_in(packet: &mut Skb, l4: u32, at: u32) -> bool {
     if !is_left_to_device(packet, l4) {
         return packet.read::<Be16>(l4).is_some();
     }
-    // SAFETY: the skb is valid. It is refused if the checksum ends behind this; else the packet is spoilt, and dropped.
-    unsafe { bpf_skb_change_tail(packet.skb, l4 + at + 1, 0) < 0 }
+    let (mut head, mut data, mut start, mut offset) = (0_u64, 0_u64, 0_u16, 0_u16);
+    let is_read = read_inside(packet.skb, &raw const SKB_LAYOUT.head, &mut head)
+        && read_inside(packet.skb, &raw const SKB_LAYOUT.data, &mut data)
+        && read_inside(packet.skb, &raw const SKB_LAYOUT.csum_start, &mut start)
+        && read_inside(packet.skb, &raw const SKB_LAYOUT.csum_offset, &mut offset);
+    is_read && head + u64::from(start) + u64::from(offset) >= data + u64::from(l4 + at)
+}
+
+/// Reads what lies at an offset, one of [`SKB_LAYOUT`], of the `struct sk_buff` that the context stands for; whether it could be read.
+#[inline(always)]
+fn read_inside<T: Pod>(skb: *const __sk_buff, offset: *const u32, value: &mut T) -> bool {
+    // SAFETY: a static; volatile, since the agent sets it in the object.
+    let offset = unsafe { offset.read_volatile() };
+    let from = skb.cast::<u8>().wrapping_add(offset as usize).cast();
+    // SAFETY: the value has room for so many bytes; the helper fails where there is nothing to read.
+    unsafe { bpf_probe_read_kernel(core::ptr::from_mut(value).cast(), size_of::<T>() as u32, from) == 0 }
 }
 
 /// The body of [`Packet::is_left_to_device`], with a stack frame of its own. A helper that changes a sum leaves it alone in such a

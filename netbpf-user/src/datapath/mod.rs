@@ -29,7 +29,7 @@ pub(crate) use filters::{is_own_filter, remove_filter};
 pub(crate) use hook::{Direction, Hook, NETKIT, Way};
 pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
 pub(crate) use neighbours::{has_batches, has_tcx, on_cgroup, on_device, program_infos};
-pub(crate) use probe::knows_ipv6_checksums;
+pub(crate) use probe::{KERNEL_BTF, knows_ipv6_checksums};
 pub use programs::object;
 pub(crate) use sys::{give_memory_back, keep_large_blocks_apart, peer_groups, readable, set_gro, strips_vlan_tags};
 pub use table::Table;

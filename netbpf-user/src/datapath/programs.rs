@@ -16,6 +16,7 @@ use netbpf_common::abi::{map, program};
 use nix::sys::signal::SigSet;
 
 use super::hook::NETKIT;
+use super::probe;
 use crate::config::DatapathLog;
 use crate::error::{Context as _, Error, Result, chain};
 use crate::failpoint;
@@ -30,6 +31,9 @@ pub fn object() -> &'static [u8] {
 
 /// A constant of the programs: what the kernel takes besides the flags that every kernel knows.
 const IPV6_CHECKSUM_FLAG: &str = "IPV6_CHECKSUM_FLAG";
+
+/// Another: what the kernel's packets look like inside. Pins do not outlive a kernel, so it tells no programs apart.
+const SKB_LAYOUT: &str = "SKB_LAYOUT";
 
 /// Lines of the verifier's log that are kept when it refuses a program.
 const VERIFIER_LINES: usize = 40;
@@ -301,6 +305,8 @@ impl Source {
         let level = level(self.constants.log);
         loader.override_global(aya_log::LEVEL, &level, false);
         loader.override_global(IPV6_CHECKSUM_FLAG, &self.constants.ipv6_checksum_flag, true);
+        let layout = probe::skb_layout()?;
+        loader.override_global(SKB_LAYOUT, bytemuck::bytes_of(&layout), true);
         failpoint::before("make maps");
         let mut programs = loader.load(OBJECT).map_err(|error| cannot_load(&error))?;
         verify(&mut programs, names)?;

@@ -133,13 +133,17 @@ impl Apt {
 
     /// The package of the newest kernel of a series.
     fn newest_kernel(&self, series: &str) -> Result<String> {
-        let records = output_of(self.command("apt-cache").args(["show", NEWEST_KERNEL]))?;
+        // A series beside the release's own gets its updates for security under its own name, before there are backports of them.
+        let own = NEWEST_KERNEL.replace("image", &format!("image-{series}"));
+        let names = output_of(self.command("apt-cache").args(["pkgnames", &own]))?;
+        let newest = if names.lines().any(|name| name == own) { own.as_str() } else { NEWEST_KERNEL };
+        let records = output_of(self.command("apt-cache").args(["show", newest]))?;
         let prefix = format!("{series}.");
         for record in records.split("\n\n") {
             let field = |name: &str| record.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("").trim();
             if field("Version:").starts_with(&prefix) {
                 let package = field("Depends:").split([' ', ',']).next().unwrap_or("");
-                ensure!(!package.is_empty(), "{NEWEST_KERNEL} {} depends on no kernel", field("Version:"));
+                ensure!(!package.is_empty(), "{newest} {} depends on no kernel", field("Version:"));
                 return Ok(package.into());
             }
         }

@@ -128,9 +128,7 @@ const TESTS: [(&str, When); 103] = [
 ];
 
 /// What does not hold on a kernel yet, by what its test's name begins with: docs/kernels.md says what that is and why.
-const NOT_YET: [(&str, &str); 4] = [
-    ("6.1", "basics::the_main_job_is_done_on_a_host_that_forwards_nothing_and_filters_reverse_paths::v6"),
-    ("6.1", "tcp::outside_reaches_a_published_port_and_is_seen_under_its_own_address::v6"),
+const NOT_YET: [(&str, &str); 2] = [
     ("6.1", "repair::what_is_taken_away_is_put_back"),
     ("6.1", "uninstall::uninstall_with_the_agent_running_leaves_nothing"),
 ];

@@ -19,7 +19,7 @@ struct Feature {
 
 /// What there is no doing without; `kernel-bpf` tells of it.
 const PROGRAMS: Feature = Feature {
-    what: "the programs: BTF, `bpf_loop`, `bpf_redirect_peer`, `bpf_redirect_neigh`, hooks of sockets",
+    what: "the programs: BTF, `bpf_loop`, `bpf_redirect_peer`, `bpf_redirect_neigh`, `bpf_probe_read_kernel`, hooks of sockets",
     since: "6.1",
     without: "the agent refuses to start and says what is missing",
 };

@@ -6,7 +6,7 @@ use aya_obj::generated::bpf_func_id;
 
 use super::subject::Subject;
 use crate::api::types::Finding;
-use crate::datapath::{has_batches, program_infos};
+use crate::datapath::{KERNEL_BTF, has_batches, program_infos};
 use crate::error::chain;
 use crate::net::sysctl;
 
@@ -14,7 +14,7 @@ use crate::net::sysctl;
 const OLDEST: (u32, u32) = (6, 1);
 
 /// Helpers of the paths that came last, and those that a kernel's configuration may leave out.
-const HELPERS: [(bpf_func_id, &str); 8] = [
+const HELPERS: [(bpf_func_id, &str); 9] = [
     (bpf_func_id::BPF_FUNC_redirect_peer, "bpf_redirect_peer"),
     (bpf_func_id::BPF_FUNC_redirect_neigh, "bpf_redirect_neigh"),
     (bpf_func_id::BPF_FUNC_fib_lookup, "bpf_fib_lookup"),
@@ -23,6 +23,10 @@ const HELPERS: [(bpf_func_id, &str); 8] = [
     (bpf_func_id::BPF_FUNC_jiffies64, "bpf_jiffies64"),
     (bpf_func_id::BPF_FUNC_clone_redirect, "bpf_clone_redirect"),
     (bpf_func_id::BPF_FUNC_loop, "bpf_loop"),
+    (
+        bpf_func_id::BPF_FUNC_probe_read_kernel,
+        "bpf_probe_read_kernel (CONFIG_BPF_EVENTS, and no lockdown=confidentiality)",
+    ),
 ];
 
 /// Looks at all of it.
@@ -54,7 +58,7 @@ fn missing() -> Result<Vec<String>, String> {
             missing.push(name.to_owned());
         }
     }
-    if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
+    if !std::path::Path::new(KERNEL_BTF).exists() {
         missing.push("BTF (CONFIG_DEBUG_INFO_BTF)".into());
     }
     if !has_batches().map_err(|error| error.to_string())? {
