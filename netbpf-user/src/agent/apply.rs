@@ -169,10 +169,6 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) async fn attach_egress(&self, ifindex: u32, device: &str) -> Result<()> {
-        self.attach_to_device(Hook::egress(ifindex, device)).await
-    }
-
     /// The kernel waits for a grace period of RCU here (tcx_entry_sync), some milliseconds.
     pub(super) async fn attach_to_device(&self, hook: Hook) -> Result<()> {
         let (datapath, device) = (self.datapath.clone(), hook.device.clone());

@@ -35,6 +35,9 @@ impl std::fmt::Display for Owner {
 impl EndpointRecord {
     /// The programs on its device.
     pub(super) fn hooks(&self) -> Vec<Hook> {
+        if self.is_tap {
+            return vec![Hook::tap(self.ifindex, &*self.device)];
+        }
         Hook::of_container(self.kind, self.ifindex, &self.device)
     }
 }

@@ -16,6 +16,7 @@ mod ends;
 mod exposure;
 mod express;
 mod files;
+mod filters;
 mod flows;
 mod health;
 mod hooks;

@@ -12,7 +12,7 @@ use super::reserve::release;
 use super::rules::withdraw;
 use super::state::State;
 use super::{Engine, files, host, process};
-use crate::datapath::{Attachment, NETKIT};
+use crate::datapath::{Attachment, Hook, NETKIT};
 use crate::error::Result;
 use crate::net::device::Device;
 use crate::net::namespace;
@@ -145,7 +145,7 @@ impl Engine {
     pub(super) async fn observe(&self, state: &State) -> Result<Observed> {
         let maps = &self.datapath.maps;
         let devices = self.netlink.devices().await?;
-        let attachments = self.datapath.attachments()?;
+        let (attachments, queues) = (self.datapath.attachments()?, self.datapath.left_queues());
         let has = |program: &str, ifindex: u32| {
             attachments.iter().any(|it| it.is_current && it.program == program && it.target == u64::from(ifindex))
         };
@@ -158,7 +158,8 @@ impl Engine {
         // Also of an agent that was killed while it took one in, or gave it back.
         let has_egress = |device: &&Device| {
             let at = |it: &&Attachment| it.program == program::EGRESS && it.target == u64::from(device.ifindex);
-            !own.contains_key(&device.ifindex) && attachments.iter().any(|it| at(&it))
+            let left = |hook: &Hook| hook.program == program::EGRESS && hook.ifindex == device.ifindex;
+            !own.contains_key(&device.ifindex) && (attachments.iter().any(|it| at(&it)) || queues.iter().any(left))
         };
         let taps: BTreeMap<u32, String> =
             devices.iter().filter(has_egress).map(|device| (device.ifindex, device.name.clone())).collect();

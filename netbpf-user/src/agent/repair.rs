@@ -1,7 +1,7 @@
 //! Putting back what somebody has taken away. docs/repair.md says what is put back, and what is told alone.
 //!
-//! The kernel announces what happens to devices, addresses and routes. Of links and pins it tells nobody: those are looked at once
-//! per second. What is found missing is put back by the steps that a start would take.
+//! The kernel announces what happens to devices, addresses, routes and filters. Of links and pins it tells nobody: those are looked at
+//! once per second. What is found missing is put back by the steps that a start would take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use super::hooks::Owner;
 use super::plan::Step;
 use super::state::State;
 use super::{Engine, host};
-use crate::datapath::Attachment;
+use crate::datapath::{Attachment, Hook};
 use crate::error::{Context as _, Error, Result};
 use crate::net::watch::Changes;
 
@@ -41,6 +41,8 @@ pub(super) struct Repair {
 struct Suspects {
     /// Devices that are down or gone, or have lost an address or a route.
     devices: BTreeSet<u32>,
+    /// Devices that have lost a filter, where filters stay.
+    filters: BTreeSet<u32>,
     /// Announcements were lost.
     everything: bool,
 }
@@ -105,8 +107,11 @@ impl Engine {
         let mut suspects = self.repair.suspects.lock().expect("no panic while it was held");
         suspects.devices.extend(down.map(|device| device.ifindex));
         suspects.devices.extend(changes.losers.iter().filter(|loser| **loser == self.devices.0));
+        if !self.datapath.has_links() {
+            suspects.filters.extend(&changes.filters);
+        }
         suspects.everything |= changes.lost;
-        if suspects.everything || !suspects.devices.is_empty() {
+        if suspects.everything || !suspects.devices.is_empty() || !suspects.filters.is_empty() {
             self.repair.told.notify_one();
         }
     }
@@ -115,6 +120,7 @@ impl Engine {
     fn suspect_again(&self, before: Suspects) {
         let mut suspects = self.repair.suspects.lock().expect("no panic while it was held");
         suspects.devices.extend(before.devices);
+        suspects.filters.extend(before.filters);
         suspects.everything |= before.everything;
     }
 
@@ -138,7 +144,10 @@ impl Engine {
     async fn look_at(self: &Arc<Self>, suspects: &Suspects, is_time: bool, with_settings: bool) -> Result<bool> {
         let mut errors = Vec::new();
         let (mut attachments, mut has_lost_pins) = (None, false);
-        if is_time || suspects.everything {
+        if suspects.everything || !suspects.filters.is_empty() {
+            self.forget_lost_filters((!suspects.everything).then_some(&suspects.filters)).await?;
+        }
+        if is_time || suspects.everything || !suspects.filters.is_empty() {
             // Without the state: the kernel answers for each link when no device is being deleted.
             let datapath = self.datapath.clone();
             let look = move || (datapath.lost_pins(), datapath.attachments());
@@ -173,6 +182,9 @@ impl Engine {
                 return Ok(false);
             }
             errors.extend(self.mend(state, &found.damage).await);
+        }
+        if is_time {
+            errors.extend(self.remove_left_queues().await.err().map(|error| error.to_string()));
         }
         let is_right = errors.is_empty();
         if is_time || !is_right {
@@ -282,7 +294,8 @@ impl Engine {
     /// Sets a container's device up, with its program: without, it would be a door into the host.
     async fn raise(&self, ifindex: u32) -> Result<()> {
         let Some(device) = self.netlink.device(ifindex).await? else { return Ok(()) };
-        self.attach_egress(ifindex, &device.name).await?;
+        let hook = if device.is_tun { Hook::tap } else { Hook::egress };
+        self.attach_to_device(hook(ifindex, device.name)).await?;
         self.netlink.set_up(ifindex).await
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::files::OF_NAMESPACES;
+use super::filters::remove_queues;
 use super::names::Names;
 use super::network::{DEFAULT_NETWORK, Network, Networks};
 use super::publishes::Publishes;
@@ -270,7 +271,8 @@ fn known_state(mut networks: Networks, containers: BTreeMap<String, ContainerRec
 
 /// Removes links, maps and devices. Returns what failed.
 pub(super) async fn remove_instance(netlink: &Netlink, settings: &Settings, host_ifindex: u32) -> Vec<Error> {
-    let mut errors: Vec<Error> = Datapath::unpin(settings).err().into_iter().collect();
+    let mut errors: Vec<Error> = remove_queues(netlink, settings).await.err().into_iter().collect();
+    errors.extend(Datapath::unpin(settings).err());
     if host_ifindex != 0 {
         errors.extend(netlink.delete_device(host_ifindex).await.err());
     }

@@ -28,6 +28,7 @@ impl Engine {
         drop(state);
         let inside = inside.await?;
         let state = self.state.lock().await;
+        self.forget_lost_filters(None).await?;
         let attachments = self.datapath.attachments()?;
         let devices: Vec<Device> = self.netlink.devices().await?;
         let names: BTreeMap<u32, String> = devices.iter().map(|device| (device.ifindex, device.name.clone())).collect();

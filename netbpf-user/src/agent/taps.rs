@@ -69,14 +69,14 @@ impl Engine {
         self.netlink.set_mtu(ifindex, mtu).await?;
         sysctl::isolate(device)?;
         Ipv6::Off.apply(device)?;
-        self.attach_egress(ifindex, device).await?;
+        self.attach_to_device(Hook::tap(ifindex, device)).await?;
         self.netlink.set_up(ifindex).await
     }
 
     /// Gives a tap back to the host, as far as it is there. The program last: by it a later start knows what to give back.
     pub(super) fn give_back(&self, ifindex: u32, device: &str) -> Result<()> {
         give_back_settings(ifindex, device)?;
-        self.datapath.detach(&Hook::egress(ifindex, device))
+        self.datapath.detach(&Hook::tap(ifindex, device))
     }
 
     /// Sees what has become of devices that are no endpoints' any more.

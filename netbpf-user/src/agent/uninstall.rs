@@ -5,6 +5,7 @@ use std::fs;
 use netbpf_common::wire::Mac;
 
 use super::containers::marked;
+use super::filters::remove_queues;
 use super::lan::remove_marked;
 use super::parent::remove_parent;
 use super::taps::give_back_settings;
@@ -53,6 +54,7 @@ pub async fn uninstall(settings: &Settings) -> Result<()> {
             errors.extend(namespace::remove(&name).err());
         }
     }
+    errors.extend(remove_queues(&netlink, settings).await.err());
     errors.extend(Datapath::unpin(settings).err());
     for directory in [marks, Files::all(&settings.run_dir)] {
         if directory.exists()

@@ -116,7 +116,7 @@ impl Datapath {
     /// The filters that links are to take the place of, with when they were attached: the oldest first. None where the kernel
     /// has no such links.
     pub(crate) fn unlinked(&self) -> Vec<(Instant, Hook)> {
-        if self.has_links.load(Ordering::Relaxed) { self.filters().by_age() } else { Vec::new() }
+        if self.has_links() { self.filters().by_age() } else { Vec::new() }
     }
 
     /// Puts a pinned link in the place of a filter that was attached then, if that was not detached meanwhile.
@@ -150,6 +150,11 @@ impl Datapath {
             }
         }
         Ok(())
+    }
+
+    /// Whether the kernel has links for programs of devices, as far as it was asked.
+    pub(crate) fn has_links(&self) -> bool {
+        self.has_links.load(Ordering::Relaxed)
     }
 
     /// Waits for the link that is being made.
@@ -214,7 +219,7 @@ impl Datapath {
     /// Detaches a program from a device; one that is not attached, or whose device is gone, is detached.
     pub(crate) fn detach(&self, hook: &Hook) -> Result<()> {
         let _turn = self.linking();
-        if self.filters().remove(hook) {
+        if self.filters().remove(hook) || self.queues.has(hook) {
             remove_filter(hook);
         }
         let what = || format!("detach {} from {}", hook.program, hook.device);
@@ -224,8 +229,9 @@ impl Datapath {
     /// Detaches every program.
     pub(crate) fn detach_all(&self) -> Result<()> {
         let _turn = self.linking();
+        let left = self.left_queues();
         let filters = std::mem::take(&mut *self.filters());
-        filters.hooks().for_each(remove_filter);
+        filters.hooks().chain(&left).for_each(remove_filter);
         self.links.remove_all().context(|| "detach the programs".into())
     }
 

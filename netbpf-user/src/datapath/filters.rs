@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::MutexGuard;
 use std::time::Instant;
 
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle};
 use aya::programs::{ProgramError, TcAttachType};
 
 use super::Datapath;
@@ -73,11 +73,7 @@ impl Datapath {
     pub(super) fn attach_filter(&self, hook: &Hook, direction: Direction) -> Result<()> {
         let what = || format!("attach {} to {}", hook.program, hook.device);
         let direction: TcAttachType = direction.into();
-        failpoint::before("make a queue for filters");
-        match qdisc_add_clsact(&hook.device) {
-            Err(error) if !is_there(&error) => return Err(error).context(what),
-            _ => {}
-        }
+        self.queues.add(hook)?;
         failpoint::before("attach a filter");
         let mut programs = self.programs.lock().expect("no panic while it was held");
         let program = programs.classifier(hook.program)?;
@@ -95,9 +91,33 @@ impl Datapath {
         self.filters().add(hook);
         Ok(())
     }
+
+    /// The filters that stay, with when they were attached: none where the kernel has links to take their place.
+    pub(crate) fn kept_filters(&self) -> Vec<(Instant, Hook)> {
+        if self.has_links() { Vec::new() } else { self.filters().by_age() }
+    }
+
+    /// Forgets a filter that was attached then and that somebody has removed.
+    pub(crate) fn forget_filter(&self, since: Instant, hook: &Hook) {
+        self.filters().remove_since(since, hook);
+    }
+
+    /// Hooks on devices of others that have, or may have, a queue of ours and no filter that this agent knows.
+    pub(crate) fn left_queues(&self) -> Vec<Hook> {
+        let filters = self.filters();
+        let mut left = self.queues.hooks();
+        left.retain(|hook| !filters.has(hook));
+        left
+    }
+
+    /// Notes that such a queue is gone, or somebody else's.
+    pub(crate) fn forget_queue(&self, hook: &Hook) -> Result<()> {
+        self.queues.forget(hook).context(|| format!("forget the queue for filters of {}", hook.device))
+    }
 }
 
-fn is_there(error: &TcError) -> bool {
+/// Whether what was to be made is there already.
+pub(super) fn is_there(error: &TcError) -> bool {
     matches!(error, TcError::NetlinkError(error) if error.raw_os_error() == Some(libc::EEXIST))
 }
 

@@ -3,6 +3,7 @@
 use aya::programs::TcAttachType;
 use aya_obj::generated::bpf_attach_type;
 use netbpf_common::abi::program;
+use nix::net::if_::if_indextoname;
 
 use crate::config::DeviceKind;
 
@@ -60,17 +61,25 @@ pub(crate) struct Hook {
     pub(crate) device: String,
     /// Which of its packets, and where.
     pub(crate) way: Way,
+    /// Whether the device is somebody else's, and stays when the instance goes.
+    pub(crate) is_lent: bool,
 }
 
 impl Hook {
     /// What a container sends, at its host-side device.
     pub(crate) fn egress(ifindex: u32, device: impl Into<String>) -> Self {
-        Self { program: program::EGRESS, ifindex, device: device.into(), way: Way::Stack(Direction::Ingress) }
+        let way = Way::Stack(Direction::Ingress);
+        Self { program: program::EGRESS, ifindex, device: device.into(), way, is_lent: false }
+    }
+
+    /// The same at a tap, which its owner has made.
+    pub(crate) fn tap(ifindex: u32, device: impl Into<String>) -> Self {
+        Self { is_lent: true, ..Self::egress(ifindex, device) }
     }
 
     /// What a container sends, in the driver of its netkit.
     pub(crate) fn netkit(ifindex: u32, device: impl Into<String>) -> Self {
-        Self { program: NETKIT, ifindex, device: device.into(), way: Way::Netkit }
+        Self { program: NETKIT, ifindex, device: device.into(), way: Way::Netkit, is_lent: false }
     }
 
     /// All of a container's host-side device.
@@ -85,21 +94,36 @@ impl Hook {
     /// What an uplink receives; `is_bare`: its packets have no Ethernet header.
     pub(crate) fn uplink(ifindex: u32, device: impl Into<String>, is_bare: bool) -> Self {
         let program = if is_bare { program::UPLINK_BARE } else { program::UPLINK };
-        Self { program, ifindex, device: device.into(), way: Way::Stack(Direction::Ingress) }
+        Self { program, ifindex, device: device.into(), way: Way::Stack(Direction::Ingress), is_lent: true }
     }
 
     /// What the host sends to containers.
     pub(crate) fn host(ifindex: u32, device: impl Into<String>) -> Self {
-        Self { program: program::HOST, ifindex, device: device.into(), way: Way::Stack(Direction::Egress) }
+        let way = Way::Stack(Direction::Egress);
+        Self { program: program::HOST, ifindex, device: device.into(), way, is_lent: false }
     }
 
     /// What an uplink receives, ahead of the host's stack.
     pub(crate) fn express(ifindex: u32, device: impl Into<String>) -> Self {
-        Self { program: program::EXPRESS, ifindex, device: device.into(), way: Way::Express }
+        Self { program: program::EXPRESS, ifindex, device: device.into(), way: Way::Express, is_lent: true }
     }
 
     /// Name of its link's pin.
     pub(super) fn pin(&self) -> String {
         format!("{}-{}", self.program, self.ifindex)
+    }
+
+    /// One in the stack, on a device of somebody else's, by such a name.
+    pub(super) fn pinned_as(name: &str) -> Option<Self> {
+        let (program, ifindex) = name.rsplit_once('-')?;
+        let ifindex = ifindex.parse().ok()?;
+        // A device that is gone has no name.
+        let device = if_indextoname(ifindex).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        match program {
+            program::EGRESS => Some(Self::tap(ifindex, device)),
+            program::UPLINK => Some(Self::uplink(ifindex, device, false)),
+            program::UPLINK_BARE => Some(Self::uplink(ifindex, device, true)),
+            _ => None,
+        }
     }
 }

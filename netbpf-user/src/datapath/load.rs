@@ -12,6 +12,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use super::links::{Links, device_links};
 use super::programs::{self, Constants, Programs, Source};
+use super::queues::{self, Queues};
 use super::table::Table;
 use super::{Datapath, FamilyMaps, Maps, foreign_layout, netns_cookie, probe};
 use crate::config::Settings;
@@ -46,6 +47,7 @@ impl Datapath {
             programs: Mutex::new(programs),
             maps,
             filters: Mutex::default(),
+            queues: Queues::open(&settings.bpffs),
             linking: Mutex::default(),
             has_links: AtomicBool::new(true),
         })
@@ -65,7 +67,13 @@ impl Datapath {
     pub(crate) fn unpin(settings: &Settings) -> Result<()> {
         let directory = &settings.bpffs;
         // Links first: a program must not run on maps that are no longer ours.
-        for part in [directory.join("links"), Self::programs_in(directory), directory.join("maps"), directory.clone()] {
+        let parts = [
+            directory.join("links"),
+            Self::programs_in(directory),
+            directory.join("maps"),
+            directory.join(queues::DIRECTORY),
+        ];
+        for part in parts.into_iter().chain([directory.clone()]) {
             failpoint::before("remove pins");
             let gone = if part == *directory { remove_instance(directory) } else { fs::remove_dir_all(&part) };
             match gone {

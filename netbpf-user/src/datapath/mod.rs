@@ -11,6 +11,7 @@ mod neighbours;
 mod pins;
 mod probe;
 mod programs;
+mod queues;
 mod sys;
 mod table;
 
@@ -31,6 +32,7 @@ pub(crate) use load::{cgroup_root, check_cgroup, mount_bpffs};
 pub(crate) use neighbours::{has_batches, has_tcx, on_cgroup, on_device, program_infos};
 pub(crate) use probe::{KERNEL_BTF, knows_ipv6_checksums};
 pub use programs::object;
+pub(crate) use queues::queues;
 pub(crate) use sys::{give_memory_back, keep_large_blocks_apart, peer_groups, readable, set_gro, strips_vlan_tags};
 pub use table::Table;
 
@@ -93,6 +95,8 @@ pub struct Datapath {
     links: links::Links,
     /// Filters of devices that have no link.
     filters: Mutex<filters::Filters>,
+    /// Queues for filters on devices of others.
+    queues: queues::Queues,
     /// One at a time makes links, or detaches what one is being made for.
     linking: Mutex<()>,
     /// Whether the kernel has links for programs of devices (TCX), as far as it was asked.

@@ -6,6 +6,7 @@ use std::fs;
 use netbpf_common::abi::map;
 
 use super::links::names_in;
+use super::queues::DIRECTORY;
 use super::{Datapath, mount_bpffs};
 use crate::error::{Context as _, Result};
 
@@ -14,7 +15,8 @@ impl Datapath {
     pub(crate) fn lost_pins(&self) -> Vec<String> {
         let maps = names_in(&self.directory.join("maps"));
         let lost = map::all().filter(|name| !maps.contains(*name)).map(|name| format!("maps/{name}"));
-        lost.chain(self.links.lost_pins().into_iter().map(|name| format!("links/{name}"))).collect()
+        let links = self.links.lost_pins().into_iter().map(|name| format!("links/{name}"));
+        lost.chain(links).chain(self.queues.lost().into_iter().map(|name| format!("{DIRECTORY}/{name}"))).collect()
     }
 
     /// Pins again what has lost its pin, on a bpffs of its own where there is none any more. The maps and links are the same ones:
@@ -31,6 +33,7 @@ impl Datapath {
         }
         self.programs.lock().expect("no panic while it was held").keep_pins()?;
         self.links.keep_pins()?;
+        self.queues.keep()?;
         Ok(lost)
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel's announcements of changed devices, addresses and routes.
+//! The kernel's announcements of changed devices, addresses and routes, and of lost filters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +26,8 @@ pub(crate) struct Changes {
     pub(crate) routes: bool,
     /// Devices that have lost an address or a route.
     pub(crate) losers: BTreeSet<u32>,
+    /// Devices that have lost a filter, or what filters hang on.
+    pub(crate) filters: BTreeSet<u32>,
     /// Announcements were lost: anything may have changed.
     pub(crate) lost: bool,
 }
@@ -41,6 +43,7 @@ impl Watch {
     pub(crate) fn open() -> Result<Self> {
         let groups = [
             MulticastGroup::Link,
+            MulticastGroup::Tc,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv4Rule,
@@ -75,12 +78,18 @@ impl Drop for Watch {
 
 impl Changes {
     fn add(&mut self, payload: &NetlinkPayload<RouteNetlinkMessage>) {
-        use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, DelRule, NewAddress, NewLink, NewRoute, NewRule};
+        use RouteNetlinkMessage::{
+            DelAddress, DelLink, DelQueueDiscipline, DelRoute, DelRule, DelTrafficFilter, NewAddress, NewLink,
+            NewRoute, NewRule,
+        };
         match payload {
             NetlinkPayload::InnerMessage(DelAddress(address)) => {
                 self.losers.insert(address.header.index);
             }
             NetlinkPayload::InnerMessage(DelRoute(route)) => self.losers.extend(device(route)),
+            NetlinkPayload::InnerMessage(DelTrafficFilter(tc) | DelQueueDiscipline(tc)) => {
+                self.filters.extend(u32::try_from(tc.header.index));
+            }
             _ => {}
         }
         match payload {

@@ -187,10 +187,7 @@ fn filters_of_others_on_what_an_uplink_receives_are_told() {
     let lab = Lab::new::<V4>();
     lab.host.command("tc", &["qdisc", "add", "dev", "eth0", "clsact"]);
     nothing(&lab);
-    let object = lab.foreign_object("classifier", -1);
-    let object = object.to_str().expect("UTF-8");
-    let filter = ["filter", "add", "dev", "eth0", "ingress", "bpf", "direct-action", "object-file", object];
-    lab.host.command("tc", &[&filter[..], &["section", "classifier"]].concat());
+    lab.foreign_filter("eth0", "ingress");
     only(&lab, "tc-filters", &["eth0"]);
 }
 

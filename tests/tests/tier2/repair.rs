@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use netbpf_common::abi::program;
 use netbpf_common::path::V4;
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
@@ -11,19 +12,19 @@ use netbpf_tests::wait::until;
 use crate::lab::{Container, Lab};
 
 /// What somebody does on the host, and what is to be read in `status` until it is repaired. `%1` is the device of the first container,
-/// `%c` its name, `%i` its number, `%h` that of netbpf0, `%u` that of the uplink, `%b` the directory of the instance on its bpffs, `%m`
-/// that where it is mounted. What stands together in a list can be done at the same time.
+/// `%c` its name, `%u` the uplink, `%b` the directory of the instance on its bpffs, `%m` that where it is mounted. `detach` takes a
+/// program off a device. What stands together in a list can be done at the same time.
 const DEEDS: [&[(&str, &str)]; 3] = [
     &[
-        ("bpftool link detach pinned %b/links/egress-%i", "egress is not attached"),
-        ("bpftool link detach pinned %b/links/uplink-%u", "uplink eth0: uplink is not attached"),
-        ("bpftool link detach pinned %b/links/host-%h", "netbpf0: host is not attached"),
+        ("detach egress %1", "egress is not attached"),
+        ("detach uplink %u", "uplink eth0: uplink is not attached"),
+        ("detach host netbpf0", "netbpf0: host is not attached"),
         ("bpftool link detach pinned %b/links/connect4", "connect4 is not attached"),
         ("bpftool link detach pinned %b/links/connect6", "connect6 is not attached"),
         ("ip route delete 172.30.0.0/16 dev netbpf0", "netbpf0 has lost the route to 172.30.0.0/16"),
         ("ip route delete 169.254.30.0/24 dev netbpf0", "netbpf0 has lost the route to 169.254.30.0/24"),
         ("echo 0 > /proc/sys/net/ipv4/conf/netbpf1/forwarding", "netbpf1 does not forward"),
-        ("rm %b/links/egress-%i %b/maps/CONFIG", "2 of its pins are missing"),
+        ("rm %b/links/connect4 %b/maps/CONFIG", "2 of its pins are missing"),
     ],
     &[
         ("ip link set netbpf1 down", "netbpf1 is down"),
@@ -42,25 +43,29 @@ const DEEDS: [&[(&str, &str)]; 3] = [
 const HARMLESS: [&str; 2] = ["nft flush ruleset", "echo 1 > /proc/sys/net/ipv4/ip_forward"];
 
 fn deed(lab: &Lab, container: &Container, line: &str) {
-    let number = |device: &str| {
-        let shown = lab.host.command("ip", &["-o", "link", "show", "dev", device]);
-        shown.split(':').next().expect("a number").to_owned()
-    };
-    let mut line = line.replace("%1", &container.device).replace("%c", &container.name);
+    let mut line = line.replace("%1", &container.device).replace("%c", &container.name).replace("%u", &lab.uplink());
     let bpffs = lab.bpffs();
     for (mark, path) in [("%b", Some(&*bpffs)), ("%m", bpffs.parent())] {
         line = line.replace(mark, path.and_then(Path::to_str).expect("UTF-8"));
     }
-    for (mark, device) in [("%i", &*container.device), ("%h", "netbpf0"), ("%u", &lab.uplink())] {
-        if line.contains(mark) {
-            line = line.replace(mark, &number(device));
-        }
-    }
-    if line.contains("/links/") {
-        lab.linked();
+    if let ["detach", program, device] = line.split(' ').collect::<Vec<_>>()[..] {
+        line = detach(lab, program, device);
     }
     let outcome = lab.shell(lab.scratch().path(), &line);
     assert_eq!(outcome.code, Some(0), "{line}: {}", outcome.stdout);
+}
+
+/// What takes a program off a device: of its link or, where the kernel has none for devices, of its filter.
+fn detach(lab: &Lab, program: &str, device: &str) -> String {
+    lab.linked();
+    let shown = lab.host.command("ip", &["-o", "link", "show", "dev", device]);
+    let number = shown.split(':').next().expect("a number");
+    let pin = lab.bpffs().join(format!("links/{program}-{number}"));
+    if pin.exists() {
+        return format!("bpftool link detach pinned {}", pin.display());
+    }
+    let direction = if program == program::HOST { "egress" } else { "ingress" };
+    format!("tc filter delete dev {device} {direction}")
 }
 
 /// What works between a container with a server on a published port, another one, and the world.

@@ -135,6 +135,33 @@ fn has_program(id: u64) -> bool {
 }
 
 #[test]
+fn what_others_have_added_to_the_queue_of_an_uplink_stays() {
+    for with_agent in [true, false] {
+        let mut lab = Lab::new::<V4>();
+        used(&lab);
+        let uplink = lab.uplink();
+        let host = lab.host.clone();
+        let tc = |arguments: &[&str]| host.command("tc", arguments);
+        // Where the kernel has links for programs of devices we have none there.
+        if !tc(&["qdisc", "show", "dev", &uplink]).contains("clsact") {
+            tc(&["qdisc", "add", "dev", &uplink, "clsact"]);
+        }
+        lab.foreign_filter(&uplink, "egress");
+        if with_agent {
+            lab.done(&["uninstall"]);
+            lab.agent_ends();
+        } else {
+            lab.kill_agent();
+            lab.uninstall_without_agent();
+        }
+        let shown = ["ingress", "egress"].map(|direction| tc(&["filter", "show", "dev", &uplink, direction]));
+        assert!(shown[0].is_empty() && shown[1].contains("classifier"), "{shown:?}");
+        tc(&["qdisc", "delete", "dev", &uplink, "clsact"]);
+        assert_eq!(Footprint::of(&lab), *lab.bare(), "with its agent: {with_agent}");
+    }
+}
+
+#[test]
 fn uninstall_can_be_asked_for_again_and_after_its_directories_have_gone() {
     let mut lab = Lab::new::<V4>();
     used(&lab);

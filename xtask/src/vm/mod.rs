@@ -138,7 +138,7 @@ fn test(arguments: &Arguments, series: &[Series]) -> Result<Report> {
     for series in series {
         for (tier, programs) in &programs {
             let name = format!("Linux {}: {tier}", series.name());
-            let line = line(*tier, programs, *series, arguments)?;
+            let line = line(*tier, programs, arguments)?;
             let mut outcome = outcome(*series, &name, &line, manner);
             if outcome.problem.is_none() {
                 outcome.problem = outcome.lack(arguments.filter.is_some());
@@ -170,7 +170,7 @@ fn outcome(series: Series, name: &str, line: &str, manner: Manner) -> Outcome {
 }
 
 /// What runs the tests of a tier inside.
-fn line(tier: Tier, programs: &[PathBuf], series: Series, arguments: &Arguments) -> Result<String> {
+fn line(tier: Tier, programs: &[PathBuf], arguments: &Arguments) -> Result<String> {
     let mut lines = format!("cd {}/tests || exit 1\nexport RUST_BACKTRACE=0 status=0\n", workspace().display());
     // A machine builds nothing.
     lines += &format!("export NETBPF_PROGRAM={}\n", target_dir().join("debug/netbpf").display());
@@ -182,7 +182,7 @@ fn line(tier: Tier, programs: &[PathBuf], series: Series, arguments: &Arguments)
             (Some(filter), _) => filter.clone(),
             (None, Tier::Namespaces) => {
                 let names = listed(program)?;
-                format!("--exact {}", list::chosen(&names, series.name(), arguments.quick)?.join(" "))
+                format!("--exact {}", list::chosen(&names, arguments.quick)?.join(" "))
             }
             (None, _) => String::new(),
         };

@@ -58,6 +58,14 @@ impl Lab {
         path
     }
 
+    /// Adds a filter with such a program to what a device of the host receives or sends ("ingress", "egress"). It has a clsact qdisc.
+    pub(crate) fn foreign_filter(&self, device: &str, direction: &str) {
+        let object = self.foreign_object("classifier", -1);
+        let object = object.to_str().expect("UTF-8");
+        let filter = ["filter", "add", "dev", device, direction, "bpf", "direct-action", "object-file", object];
+        self.host.command("tc", &[&filter[..], &["section", "classifier"]].concat());
+    }
+
     /// Attaches a program to what a device of the host receives, before or after those that are there; it goes when this is
     /// dropped.
     pub(crate) fn foreign_tcx(&self, device: &str, order: LinkOrder) -> Ebpf {

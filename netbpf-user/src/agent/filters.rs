@@ -1,0 +1,52 @@
+//! Filters of devices on a kernel without TCX: they have no pins, and the kernel says when one is removed.
+
+use std::collections::BTreeSet;
+
+use super::Engine;
+use crate::config::Settings;
+use crate::datapath::{Direction, Hook, Way, is_own_filter, queues, remove_filter};
+use crate::error::Result;
+use crate::net::Netlink;
+
+impl Engine {
+    /// Forgets filters that somebody has removed, of these devices or of all.
+    pub(super) async fn forget_lost_filters(&self, devices: Option<&BTreeSet<u32>>) -> Result<()> {
+        for (since, hook) in self.datapath.kept_filters() {
+            let Way::Stack(direction) = hook.way else { continue };
+            if devices.is_some_and(|devices| !devices.contains(&hook.ifindex)) {
+                continue;
+            }
+            let there = match direction {
+                Direction::Ingress => self.netlink.ingress_filters(hook.ifindex).await?,
+                Direction::Egress => self.netlink.egress_filters(hook.ifindex).await?,
+            };
+            if !there.into_iter().any(is_own_filter) {
+                self.datapath.forget_filter(since, &hook);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away the queues of devices that are served no more.
+    pub(super) async fn remove_left_queues(&self) -> Result<()> {
+        for hook in self.datapath.left_queues() {
+            remove_queue(&self.netlink, &hook).await?;
+            self.datapath.forget_queue(&hook)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes away what an instance has added to devices of others for its filters.
+pub(super) async fn remove_queues(netlink: &Netlink, settings: &Settings) -> Result<()> {
+    for hook in queues(&settings.bpffs) {
+        remove_queue(netlink, &hook).await?;
+    }
+    Ok(())
+}
+
+/// Removes our filter and, unless others have filters in it, its queue.
+async fn remove_queue(netlink: &Netlink, hook: &Hook) -> Result<()> {
+    remove_filter(hook);
+    netlink.remove_empty_queue(hook.ifindex).await
+}
