@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Engine;
 use crate::config::Settings;
-use crate::datapath::{Direction, Hook, Way, is_own_filter, queues, remove_filter};
+use crate::datapath::{Direction, Way, is_own_filter, queues, remove_filter};
 use crate::error::Result;
 use crate::net::Netlink;
 
@@ -30,23 +30,20 @@ impl Engine {
     /// Takes away the queues of devices that are served no more.
     pub(super) async fn remove_left_queues(&self) -> Result<()> {
         for hook in self.datapath.left_queues() {
-            remove_queue(&self.netlink, &hook).await?;
-            self.datapath.forget_queue(&hook)?;
+            if self.datapath.leave_queue(&hook) {
+                self.netlink.remove_empty_queue(hook.ifindex).await?;
+                self.datapath.forget_queue(&hook)?;
+            }
         }
         Ok(())
     }
 }
 
-/// Takes away what an instance has added to devices of others for its filters.
+/// Takes away what an instance has added to devices of others for its filters. Queues that others have filters in stay.
 pub(super) async fn remove_queues(netlink: &Netlink, settings: &Settings) -> Result<()> {
     for hook in queues(&settings.bpffs) {
-        remove_queue(netlink, &hook).await?;
+        remove_filter(&hook);
+        netlink.remove_empty_queue(hook.ifindex).await?;
     }
     Ok(())
-}
-
-/// Removes our filter and, unless others have filters in it, its queue.
-async fn remove_queue(netlink: &Netlink, hook: &Hook) -> Result<()> {
-    remove_filter(hook);
-    netlink.remove_empty_queue(hook.ifindex).await
 }

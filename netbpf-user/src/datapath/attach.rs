@@ -163,7 +163,7 @@ impl Datapath {
     }
 
     /// Held by who makes links, and by who detaches what one is being made for.
-    fn linking(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn linking(&self) -> MutexGuard<'_, ()> {
         self.linking.lock().expect("no panic while it was held")
     }
 

@@ -31,6 +31,11 @@ impl Filters {
         self.0.contains_key(&(hook.ifindex, hook.program))
     }
 
+    /// Whether a device has any.
+    fn has_device(&self, ifindex: u32) -> bool {
+        self.0.keys().any(|(device, _)| *device == ifindex)
+    }
+
     pub(super) fn hooks(&self) -> impl Iterator<Item = &Hook> {
         self.0.values().map(|filter| &filter.hook)
     }
@@ -106,8 +111,18 @@ impl Datapath {
     pub(crate) fn left_queues(&self) -> Vec<Hook> {
         let filters = self.filters();
         let mut left = self.queues.hooks();
-        left.retain(|hook| !filters.has(hook));
+        left.retain(|hook| !filters.has_device(hook.ifindex));
         left
+    }
+
+    /// Removes the filter of such a hook, if an agent before this one has left it; whether its device is served no more.
+    pub(crate) fn leave_queue(&self, hook: &Hook) -> bool {
+        let _turn = self.linking();
+        let is_left = !self.filters().has_device(hook.ifindex);
+        if is_left {
+            remove_filter(hook);
+        }
+        is_left
     }
 
     /// Notes that such a queue is gone, or somebody else's.

@@ -1,6 +1,7 @@
 //! The kernel's side of an instance: its programs, maps and links, all pinned in one bpffs directory.
 
 mod attach;
+mod btf;
 pub(crate) mod clock;
 mod family;
 mod filters;

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use btfparse::{ErrorKind, Offset, Readable, TypeInformation};
 use netbpf_common::abi::SkbLayout;
 
+use super::btf::Btf;
 use super::sys::{self, Instruction};
 use crate::error::{Context as _, Error, Result};
 
@@ -50,22 +50,10 @@ pub(super) fn ipv6_checksum_flag() -> Result<u64> {
 
 /// Where the kernel keeps the parts of a packet, as its BTF says.
 pub(super) fn skb_layout() -> Result<SkbLayout> {
-    let described = fs::read(KERNEL_BTF).map_err(|error| error.to_string()).and_then(|bytes| layout_in(&Bytes(bytes)));
-    described.map_err(|why| {
-        Error::Unsupported(format!(
-            "{KERNEL_BTF} does not say what a packet looks like in this kernel ({why}): boot one with CONFIG_DEBUG_INFO_BTF, as \
-             distributions build theirs"
-        ))
-    })
-}
-
-fn layout_in(btf: &Bytes) -> std::result::Result<SkbLayout, String> {
-    let types = TypeInformation::new(btf).map_err(|error| error.message().to_owned())?;
-    let packet = types.id_of("sk_buff").ok_or("it has no struct sk_buff")?;
-    let offset = |member: &str| match types.offset_of(packet, member) {
-        Ok((_, Offset::ByteOffset(bytes))) => Ok(bytes),
-        Ok((_, Offset::BitOffsetAndSize(..))) => Err(format!("{member} is a field of bits")),
-        Err(error) => Err(format!("{member}: {}", error.message())),
+    let bytes = fs::read(KERNEL_BTF).map_err(|error| undescribed(&error.to_string()))?;
+    let btf = Btf::parse(&bytes).ok_or_else(|| undescribed("it is no BTF"))?;
+    let offset = |member: &str| {
+        btf.offset("sk_buff", member).ok_or_else(|| undescribed(&format!("struct sk_buff has no member {member}")))
     };
     Ok(SkbLayout {
         head: offset("head")?,
@@ -75,16 +63,11 @@ fn layout_in(btf: &Bytes) -> std::result::Result<SkbLayout, String> {
     })
 }
 
-/// A file that was read whole.
-struct Bytes(Vec<u8>);
-
-impl Readable for Bytes {
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
-        let end = || btfparse::Error::new(ErrorKind::EOF, "behind the end of the file");
-        let from = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..)).ok_or_else(end)?;
-        buffer.copy_from_slice(from.get(..buffer.len()).ok_or_else(end)?);
-        Ok(())
-    }
+fn undescribed(why: &str) -> Error {
+    Error::Unsupported(format!(
+        "{KERNEL_BTF} does not say what a packet looks like in this kernel ({why}): boot one with CONFIG_DEBUG_INFO_BTF, as \
+         distributions build theirs"
+    ))
 }
 
 #[cfg(test)]
@@ -97,12 +80,5 @@ mod tests {
         // Neighbours in struct sk_buff of every kernel (include/linux/skbuff.h).
         assert_eq!(layout.data, layout.head + 8);
         assert_eq!(layout.csum_offset, layout.csum_start + 2);
-    }
-
-    #[test]
-    fn what_is_no_description_is_refused() {
-        for bytes in [&b""[..], b"neither ELF nor BTF", &[0x9f, 0xeb, 1, 0, 24, 0, 0, 0]] {
-            assert!(layout_in(&Bytes(bytes.to_vec())).is_err(), "{bytes:?}");
-        }
     }
 }

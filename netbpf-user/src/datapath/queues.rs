@@ -1,7 +1,7 @@
 //! Which queues for filters (clsact qdiscs) an instance has added to devices that are not its own, to take them away again: the
 //! kernel does not tell who has added one. Each is a directory on the instance's bpffs, named as a link of the hook would be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -22,35 +22,33 @@ pub(super) const DIRECTORY: &str = "queues";
 #[derive(Debug)]
 pub(super) struct Queues {
     directory: PathBuf,
-    noted: Mutex<BTreeSet<String>>,
+    /// By device, with the hook that the queue is for.
+    noted: Mutex<BTreeMap<u32, Hook>>,
 }
 
 impl Queues {
     pub(super) fn open(instance: &Path) -> Self {
         let directory = instance.join(DIRECTORY);
-        Self { noted: Mutex::new(names_in(&directory)), directory }
+        let hooks = names_in(&directory).into_iter().filter_map(|name| Hook::pinned_as(&name));
+        Self { noted: Mutex::new(hooks.map(|hook| (hook.ifindex, hook)).collect()), directory }
     }
 
-    fn noted(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    fn noted(&self) -> MutexGuard<'_, BTreeMap<u32, Hook>> {
         self.noted.lock().expect("no panic while it was held")
     }
 
     pub(super) fn hooks(&self) -> Vec<Hook> {
-        self.noted().iter().filter_map(|name| Hook::pinned_as(name)).collect()
+        self.noted().values().cloned().collect()
     }
 
     pub(super) fn has(&self, hook: &Hook) -> bool {
-        self.noted().contains(&hook.pin())
+        self.noted().get(&hook.ifindex).is_some_and(|noted| noted.program == hook.program)
     }
 
     /// Sees to it that the device of a hook has one. Noted before it is there: who is killed between leaves nothing that nobody knows.
     pub(super) fn add(&self, hook: &Hook) -> Result<()> {
         let what = || format!("make a queue for filters on {}", hook.device);
-        let is_new = hook.is_lent && !self.has(hook);
-        if is_new {
-            fs::create_dir_all(self.directory.join(hook.pin())).context(what)?;
-            self.noted().insert(hook.pin());
-        }
+        let is_new = hook.is_lent && self.note(hook).context(what)?;
         failpoint::before("make a queue for filters");
         let added = qdisc_add_clsact(&hook.device);
         if added.is_err() && is_new {
@@ -62,9 +60,24 @@ impl Queues {
         }
     }
 
+    /// Notes that the queue of a device is for this hook; whether there was none.
+    fn note(&self, hook: &Hook) -> io::Result<bool> {
+        let mut noted = self.noted();
+        let path = self.directory.join(hook.pin());
+        let before = noted.get(&hook.ifindex);
+        match before {
+            Some(before) if before.program == hook.program => {}
+            Some(before) => fs::rename(self.directory.join(before.pin()), path)?,
+            None => fs::create_dir_all(path)?,
+        }
+        let is_new = before.is_none();
+        noted.insert(hook.ifindex, hook.clone());
+        Ok(is_new)
+    }
+
     /// Notes that one is gone, or somebody else's.
     pub(super) fn forget(&self, hook: &Hook) -> io::Result<()> {
-        self.noted().remove(&hook.pin());
+        self.noted().remove(&hook.ifindex);
         match fs::remove_dir(self.directory.join(hook.pin())) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -73,7 +86,7 @@ impl Queues {
 
     /// Those whose note is not there.
     pub(super) fn lost(&self) -> Vec<String> {
-        let noted = self.noted();
+        let noted: BTreeSet<String> = self.noted().values().map(Hook::pin).collect();
         noted.difference(&names_in(&self.directory)).cloned().collect()
     }
 
