@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
+use self::list::Share;
 use self::machine::{Machine, Manner, booted, inner_status};
 use crate::{
     bench,
@@ -61,18 +62,26 @@ pub(crate) struct Arguments {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Series {
     #[value(name = "6.1")]
-    Bookworm,
+    Oldest,
     #[value(name = "6.12")]
-    Backports,
+    Between,
 }
 
 impl Series {
-    const ALL: [Self; 2] = [Self::Bookworm, Self::Backports];
+    const ALL: [Self; 2] = [Self::Oldest, Self::Between];
 
     fn name(self) -> &'static str {
         match self {
-            Self::Bookworm => "6.1",
-            Self::Backports => "6.12",
+            Self::Oldest => "6.1",
+            Self::Between => "6.12",
+        }
+    }
+
+    fn share(self) -> Share {
+        let [v4, v6] = list::FAMILIES;
+        match self {
+            Self::Oldest => Share { family: v4, has_links: false },
+            Self::Between => Share { family: v6, has_links: true },
         }
     }
 }
@@ -138,7 +147,7 @@ fn test(arguments: &Arguments, series: &[Series]) -> Result<Report> {
     for series in series {
         for (tier, programs) in &programs {
             let name = format!("Linux {}: {tier}", series.name());
-            let line = line(*tier, programs, arguments)?;
+            let line = line(*tier, programs, *series, arguments)?;
             let mut outcome = outcome(*series, &name, &line, manner);
             if outcome.problem.is_none() {
                 outcome.problem = outcome.lack(arguments.filter.is_some());
@@ -170,7 +179,7 @@ fn outcome(series: Series, name: &str, line: &str, manner: Manner) -> Outcome {
 }
 
 /// What runs the tests of a tier inside.
-fn line(tier: Tier, programs: &[PathBuf], arguments: &Arguments) -> Result<String> {
+fn line(tier: Tier, programs: &[PathBuf], series: Series, arguments: &Arguments) -> Result<String> {
     let mut lines = format!("cd {}/tests || exit 1\nexport RUST_BACKTRACE=0 status=0\n", workspace().display());
     // A machine builds nothing.
     lines += &format!("export NETBPF_PROGRAM={}\n", target_dir().join("debug/netbpf").display());
@@ -182,7 +191,7 @@ fn line(tier: Tier, programs: &[PathBuf], arguments: &Arguments) -> Result<Strin
             (Some(filter), _) => filter.clone(),
             (None, Tier::Namespaces) => {
                 let names = listed(program)?;
-                format!("--exact {}", list::chosen(&names, arguments.quick)?.join(" "))
+                format!("--exact {}", list::chosen(&names, series.share(), arguments.quick)?.join(" "))
             }
             (None, _) => String::new(),
         };
