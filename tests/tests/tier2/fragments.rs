@@ -31,12 +31,11 @@ fn receive(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 
 /// A long datagram there, and a long one back.
 #[track_caller]
-fn there_and_back(says: &str, from: &Place, to: SocketAddr, server: &Place, port: u16) {
-    let server = server.udp(server.version().everywhere(port)).expect("bound");
+fn there_and_back(says: &str, from: &Place, to: SocketAddr, server: &UdpSocket) {
     let client = from.any_udp();
     for len in [LONG, 1473, 32_753, LONG] {
         client.send_to(&payload(len), to).expect("sent");
-        let (received, seen) = receive(&server);
+        let (received, seen) = receive(server);
         assert_eq!(received, payload(len), "{says}");
         server.send_to(&received, seen).expect("sent");
         assert_eq!(receive(&client), (payload(len), to), "{says}, back");
@@ -47,13 +46,15 @@ fn datagrams_of_many_packets_go_both_ways_on_every_path<F: TestFamily>() {
     let lab = Lab::new::<F>();
     let c1 = lab.container("c1", &["-p", "5353:53/udp"]);
     let c2 = lab.container("c2", &[]);
-    there_and_back("masquerade", &c2.place, lab.at_ext(90), &lab.ext, 90);
-    there_and_back("publish", &lab.ext, lab.at_host(5353), &c1.place, 53);
-    there_and_back("neighbours", &c2.place, c1.at(53), &c1.place, 53);
-    there_and_back("hairpin", &c2.place, lab.at_host(5353), &c1.place, 53);
-    there_and_back("to the host", &c2.place, lab.at_gateway(90), &lab.host, 90);
-    there_and_back("from the host", &lab.host, c1.at(53), &c1.place, 53);
-    there_and_back("127.0.0.1", &lab.host, lab.loopback(5353), &c1.place, 53);
+    let bound = |place: &Place, port| place.udp(lab.everywhere(port)).expect("bound");
+    let (inside, outside, host) = (bound(&c1.place, 53), bound(&lab.ext, 90), bound(&lab.host, 90));
+    there_and_back("masquerade", &c2.place, lab.at_ext(90), &outside);
+    there_and_back("publish", &lab.ext, lab.at_host(5353), &inside);
+    there_and_back("neighbours", &c2.place, c1.at(53), &inside);
+    there_and_back("hairpin", &c2.place, lab.at_host(5353), &inside);
+    there_and_back("to the host", &c2.place, lab.at_gateway(90), &host);
+    there_and_back("from the host", &lab.host, c1.at(53), &inside);
+    there_and_back("127.0.0.1", &lab.host, lab.loopback(5353), &inside);
     assert_eq!(lab.drops("fragment"), 0);
 }
 
@@ -134,7 +135,7 @@ fn pieces_without_a_beginning_harm_nobody_and_leave_no_trace_outside<F: TestFami
     }
     let leaked = wire.find(silence(), |frame| Headers::read(frame)?.is_fragment.then(|| frame.to_vec()));
     assert_eq!(leaked, None, "nothing of it on the wire");
-    there_and_back("afterwards", &c1.place, lab.at_ext(90), &lab.ext, 90);
+    there_and_back("afterwards", &c1.place, lab.at_ext(90), &lab.ext.udp(lab.everywhere(90)).expect("bound"));
 }
 
 fn tiny_and_overlapping_first_fragments_are_dropped_by_name<F: TestFamily>() {

@@ -1,16 +1,20 @@
 //! What only some kernels have: queueing disciplines and kinds of devices that are modules of a distribution's kernel. `cargo xtask vm` runs
 //! these; a kernel without fails them, and the line of the program that could not have it says what.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
+use netbpf_common::path::{V4, V6};
 use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
-use netbpf_tests::server::{Server, ask_tcp, ask_udp};
+use netbpf_tests::server::{Conversation, Server, ask_tcp, ask_udp};
 use netbpf_tests::version::Version;
 use netbpf_tests::wait::until;
 use netbpf_user::rig::Rig;
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use serde_json::Value;
 
 use crate::bulk::both_ways;
@@ -184,6 +188,73 @@ fn a_container_on_ipvlan_is_on_the_wire_with_its_own_address_and_the_hosts_mac<F
             lab.ip(&lab.ext, &format!("address delete {} dev {}", lab.on_wire(there), Rig::WIRE));
         }
     }
+}
+
+/// Suspends the machine to memory, until its clock wakes it.
+fn sleep_and_wake() {
+    const ALARM: &str = "/sys/class/rtc/rtc0/wakealarm";
+    let root = statfs("/").expect("there is a root").filesystem_type();
+    assert_eq!(root, TMPFS_MAGIC, "no machine is suspended but one of `cargo xtask vm` that has its files in memory");
+    let (up, awake) = (up(), Instant::now());
+    for alarm in ["0", "+3"] {
+        fs::write(ALARM, alarm).expect("the machine has a clock that can wake it");
+    }
+    fs::write("/sys/power/state", "mem").expect("it sleeps");
+    // The one clock stands still meanwhile and the other does not.
+    let slept = self::up().saturating_sub(up).saturating_sub(awake.elapsed());
+    assert!(slept > Duration::from_secs(1), "it was asleep for {slept:?}");
+}
+
+/// How long the machine has been up, asleep or not.
+fn up() -> Duration {
+    let uptime = fs::read_to_string("/proc/uptime").expect("there is /proc");
+    Duration::from_secs_f64(uptime.split(' ').next().and_then(|up| up.parse().ok()).expect("seconds"))
+}
+
+/// What goes on over a sleep.
+struct Underway {
+    lab: Lab,
+    c1: Container,
+    client: UdpSocket,
+    seen_as: SocketAddr,
+    conversations: [Conversation; 2],
+    flows: usize,
+    _servers: [Server; 3],
+}
+
+impl Underway {
+    fn begin<F: TestFamily>() -> Self {
+        let lab = Lab::new::<F>();
+        let c1 = lab.container("c1", &["-p", "8080:80", "-p", "5353:53/udp"]);
+        let servers =
+            [Server::tcp(&c1.place, "c1", 80), Server::udp(&c1.place, "c1", 53), Server::tcp(&lab.ext, "ext", 90)];
+        let connections = [lab.ext.connect(lab.at_host(8080)), c1.place.connect(lab.at_ext(90))];
+        let conversations = connections.map(|it| Conversation::on(it.expect("connected")).expect("greeted"));
+        let client = lab.ext.any_udp();
+        let seen_as = ask_udp(&client, lab.at_host(5353)).expect("answered").0.client;
+        let flows = lab.flows(&c1).len();
+        Self { lab, c1, client, seen_as, conversations, flows, _servers: servers }
+    }
+
+    fn goes_on(&mut self) {
+        let Self { lab, c1, .. } = self;
+        for conversation in &mut self.conversations {
+            conversation.exchange(b"still there?").expect("a connection goes on");
+        }
+        assert_eq!(ask_udp(&self.client, lab.at_host(5353)).expect("answered").0.client, self.seen_as);
+        assert_eq!(lab.flows(c1).len(), self.flows, "none has ended and none was made anew");
+        assert_eq!(ask_tcp(&lab.ext, lab.at_host(8080)).expect("a new one").server, "c1");
+        lab.container("c2", &["-p", "8081:80"]);
+        assert_eq!(lab.problems(), Vec::<String>::new());
+    }
+}
+
+/// One sleep for both families: who needs a file of the machine outside afterwards waits for ever.
+#[test]
+fn a_machine_that_has_slept_goes_on_where_it_was() {
+    let mut underway = [Underway::begin::<V4>(), Underway::begin::<V6>()];
+    sleep_and_wake();
+    underway.iter_mut().for_each(Underway::goes_on);
 }
 
 for_both!(

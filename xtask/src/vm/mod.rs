@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use self::list::Share;
+use self::list::{ASLEEP, Share};
 use self::machine::{Machine, Manner, booted, inner_status};
 use crate::{
     bench,
@@ -27,6 +27,12 @@ use crate::{
 const EMULATED: u32 = 6;
 /// What tests take that into account by.
 const SLOWNESS: &str = "NETBPF_SLOWNESS";
+
+/// Lets tests have all their files in memory.
+const IN_MEMORY: &str = include_str!("memory.sh");
+
+/// What the tests of tier 2 start besides netbpf.
+const SOCKET_MAKER: &str = "socket-maker";
 
 /// As many tests at the same time as a machine has CPUs: emulated ones have none to spare.
 const THREADS: &str = "2";
@@ -154,6 +160,12 @@ fn test(arguments: &Arguments, series: &[Series]) -> Result<Report> {
             }
             outcomes.push((name, outcome));
         }
+        for (tier, programs) in programs.iter().filter(|_| is_all) {
+            if *tier == Tier::Namespaces {
+                let name = format!("Linux {}: asleep", series.name());
+                outcomes.push((name.clone(), outcome(*series, &name, &asleep(programs, arguments), manner)));
+            }
+        }
         if let Some(line) = &generated {
             let name = format!("Linux {}: packets of pktgen", series.name());
             let outcome = outcome(*series, &name, line, manner);
@@ -180,13 +192,7 @@ fn outcome(series: Series, name: &str, line: &str, manner: Manner) -> Outcome {
 
 /// What runs the tests of a tier inside.
 fn line(tier: Tier, programs: &[PathBuf], series: Series, arguments: &Arguments) -> Result<String> {
-    let mut lines = format!("cd {}/tests || exit 1\nexport RUST_BACKTRACE=0 status=0\n", workspace().display());
-    // A machine builds nothing.
-    lines += &format!("export NETBPF_PROGRAM={}\n", target_dir().join("debug/netbpf").display());
-    if !arguments.kvm {
-        lines += &format!("export {SLOWNESS}={EMULATED}\n");
-    }
-    for program in programs {
+    let selected = programs.iter().map(|program| {
         let selection = match (&arguments.filter, tier) {
             (Some(filter), _) => filter.clone(),
             (None, Tier::Namespaces) => {
@@ -195,9 +201,47 @@ fn line(tier: Tier, programs: &[PathBuf], series: Series, arguments: &Arguments)
             }
             (None, _) => String::new(),
         };
-        lines += &format!("{} --test-threads {THREADS} {selection} || status=$?\n", program.display());
+        Ok(format!("{} --test-threads {THREADS} {selection}", program.display()))
+    });
+    Ok(lines(&selected.collect::<Result<Vec<_>>>()?, arguments))
+}
+
+/// What runs the tests of tier 2 that let the machine sleep.
+fn asleep(programs: &[PathBuf], arguments: &Arguments) -> String {
+    let selected: Vec<_> = programs.iter().map(|program| format!("{} {ASLEEP}", program.display())).collect();
+    let files: Vec<_> = programs.iter().map(|program| program.display().to_string()).collect();
+    format!(
+        "set -- {} {} {}\n{IN_MEMORY}\nmkdir -p $memory{}\n\
+         chroot $memory bash >/dev/ttyS0 2>&1 <<'END'\n{}\nstatus=$?\n# Once all that is printed has left.\nstty -F /dev/ttyS0 sane\nend $status\nEND",
+        netbpf().display(),
+        netbpf().with_file_name(SOCKET_MAKER).display(),
+        files.join(" "),
+        directory().display(),
+        lines(&selected, arguments),
+    )
+}
+
+/// Runs tests by programs with their selections, one after the other.
+fn lines(programs: &[String], arguments: &Arguments) -> String {
+    let mut lines = format!("cd {} || exit 1\nexport RUST_BACKTRACE=0 status=0\n", directory().display());
+    // A machine builds nothing.
+    lines += &format!("export NETBPF_PROGRAM={}\n", netbpf().display());
+    if !arguments.kvm {
+        lines += &format!("export {SLOWNESS}={EMULATED}\n");
     }
-    Ok(lines + "(exit $status)")
+    for program in programs {
+        lines += &format!("{program} || status=$?\n");
+    }
+    lines + "(exit $status)"
+}
+
+/// Where tests run.
+fn directory() -> PathBuf {
+    workspace().join("tests")
+}
+
+fn netbpf() -> PathBuf {
+    target_dir().join("debug/netbpf")
 }
 
 /// Builds the tests of a tier, and tells where they are.
