@@ -13,7 +13,6 @@ use std::time::Instant;
 use aya::programs::links::{CgroupAttachMode, FdLink};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use netbpf_common::abi::program;
-use nix::net::if_::if_nametoindex;
 
 use super::Datapath;
 use super::filters::remove_filter;
@@ -140,7 +139,7 @@ impl Datapath {
                 if let Way::Stack(direction) = hook.way
                     && let Err(error) = self.attach_filter(hook, direction)
                 {
-                    if if_nametoindex(&*hook.device) == Ok(hook.ifindex) {
+                    if hook.has_device() {
                         return Err(error);
                     }
                     self.filters().remove_since(since, hook);

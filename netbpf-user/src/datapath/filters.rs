@@ -144,10 +144,14 @@ pub(crate) fn is_own_filter(info: u32) -> bool {
 /// Removes our filter, and nothing else, from a device's clsact qdisc; the qdisc stays, others may use it.
 pub(crate) fn remove_filter(hook: &Hook) {
     let Way::Stack(direction) = hook.way else { return };
+    // A device that is gone has taken its filter with it.
+    if !hook.has_device() {
+        return;
+    }
     failpoint::before("remove a filter");
     let link =
         SchedClassifierLink::attached(&hook.device, direction.into(), FILTER.priority, FILTER.handle, FILTER.classid);
-    // A link detaches when it is dropped. A device that is gone has taken its filter with it.
+    // A link detaches when it is dropped.
     drop(link);
 }
 

@@ -113,6 +113,12 @@ impl Hook {
         format!("{}-{}", self.program, self.ifindex)
     }
 
+    /// Whether its device is there under its name. Asked by number: for a name that no device has the kernel looks for a module
+    /// (net/core/dev_ioctl.c, dev_load).
+    pub(super) fn has_device(&self) -> bool {
+        if_indextoname(self.ifindex).is_ok_and(|name| name.to_bytes() == self.device.as_bytes())
+    }
+
     /// One in the stack, on a device of somebody else's, by such a name.
     pub(super) fn pinned_as(name: &str) -> Option<Self> {
         let (program, ifindex) = name.rsplit_once('-')?;
