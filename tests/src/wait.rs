@@ -12,6 +12,11 @@ static FACTOR: LazyLock<u32> = LazyLock::new(|| {
     env::var(SLOWNESS).map_or(1, |factor| factor.parse().unwrap_or_else(|_| panic!("{SLOWNESS}={factor} is no number")))
 });
 
+/// Whether the machine is an emulated one.
+pub fn is_slow() -> bool {
+    *FACTOR > 1
+}
+
 /// What takes this time on a real machine takes here.
 pub fn scaled(time: Duration) -> Duration {
     time * *FACTOR

@@ -61,7 +61,7 @@ pub trait Packet: Headers {
     fn ingress_ifindex(&self) -> u32;
 
     /// Whether a checksum that the frame leaves to its device, if it does, is one that lies in its transport, which begins at
-    /// `l4`. The sender has said where, and could have an address written with it. False: the frame may be spoilt.
+    /// `l4`. The sender has said where, and could have an address written with it.
     fn is_summed_in(&mut self, l4: u32, checksum: Option<Checksum>) -> bool;
 
     /// Whether the frame leaves the checksum of its transport, which begins at `l4`, to its device.

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::Engine;
+use super::state::State;
 use crate::config::Settings;
 use crate::datapath::{Direction, Way, is_own_filter, queues, remove_filter};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::Netlink;
 
 impl Engine {
@@ -27,23 +28,31 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes away the queues of devices that are served no more.
-    pub(super) async fn remove_left_queues(&self) -> Result<()> {
+    /// Takes away the queues of devices that are served no more. Returns what failed.
+    pub(super) async fn remove_left_queues(&self, state: &State) -> Vec<Error> {
+        let mut errors = Vec::new();
+        let taps = state.taps();
         for hook in self.datapath.left_queues() {
+            // One that is to be served may run the program of an agent before this one until it takes another.
+            if state.host.uplinks.contains_key(&hook.ifindex) || taps.contains(&hook.ifindex) {
+                continue;
+            }
             if self.datapath.leave_queue(&hook) {
-                self.netlink.remove_empty_queue(hook.ifindex).await?;
-                self.datapath.forget_queue(&hook)?;
+                let removed = self.netlink.remove_empty_queue(hook.ifindex).await;
+                errors.extend(removed.and_then(|()| self.datapath.forget_queue(&hook)).err());
             }
         }
-        Ok(())
+        errors
     }
 }
 
-/// Takes away what an instance has added to devices of others for its filters. Queues that others have filters in stay.
-pub(super) async fn remove_queues(netlink: &Netlink, settings: &Settings) -> Result<()> {
+/// Takes away what an instance has added to devices of others for its filters. Queues that others have filters in stay. Returns what
+/// failed.
+pub(super) async fn remove_queues(netlink: &Netlink, settings: &Settings) -> Vec<Error> {
+    let mut errors = Vec::new();
     for hook in queues(&settings.bpffs) {
         remove_filter(&hook);
-        netlink.remove_empty_queue(hook.ifindex).await?;
+        errors.extend(netlink.remove_empty_queue(hook.ifindex).await.err());
     }
-    Ok(())
+    errors
 }

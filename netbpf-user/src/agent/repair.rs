@@ -144,8 +144,10 @@ impl Engine {
     async fn look_at(self: &Arc<Self>, suspects: &Suspects, is_time: bool, with_settings: bool) -> Result<bool> {
         let mut errors = Vec::new();
         let (mut attachments, mut has_lost_pins) = (None, false);
-        if suspects.everything || !suspects.filters.is_empty() {
-            self.forget_lost_filters((!suspects.everything).then_some(&suspects.filters)).await?;
+        // Now and then all of them: one may have been removed before it was known.
+        let all_filters = suspects.everything || with_settings;
+        if all_filters || !suspects.filters.is_empty() {
+            self.forget_lost_filters((!all_filters).then_some(&suspects.filters)).await?;
         }
         if is_time || suspects.everything || !suspects.filters.is_empty() {
             // Without the state: the kernel answers for each link when no device is being deleted.
@@ -184,7 +186,7 @@ impl Engine {
             errors.extend(self.mend(state, &found.damage).await);
         }
         if is_time {
-            errors.extend(self.remove_left_queues().await.err().map(|error| error.to_string()));
+            errors.extend(self.remove_left_queues(state).await.iter().map(ToString::to_string));
         }
         let is_right = errors.is_empty();
         if is_time || !is_right {

@@ -271,7 +271,7 @@ fn known_state(mut networks: Networks, containers: BTreeMap<String, ContainerRec
 
 /// Removes links, maps and devices. Returns what failed.
 pub(super) async fn remove_instance(netlink: &Netlink, settings: &Settings, host_ifindex: u32) -> Vec<Error> {
-    let mut errors: Vec<Error> = remove_queues(netlink, settings).await.err().into_iter().collect();
+    let mut errors = remove_queues(netlink, settings).await;
     errors.extend(Datapath::unpin(settings).err());
     if host_ifindex != 0 {
         errors.extend(netlink.delete_device(host_ifindex).await.err());
@@ -334,8 +334,10 @@ pub(super) fn check_files(settings: &Settings) -> Result<()> {
         trust::files_of(&settings.bpffs.join(pins))?;
     }
     let programs = Datapath::programs_in(&settings.bpffs);
-    trust::directory(&programs)?;
-    trust::directories_of(&programs)?;
+    for directory in [programs, Datapath::queues_in(&settings.bpffs)] {
+        trust::directory(&directory)?;
+        trust::directories_of(&directory)?;
+    }
     Ok(())
 }
 

@@ -54,7 +54,7 @@ pub async fn uninstall(settings: &Settings) -> Result<()> {
             errors.extend(namespace::remove(&name).err());
         }
     }
-    errors.extend(remove_queues(&netlink, settings).await.err());
+    errors.extend(remove_queues(&netlink, settings).await);
     errors.extend(Datapath::unpin(settings).err());
     for directory in [marks, Files::all(&settings.run_dir)] {
         if directory.exists()

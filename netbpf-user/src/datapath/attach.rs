@@ -139,7 +139,7 @@ impl Datapath {
                 if let Way::Stack(direction) = hook.way
                     && let Err(error) = self.attach_filter(hook, direction)
                 {
-                    if hook.has_device() {
+                    if hook.device_now().is_some() {
                         return Err(error);
                     }
                     self.filters().remove_since(since, hook);
@@ -218,7 +218,8 @@ impl Datapath {
     /// Detaches a program from a device; one that is not attached, or whose device is gone, is detached.
     pub(crate) fn detach(&self, hook: &Hook) -> Result<()> {
         let _turn = self.linking();
-        if self.filters().remove(hook) || self.queues.has(hook) {
+        // In the queue of somebody else, or left by an agent before this one, it is not noted anywhere.
+        if self.filters().remove(hook) || hook.is_lent && !self.has_links() {
             remove_filter(hook);
         }
         let what = || format!("detach {} from {}", hook.program, hook.device);

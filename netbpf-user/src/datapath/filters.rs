@@ -145,12 +145,9 @@ pub(crate) fn is_own_filter(info: u32) -> bool {
 pub(crate) fn remove_filter(hook: &Hook) {
     let Way::Stack(direction) = hook.way else { return };
     // A device that is gone has taken its filter with it.
-    if !hook.has_device() {
-        return;
-    }
+    let Some(device) = hook.device_now() else { return };
     failpoint::before("remove a filter");
-    let link =
-        SchedClassifierLink::attached(&hook.device, direction.into(), FILTER.priority, FILTER.handle, FILTER.classid);
+    let link = SchedClassifierLink::attached(&device, direction.into(), FILTER.priority, FILTER.handle, FILTER.classid);
     // A link detaches when it is dropped.
     drop(link);
 }

@@ -113,18 +113,17 @@ impl Hook {
         format!("{}-{}", self.program, self.ifindex)
     }
 
-    /// Whether its device is there under its name. Asked by number: for a name that no device has the kernel looks for a module
-    /// (net/core/dev_ioctl.c, dev_load).
-    pub(super) fn has_device(&self) -> bool {
-        if_indextoname(self.ifindex).is_ok_and(|name| name.to_bytes() == self.device.as_bytes())
+    /// The name that its device has now; nothing for one that is gone. Asked by number: for a name that no device has the kernel
+    /// looks for a module (net/core/dev_ioctl.c, dev_load).
+    pub(super) fn device_now(&self) -> Option<String> {
+        device_name(self.ifindex)
     }
 
     /// One in the stack, on a device of somebody else's, by such a name.
     pub(super) fn pinned_as(name: &str) -> Option<Self> {
         let (program, ifindex) = name.rsplit_once('-')?;
         let ifindex = ifindex.parse().ok()?;
-        // A device that is gone has no name.
-        let device = if_indextoname(ifindex).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let device = device_name(ifindex).unwrap_or_default();
         match program {
             program::EGRESS => Some(Self::tap(ifindex, device)),
             program::UPLINK => Some(Self::uplink(ifindex, device, false)),
@@ -132,4 +131,8 @@ impl Hook {
             _ => None,
         }
     }
+}
+
+fn device_name(ifindex: u32) -> Option<String> {
+    if_indextoname(ifindex).ok().map(|name| name.to_string_lossy().into_owned())
 }

@@ -58,6 +58,11 @@ impl Datapath {
         directory.join(programs::DIRECTORY)
     }
 
+    /// Where queues for filters are noted.
+    pub(crate) fn queues_in(directory: &Path) -> PathBuf {
+        directory.join(queues::DIRECTORY)
+    }
+
     /// Whether this instance has a pinned datapath.
     pub(crate) fn is_pinned(settings: &Settings) -> bool {
         settings.bpffs.join("maps").join(map::CONFIG).exists()
@@ -67,12 +72,8 @@ impl Datapath {
     pub(crate) fn unpin(settings: &Settings) -> Result<()> {
         let directory = &settings.bpffs;
         // Links first: a program must not run on maps that are no longer ours.
-        let parts = [
-            directory.join("links"),
-            Self::programs_in(directory),
-            directory.join("maps"),
-            directory.join(queues::DIRECTORY),
-        ];
+        let parts =
+            [directory.join("links"), Self::programs_in(directory), directory.join("maps"), Self::queues_in(directory)];
         for part in parts.into_iter().chain([directory.clone()]) {
             failpoint::before("remove pins");
             let gone = if part == *directory { remove_instance(directory) } else { fs::remove_dir_all(&part) };

@@ -41,10 +41,6 @@ impl Queues {
         self.noted().values().cloned().collect()
     }
 
-    pub(super) fn has(&self, hook: &Hook) -> bool {
-        self.noted().get(&hook.ifindex).is_some_and(|noted| noted.program == hook.program)
-    }
-
     /// Sees to it that the device of a hook has one. Noted before it is there: who is killed between leaves nothing that nobody knows.
     pub(super) fn add(&self, hook: &Hook) -> Result<()> {
         let what = || format!("make a queue for filters on {}", hook.device);
@@ -86,16 +82,22 @@ impl Queues {
 
     /// Those whose note is not there.
     pub(super) fn lost(&self) -> Vec<String> {
-        let noted: BTreeSet<String> = self.noted().values().map(Hook::pin).collect();
-        noted.difference(&names_in(&self.directory)).cloned().collect()
+        self.lost_of(&self.noted())
     }
 
     /// Notes again what was noted.
     pub(super) fn keep(&self) -> Result<()> {
-        self.lost().iter().try_for_each(|name| {
+        // Under the lock: what is forgotten meanwhile must not be noted again.
+        let noted = self.noted();
+        self.lost_of(&noted).iter().try_for_each(|name| {
             let note = self.directory.join(name);
             fs::create_dir_all(&note).context(|| format!("make {}", note.display()))
         })
+    }
+
+    fn lost_of(&self, noted: &BTreeMap<u32, Hook>) -> Vec<String> {
+        let noted: BTreeSet<String> = noted.values().map(Hook::pin).collect();
+        noted.difference(&names_in(&self.directory)).cloned().collect()
     }
 }
 

@@ -23,19 +23,27 @@ fn used(lab: &Lab) {
     assert_ne!(Footprint::of(lab), *lab.bare(), "there is something to remove");
 }
 
+fn uninstall(lab: &mut Lab, with_agent: bool) {
+    if with_agent {
+        lab.done(&["uninstall"]);
+        lab.agent_ends();
+    } else {
+        lab.kill_agent();
+        lab.uninstall_without_agent();
+    }
+}
+
 fn uninstall_with_the_agent_running_leaves_nothing<F: TestFamily>() {
     let mut lab = Lab::new::<F>();
     used(&lab);
-    lab.done(&["uninstall"]);
-    lab.agent_ends();
+    uninstall(&mut lab, true);
     assert_eq!(Footprint::of(&lab), *lab.bare());
 }
 
 fn uninstall_without_an_agent_leaves_nothing<F: TestFamily>() {
     let mut lab = Lab::new::<F>();
     used(&lab);
-    lab.kill_agent();
-    lab.uninstall_without_agent();
+    uninstall(&mut lab, false);
     assert_eq!(Footprint::of(&lab), *lab.bare());
 }
 
@@ -110,13 +118,7 @@ fn uninstall_takes_everything_of_every_kind_away<F: TestFamily>() {
         let Everything { taken, machine, guest } = everything(&lab);
         let (programs, sleeper) =
             (programs(&lab), lab.json(&["inspect", &lab.name("sleeper")])["pid"].as_u64().expect("it runs"));
-        if with_agent {
-            lab.done(&["uninstall"]);
-            lab.agent_ends();
-        } else {
-            lab.kill_agent();
-            lab.uninstall_without_agent();
-        }
+        uninstall(&mut lab, with_agent);
         // What its owners made is theirs.
         lab.host.command("ip", &["link", "show", "dev", "vm0"]);
         drop((machine, taken, guest));
@@ -147,13 +149,7 @@ fn what_others_have_added_to_the_queue_of_an_uplink_stays() {
             tc(&["qdisc", "add", "dev", &uplink, "clsact"]);
         }
         lab.foreign_filter(&uplink, "egress");
-        if with_agent {
-            lab.done(&["uninstall"]);
-            lab.agent_ends();
-        } else {
-            lab.kill_agent();
-            lab.uninstall_without_agent();
-        }
+        uninstall(&mut lab, with_agent);
         let shown = ["ingress", "egress"].map(|direction| tc(&["filter", "show", "dev", &uplink, direction]));
         assert!(shown[0].is_empty() && shown[1].contains("classifier"), "{shown:?}");
         tc(&["qdisc", "delete", "dev", &uplink, "clsact"]);

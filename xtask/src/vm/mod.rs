@@ -31,6 +31,9 @@ const SLOWNESS: &str = "NETBPF_SLOWNESS";
 /// Lets tests have all their files in memory.
 const IN_MEMORY: &str = include_str!("memory.sh");
 
+/// Lets a test suspend the machine.
+const MAY_SLEEP: &str = "NETBPF_MAY_SLEEP";
+
 /// What the tests of tier 2 start besides netbpf.
 const SOCKET_MAKER: &str = "socket-maker";
 
@@ -160,11 +163,13 @@ fn test(arguments: &Arguments, series: &[Series]) -> Result<Report> {
             }
             outcomes.push((name, outcome));
         }
-        for (tier, programs) in programs.iter().filter(|_| is_all) {
-            if *tier == Tier::Namespaces {
-                let name = format!("Linux {}: asleep", series.name());
-                outcomes.push((name.clone(), outcome(*series, &name, &asleep(programs, arguments), manner)));
+        for (_, programs) in programs.iter().filter(|(tier, _)| is_all && *tier == Tier::Namespaces) {
+            let name = format!("Linux {}: asleep", series.name());
+            let mut outcome = outcome(*series, &name, &asleep(programs, arguments), manner);
+            if outcome.problem.is_none() {
+                outcome.problem = outcome.lack(false);
             }
+            outcomes.push((name, outcome));
         }
         if let Some(line) = &generated {
             let name = format!("Linux {}: packets of pktgen", series.name());
@@ -208,7 +213,8 @@ fn line(tier: Tier, programs: &[PathBuf], series: Series, arguments: &Arguments)
 
 /// What runs the tests of tier 2 that let the machine sleep.
 fn asleep(programs: &[PathBuf], arguments: &Arguments) -> String {
-    let selected: Vec<_> = programs.iter().map(|program| format!("{} {ASLEEP}", program.display())).collect();
+    let selected: Vec<_> =
+        programs.iter().map(|program| format!("{MAY_SLEEP}=1 {} {ASLEEP}", program.display())).collect();
     let files: Vec<_> = programs.iter().map(|program| program.display().to_string()).collect();
     format!(
         "set -- {} {} {}\n{IN_MEMORY}\nmkdir -p $memory{}\n\
