@@ -7,7 +7,7 @@ use std::thread;
 use netbpf_common::path::V4;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::Server;
-use netbpf_tests::wait::until;
+use netbpf_tests::wait::{poll_for, soon, until};
 
 use crate::lab::Lab;
 use crate::stream::Stream;
@@ -54,8 +54,10 @@ fn what_each_damage_costs_two_streams_of_datagrams() {
             });
             scope.spawn(move || stream.receive(stop, &socket));
         }
+        // A neighbour that does not answer at once is asked again a second later, and then again.
         let steady = |what: &str| {
-            until(what, || streams.iter().all(Stream::is_steady));
+            let flows = poll_for(4 * soon(), || streams.iter().all(Stream::is_steady).then_some(()));
+            assert!(flows.is_some(), "{what}: no row of datagrams arrives: {streams:?}");
         };
         let measured = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             steady("both streams flow");
