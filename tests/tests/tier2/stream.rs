@@ -1,5 +1,6 @@
 //! Load at a steady rate, and datagrams that count themselves.
 
+use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -46,17 +47,33 @@ impl Stream {
 
     /// Counts what arrives, in order as on any wire of a rig, until told to stop.
     pub(crate) fn receive(&self, stop: &AtomicBool, socket: &UdpSocket) {
+        self.take(stop, socket, |number, next| panic!("none twice, none late: {number} after {next}"));
+    }
+
+    /// The same where what has waited for a neighbour may be overtaken: the kernel sends it when the neighbour is known to others
+    /// already (net/core/neighbour.c, neigh_update).
+    pub(crate) fn receive_with_neighbours_away(&self, stop: &AtomicBool, socket: &UdpSocket) {
+        self.take(stop, socket, |_, _| {});
+    }
+
+    fn take(&self, stop: &AtomicBool, socket: &UdpSocket, late: impl Fn(u64, u64)) {
         SockRef::from(socket).set_recv_buffer_size(8 << 20).expect("a large buffer");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
-        let (mut next, mut bytes) = (0, [0; 8]);
+        let (mut next, mut bytes, mut missing) = (0, [0; 8], BTreeSet::new());
         while !stop.load(Ordering::Relaxed) {
             let Ok(8) = socket.recv(&mut bytes) else { continue };
             let number = u64::from_be_bytes(bytes);
-            assert!(number >= next, "none twice, none late: {number} after {next}");
-            self.lost.fetch_add(number - next, Ordering::Relaxed);
-            self.row.store(if number == next { self.row.load(Ordering::Relaxed) + 1 } else { 0 }, Ordering::Relaxed);
+            let is_next = number == next;
+            if number < next {
+                late(number, next);
+                assert!(missing.remove(&number), "none twice: {number}");
+            } else {
+                missing.extend(next..number);
+                next = number + 1;
+            }
+            self.lost.store(missing.len() as u64, Ordering::Relaxed);
+            self.row.store(if is_next { self.row.load(Ordering::Relaxed) + 1 } else { 0 }, Ordering::Relaxed);
             self.arrived.fetch_add(1, Ordering::Relaxed);
-            next = number + 1;
         }
     }
 
