@@ -236,6 +236,7 @@ mod tests {
         assert_eq!(size_of::<Fragment>(), 24);
         assert_eq!(size_of::<HeldKey<V4Addr>>(), 20);
         assert_eq!(size_of::<HeldFrame>(), 2048);
+        assert_eq!(size_of::<SkbLayout>(), 16);
         assert_eq!(align_of::<Flow<V4Addr>>(), 8);
     }
 }

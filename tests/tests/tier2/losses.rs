@@ -7,7 +7,7 @@ use std::thread;
 use netbpf_common::path::V4;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::Server;
-use netbpf_tests::wait::{poll_for, soon, until};
+use netbpf_tests::wait::until;
 
 use crate::lab::Lab;
 use crate::stream::Stream;
@@ -54,23 +54,23 @@ fn what_each_damage_costs_two_streams_of_datagrams() {
             });
             scope.spawn(move || stream.receive_with_neighbours_away(stop, &socket));
         }
-        // A neighbour that does not answer at once is asked again a second later, and then again.
         let steady = |what: &str| {
-            let flows = poll_for(4 * soon(), || streams.iter().all(Stream::is_steady).then_some(()));
-            assert!(flows.is_some(), "{what}: no row of datagrams arrives: {streams:?}");
+            until(what, || streams.iter().all(Stream::is_steady));
         };
         let measured = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             steady("both streams flow");
-            let mut cost = |lab: &Lab, what: &str, may_cost: bool, before: [u64; 2]| {
-                let lost: Vec<u64> =
-                    streams.iter().zip(before).map(|(stream, before)| stream.lost().saturating_sub(before)).collect();
-                assert!(may_cost || lost == [0, 0], "{what}: {lost:?} were lost");
+            let counted = || [&streams[0], &streams[1]].map(|stream| [stream.lost(), stream.late()]);
+            let mut cost = |lab: &Lab, what: &str, may_cost: bool, before: [[u64; 2]; 2]| {
+                let after = counted();
+                assert!(may_cost || after == before, "{what}: lost or late, in and out: {before:?}, then {after:?}");
                 assert!(lab.problems().is_empty(), "{what}: {:?}", lab.problems());
+                let lost =
+                    [0, 1].map(|way| (after[way][0] - before[way][0]).saturating_sub(after[way][1] - before[way][1]));
                 costs.push(format!("{what}: {} in, {} out", lost[0], lost[1]));
             };
             for (what, line, may_cost) in SCENARIOS {
                 lab.linked();
-                let before = [&streams[0], &streams[1]].map(Stream::lost);
+                let before = counted();
                 streams.iter().for_each(Stream::begin_a_row);
                 let line = line.replace("%b", lab.bpffs().to_str().expect("UTF-8")).replace("%1", &c1.device);
                 let outcome = lab.shell(lab.scratch().path(), &line);
@@ -80,7 +80,7 @@ fn what_each_damage_costs_two_streams_of_datagrams() {
                 steady(what);
                 cost(&lab, what, may_cost, before);
             }
-            let before = [&streams[0], &streams[1]].map(Stream::lost);
+            let before = counted();
             for _ in 0..5 {
                 lab.kill_agent();
                 lab.start_agent();

@@ -33,6 +33,7 @@ pub(crate) struct Stream {
     sent: AtomicU64,
     arrived: AtomicU64,
     lost: AtomicU64,
+    late: AtomicU64,
     row: AtomicU64,
 }
 
@@ -50,10 +51,10 @@ impl Stream {
         self.take(stop, socket, |number, next| panic!("none twice, none late: {number} after {next}"));
     }
 
-    /// The same where what has waited for a neighbour may be overtaken: the kernel sends it when the neighbour is known to others
-    /// already (net/core/neighbour.c, neigh_update).
+    /// The same where what has waited for a neighbour may be overtaken, which is counted: the kernel sends it when the neighbour is
+    /// known to others already (net/core/neighbour.c, neigh_update).
     pub(crate) fn receive_with_neighbours_away(&self, stop: &AtomicBool, socket: &UdpSocket) {
-        self.take(stop, socket, |_, _| {});
+        self.take(stop, socket, |_, _| _ = self.late.fetch_add(1, Ordering::Relaxed));
     }
 
     fn take(&self, stop: &AtomicBool, socket: &UdpSocket, late: impl Fn(u64, u64)) {
@@ -69,9 +70,9 @@ impl Stream {
                 assert!(missing.remove(&number), "none twice: {number}");
             } else {
                 missing.extend(next..number);
+                self.lost.fetch_add(number - next, Ordering::Relaxed);
                 next = number + 1;
             }
-            self.lost.store(missing.len() as u64, Ordering::Relaxed);
             self.row.store(if is_next { self.row.load(Ordering::Relaxed) + 1 } else { 0 }, Ordering::Relaxed);
             self.arrived.fetch_add(1, Ordering::Relaxed);
         }
@@ -94,7 +95,12 @@ impl Stream {
         self.arrived.load(Ordering::Relaxed)
     }
 
+    /// How many were missing when one behind them came; those that were late are among them.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
     }
 }

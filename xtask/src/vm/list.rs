@@ -129,9 +129,9 @@ const TESTS: [(&str, When); 91] = [
     ("uninstall::", Never),
     ("uninstall::uninstall_with_the", Always(InTurn)),
     ("uninstall::what_others", InFull(InTurn)),
-    // Under load, and with five starts: minutes.
+    // Under load.
     ("upgrade::", Never),
-    ("upgrade::other_programs_take_over_and_back_under_load::v4", InFull(InTurn)),
+    ("upgrade::other_programs_take_over", InFull(InTurn)),
     ("uplinks::", Never),
     ("uplinks::a_tunnel", InFull(InTurn)),
     ("v6::", Never),

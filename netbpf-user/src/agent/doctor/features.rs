@@ -24,8 +24,7 @@ const PROGRAMS: Feature = Feature {
     without: "the agent refuses to start and says what is missing",
 };
 
-const TCX: Feature =
-    Feature { what: "links of programs on devices (TCX)", since: "6.6", without: "filters (clsact), with less notice" };
+const TCX: Feature = Feature { what: "links of programs on devices (TCX)", since: "6.6", without: "filters (clsact)" };
 
 const NETKIT: Feature = Feature {
     what: "netkit devices (`-o device=netkit`)",
