@@ -1,6 +1,6 @@
 //! Raw frames on a device.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::mem::size_of;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::packet::Mac;
 use crate::place::Place;
+use crate::wait::poll;
 
 /// Every protocol, in network order, as AF_PACKET has it.
 const ALL: u16 = (libc::ETH_P_ALL as u16).to_be();
@@ -44,7 +45,7 @@ impl Link {
     /// When the device does not take it.
     #[track_caller]
     pub fn send(&self, frame: &[u8]) {
-        (&self.socket).write_all(frame).expect("the device takes a frame");
+        taken(|| self.socket.send(frame));
     }
 
     /// Sends a frame, and tells the kernel that it is of this protocol, whatever it says itself.
@@ -54,7 +55,7 @@ impl Link {
     #[track_caller]
     pub fn send_as(&self, protocol: u16, frame: &[u8]) {
         let to = device_address(self.ifindex, protocol.to_be());
-        self.socket.send_to(frame, &to).expect("the device takes a frame");
+        taken(|| self.socket.send_to(frame, &to));
     }
 
     /// Reads frames until one is what is wanted, or the time is over.
@@ -81,6 +82,17 @@ impl Link {
             }
         }
     }
+}
+
+/// Sends a frame again for as long as it is thrown away for want of room: every veth of a processor, whatever its namespace,
+/// shares one backlog of 1,000 packets (`net.core.netdev_max_backlog`), and `veth_xmit` says so when that is full.
+#[track_caller]
+fn taken(send: impl Fn() -> io::Result<usize>) {
+    let sent = poll(|| match send() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => None,
+        sent => Some(sent),
+    });
+    sent.expect("there is room for a frame some time").expect("the device takes a frame");
 }
 
 /// A socket for the frames of a device.
