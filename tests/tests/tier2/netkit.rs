@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::lab::{Container, Lab, dropped};
 
 /// Whether the kernel makes such a device, asked in a namespace of its own without netbpf.
-fn has_netkit(lab: &Lab) -> bool {
+pub(crate) fn has_netkit(lab: &Lab) -> bool {
     let name = lab.name("probe");
     let _probe = OwnNamespace::make(&name);
     // Not nk0, which the kernel calls the other end.
@@ -24,7 +24,7 @@ fn has_netkit(lab: &Lab) -> bool {
 }
 
 /// What a device is, as the kernel tells it.
-fn kind(place: &Place, device: &str) -> String {
+pub(crate) fn kind(place: &Place, device: &str) -> String {
     let told = place.command("ip", &["-details", "-json", "link", "show", "dev", device]);
     let told: Value = serde_json::from_str(&told).expect("JSON of ip");
     told[0]["linkinfo"]["info_kind"].as_str().expect("a kind").to_owned()

@@ -8,29 +8,42 @@ use netbpf_tests::family::TestFamily;
 use netbpf_tests::for_both;
 use netbpf_tests::place::Place;
 use netbpf_tests::server::{Server, ask_tcp};
-use redb::{Database, ReadableTable as _, TableDefinition};
+use redb::{Database, Key, ReadableTable as _, TableDefinition};
 use serde_json::Value;
 
 use crate::lab::{Lab, OwnNamespace};
+use crate::netkit;
 
-/// Where the store keeps the instance (netbpf-user/src/store).
+/// Where the store keeps the instance, and the containers by name (netbpf-user/src/store).
 const INSTANCE: TableDefinition<'_, (), &[u8]> = TableDefinition::new("instance");
+const CONTAINERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("containers");
+
+/// Changes a record of the store of an agent that has ended.
+fn edit<'a, K: Key>(
+    lab: &Lab,
+    table: TableDefinition<'_, K, &'static [u8]>,
+    key: K::SelfType<'a>,
+    change: impl FnOnce(&mut Value),
+) {
+    let database = Database::open(lab.state_dir().join("netbpf.redb")).expect("the agent has ended");
+    let transaction = database.begin_write().expect("writable");
+    {
+        let mut table = transaction.open_table(table).expect("it is there");
+        let bytes = table.get(&key).expect("readable").expect("a record").value().to_vec();
+        let mut record: Value = serde_json::from_slice(&bytes).expect("JSON");
+        change(&mut record);
+        table.insert(&key, &*record.to_string().into_bytes()).expect("writable");
+    }
+    transaction.commit().expect("writable");
+}
 
 /// Takes away what a reboot would, but for the processes of containers: their numbers are then those of others.
 fn reboot(lab: &mut Lab) {
     lab.kill_agent();
-    let database = Database::open(lab.state_dir().join("netbpf.redb")).expect("the agent has ended");
-    let change = database.begin_write().expect("writable");
-    {
-        let mut table = change.open_table(INSTANCE).expect("it is there");
-        let bytes = table.get(()).expect("readable").expect("an instance").value().to_vec();
-        let mut instance: Value = serde_json::from_slice(&bytes).expect("JSON");
+    edit(lab, INSTANCE, (), |instance| {
         assert!(instance["boot"].is_string(), "the boot is noted: {instance}");
         instance["boot"] = "00000000-0000-0000-0000-000000000000".into();
-        table.insert((), &*instance.to_string().into_bytes()).expect("writable");
-    }
-    change.commit().expect("writable");
-    drop(database);
+    });
     for name in lab.own_namespaces() {
         drop(OwnNamespace::found(name));
     }
@@ -160,6 +173,27 @@ fn what_comes_back_has_the_mtu_of_its_new_device<F: TestFamily>() {
     assert_eq!((shown(&lab, &vm), shown(&lab, &c1.name)), (Some(1400), Some(4000)));
 }
 
+fn what_comes_back_has_the_device_that_the_new_kernel_has<F: TestFamily>() {
+    let mut lab = Lab::new::<F>();
+    let network = lab.name("net");
+    lab.done(&["network", "create", "--ipv6", "-o", "device=netkit", &network]);
+    let c1 = lab.container("c1", &["--network", &network, "-p", "8080:80"]);
+    let (has, lacks) = if netkit::has_netkit(&lab) { ("netkit", "veth") } else { ("veth", "netkit") };
+    assert_eq!(netkit::kind(&lab.host, &c1.device), has);
+    reboot(&mut lab);
+    edit(&lab, CONTAINERS, &*c1.name, |container| {
+        let noted = &mut container["endpoints"][0]["kind"];
+        assert_eq!(*noted, *has);
+        *noted = lacks.into();
+    });
+    lab.start_agent();
+    let c1 = lab.find(&c1.name);
+    assert_eq!(netkit::kind(&lab.host, &c1.device), has);
+    let _web = Server::tcp(&c1.place, "c1", 80);
+    assert_eq!(ask_tcp(&lab.ext, lab.at_host(8080)).expect("published").server, "c1");
+    assert_eq!(lab.problems(), [""; 0]);
+}
+
 fn an_emptied_run_directory_costs_nothing_but_a_restart<F: TestFamily>() {
     let mut lab = Lab::new::<F>();
     let empty = lab.snapshot();
@@ -179,5 +213,6 @@ for_both!(
     what_was_made_comes_back_as_it_was,
     what_was_a_process_is_gone,
     what_comes_back_has_the_mtu_of_its_new_device,
+    what_comes_back_has_the_device_that_the_new_kernel_has,
     an_emptied_run_directory_costs_nothing_but_a_restart,
 );

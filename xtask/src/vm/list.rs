@@ -39,7 +39,7 @@ pub(super) const ASLEEP: &str = "kernels::a_machine_that_has_slept";
 
 /// What a test's name begins with, and when it runs; of several that fit, the longest counts. What depends on the kernel runs: hooks and their
 /// replacement, devices, the ways of packets. What is the agent's alone is not run again on every kernel.
-const TESTS: [(&str, When); 91] = [
+const TESTS: [(&str, When); 92] = [
     ("allowed::", Never),
     ("api::", Never),
     ("arp::", Never),
@@ -108,6 +108,7 @@ const TESTS: [(&str, When); 91] = [
     ("process::", Never),
     ("publish::", Never),
     ("reboot::", Never),
+    ("reboot::what_comes_back_has_the_device", InFull(InTurn)),
     ("rebuild::", Never),
     ("refusals::", Never),
     ("repair::", Never),
@@ -142,7 +143,7 @@ const TESTS: [(&str, When); 91] = [
 pub(super) const FAMILIES: [&str; 2] = ["::v4", "::v6"];
 
 /// What has nothing to say on a kernel without links for programs on devices.
-const WITH_LINKS: [&str; 10] = [
+const WITH_LINKS: [&str; 11] = [
     "control::what_keeps_links",
     "control::who_takes_a_new_containers_filter",
     "doctor::programs_of_others",
@@ -153,6 +154,7 @@ const WITH_LINKS: [&str; 10] = [
     "netkit::everybody",
     "netkit::the_settings",
     "netkit::what_",
+    "reboot::what_comes_back_has_the_device",
 ];
 
 /// What differs with such links from the kernel of this machine in nothing.
