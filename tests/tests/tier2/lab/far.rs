@@ -19,8 +19,8 @@ pub(crate) struct Far {
 }
 
 impl Far {
-    /// Makes it; `mtu` is what the router takes on the wire between them, of which neither end of a connection knows: this
-    /// one believes in 1500.
+    /// Makes it; `mtu` is what the router sends to it at most, of which neither end of a connection knows. By a route: a device
+    /// that is made for less than its other end swallows what that sends, and whatever is repeated of it.
     #[track_caller]
     pub(crate) fn behind(lab: &Lab, mtu: u32) -> Self {
         let name = lab.name("far");
@@ -33,11 +33,11 @@ impl Far {
                 (nth(2).into(), nth(1).into())
             }
         };
-        let mtu = mtu.to_string();
-        let link = ["link", "add", "far0", "mtu", &mtu, "type", "veth", "peer", "name", "eth0", "netns", &name];
+        let link = ["link", "add", "far0", "type", "veth", "peer", "name", "eth0", "netns", &name];
         lab.ext.command("ip", &link);
         lab.add_address(&lab.ext, &lab.on_wire(router), "far0");
         lab.ext.command("ip", &["link", "set", "far0", "up"]);
+        lab.ip(&lab.ext, &format!("route add {ip} dev far0 mtu lock {mtu}"));
         for forwarding in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
             lab.ext.namespace().sysctl(forwarding, "1").unwrap_or_else(|error| panic!("{error}"));
         }
