@@ -149,7 +149,10 @@ fn bridge(version: Version, host: &Namespace, containers: [(&Namespace, IpAddr);
             &format!("link set {bridge} up"),
         ],
     );
-    // What one container sends another is translated on its way through the bridge, as Docker has it.
+    // What one container sends another is translated on its way through the bridge, as Docker has it, which loads the module too.
+    if !Path::new("/proc/sys/net/bridge").exists() {
+        host.run("modprobe", &["br_netfilter"]).unwrap_or_else(|error| panic!("{error}"));
+    }
     set(host, "net/bridge/bridge-nf-call-iptables", "1");
     set(host, "net/bridge/bridge-nf-call-ip6tables", "1");
     // 127.0.0.1 is led to containers too. There is no such thing for ::1.

@@ -185,7 +185,7 @@ fn programs_of_others_on_our_devices_are_told_with_their_place() {
 #[test]
 fn filters_of_others_on_what_an_uplink_receives_are_told() {
     let lab = Lab::new::<V4>();
-    lab.host.command("tc", &["qdisc", "add", "dev", "eth0", "clsact"]);
+    lab.clsact("eth0");
     nothing(&lab);
     lab.foreign_filter("eth0", "ingress");
     only(&lab, "tc-filters", &["eth0"]);

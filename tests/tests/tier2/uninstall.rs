@@ -144,10 +144,7 @@ fn what_others_have_added_to_the_queue_of_an_uplink_stays() {
         let uplink = lab.uplink();
         let host = lab.host.clone();
         let tc = |arguments: &[&str]| host.command("tc", arguments);
-        // Where the kernel has links for programs of devices we have none there.
-        if !tc(&["qdisc", "show", "dev", &uplink]).contains("clsact") {
-            tc(&["qdisc", "add", "dev", &uplink, "clsact"]);
-        }
+        lab.clsact(&uplink);
         lab.foreign_filter(&uplink, "egress");
         uninstall(&mut lab, with_agent);
         let shown = ["ingress", "egress"].map(|direction| tc(&["filter", "show", "dev", &uplink, direction]));

@@ -1,7 +1,8 @@
-# What a machine is before its own line runs: the file systems that systemd would mount, the kernel's modules, lo.
+# What a machine is before its own line runs: the file systems that systemd would mount, the kernel's modules, the node of a device
+# whose module is loaded when it is opened (kmod static-nodes), lo.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM="${TERM:-dumb}"
 mount -t tmpfs run /run
-mkdir -p /dev/pts /dev/shm /lib/modules
+mkdir -p /dev/pts /dev/shm /dev/net /lib/modules
 mount -t devpts pts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t tmpfs tmp /tmp
@@ -9,6 +10,7 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracing /sys/kernel/tracing
 mount --bind "$modules" /lib/modules
+[ -e /dev/net/tun ] || mknod -m 666 /dev/net/tun c 10 200
 ip link set lo up
 
 # Ends the machine. The emulator's own exit status is twice this and one more.

@@ -58,6 +58,13 @@ impl Lab {
         path
     }
 
+    /// Sees to it that a device of the host has a clsact qdisc: where the kernel has links for programs of devices we add none.
+    pub(crate) fn clsact(&self, device: &str) {
+        if !self.host.command("tc", &["qdisc", "show", "dev", device]).contains("clsact") {
+            self.host.command("tc", &["qdisc", "add", "dev", device, "clsact"]);
+        }
+    }
+
     /// Adds a filter with such a program to what a device of the host receives or sends ("ingress", "egress"). It has a clsact qdisc.
     pub(crate) fn foreign_filter(&self, device: &str, direction: &str) {
         let object = self.foreign_object("classifier", -1);
