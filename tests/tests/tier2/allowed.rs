@@ -70,7 +70,12 @@ fn a_list_of_devices_lets_in_who_comes_by_them_also_when_one_comes_anew<F: TestF
     assert!(told(&lab.ext, lab.at_host(8081)));
     // The name is what counts: the device that has it now is another.
     lab.ip(&lab.host, "link del vpn7");
-    lab.ip(&lab.host, &format!("link set {uplink} name vpn7"));
+    lab.host.namespace().sysctl("net/ipv6/conf/all/keep_addr_on_down", "1").unwrap_or_else(|error| panic!("{error}"));
+    // Before 6.2 Linux renames no device that is up.
+    let rename = format!("ip link set {uplink} name vpn7");
+    let line = format!("{rename} || {{ ip link set {uplink} down && {rename} && ip link set vpn7 up; }}");
+    let renamed = lab.shell(lab.scratch().path(), &line);
+    assert_eq!(renamed.code, Some(0), "{}", renamed.stdout);
     until("the device is known by its new name", || ask_tcp(&lab.ext, lab.at_host(8081)).is_ok());
     assert!(told(&lab.ext, lab.at_host(8080)));
 }
