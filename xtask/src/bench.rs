@@ -37,7 +37,7 @@ pub(crate) fn generated() -> Result<String> {
     let command = ready(&arguments)?;
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).chain(arguments).collect();
-    Ok(format!("modprobe --all pktgen br_netfilter && {}", words.join(" ")))
+    Ok(format!("modprobe pktgen && {}", words.join(" ")))
 }
 
 /// The benchmark, with all that it needs.
